@@ -5,7 +5,10 @@
 pub mod broker;
 pub mod clock;
 pub mod columns;
+pub mod metrics;
 pub mod processor;
+pub mod query;
 pub mod record;
 pub mod state;
+pub mod testing;
 pub mod topology;

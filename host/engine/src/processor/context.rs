@@ -1,16 +1,18 @@
-//! `ProcessorContext`: what a call may touch, as one owned value that is moved into the call and back.
-//! To be filled in: stores behind their overlays, schedule requests, times and config.
+//! `ProcessorContext`: what a call may touch, as one owned value that is moved into the call and back: the task's
+//! stores, the times of the call, schedule requests and config. Every call runs between `begin_call` and
+//! `complete_call` or `fail_call`; the latter leaves no trace of the call in stores or schedules.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::columns::{Columns, NullableColumns};
 use crate::record::Timestamp;
-use crate::state::{KeyRange, StoreError};
+use crate::state::{KeyRange, StoreError, TaskStore};
 use crate::topology::TaskId;
+
+pub use crate::state::Page;
 
 /// Index of a store in the declaration of its sub-topology.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,32 +45,114 @@ pub struct ProcessorContext {
     /// The wall clock at the start of the running call.
     pub wall_clock_ms: Timestamp,
     pub config: Arc<BTreeMap<String, String>>,
+    /// The timestamp of writes that name none.
+    write_timestamp: Timestamp,
+    /// In the order of the declaration: `StoreIndex` counts here.
+    stores: Vec<TaskStore>,
+    requests: Vec<ScheduleRequest>,
+    next_schedule: u32,
+    /// What `next_schedule` was when the call began.
+    first_schedule_of_call: u32,
 }
 
-/// A page of a range: entries in the order asked; `more` when the limit ended it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Page {
-    pub keys: Columns,
-    pub values: Columns,
-    pub more: bool,
+/// The task's side: what surrounds a call.
+impl ProcessorContext {
+    /// The context of a task. `stores` are in the order of their declaration.
+    pub fn new(
+        task: TaskId,
+        application_id: Arc<str>,
+        config: Arc<BTreeMap<String, String>>,
+        stores: Vec<TaskStore>,
+    ) -> Self {
+        Self {
+            task,
+            application_id,
+            stream_time: None,
+            wall_clock_ms: 0,
+            config,
+            write_timestamp: 0,
+            stores,
+            requests: Vec::new(),
+            next_schedule: 0,
+            first_schedule_of_call: 0,
+        }
+    }
+
+    /// Sets the times of the next call and a savepoint in every store. `write_timestamp` is for writes that name no
+    /// timestamp: the stream time with the records of this call, 0 or more.
+    pub fn begin_call(&mut self, stream_time: Option<Timestamp>, write_timestamp: Timestamp, wall_clock_ms: Timestamp) {
+        self.stream_time = stream_time;
+        self.write_timestamp = write_timestamp.max(0);
+        self.wall_clock_ms = wall_clock_ms;
+        self.requests.clear();
+        self.first_schedule_of_call = self.next_schedule;
+        self.stores.iter_mut().for_each(TaskStore::savepoint);
+    }
+
+    /// The call succeeded: keeps its writes and returns the schedule changes that it asked for, in order.
+    pub fn complete_call(&mut self) -> Vec<ScheduleRequest> {
+        self.stores.iter_mut().for_each(TaskStore::release);
+        std::mem::take(&mut self.requests)
+    }
+
+    /// The call failed: undoes its writes, its schedule changes and the ids it took.
+    pub fn fail_call(&mut self) {
+        self.stores.iter_mut().for_each(TaskStore::rollback);
+        self.requests.clear();
+        self.next_schedule = self.first_schedule_of_call;
+    }
+
+    /// The task's stores, in the order of their declaration.
+    pub fn stores(&self) -> &[TaskStore] {
+        &self.stores
+    }
+
+    pub fn stores_mut(&mut self) -> &mut [TaskStore] {
+        &mut self.stores
+    }
+
+    pub fn into_stores(self) -> Vec<TaskStore> {
+        self.stores
+    }
+
+    /// Bytes of uncommitted writes in all stores.
+    pub fn uncommitted_bytes(&self) -> usize {
+        self.stores.iter().map(TaskStore::uncommitted_bytes).sum()
+    }
+
+    fn at(&mut self, store: StoreIndex) -> Result<&mut TaskStore, StoreError> {
+        if store.0 as usize >= self.stores.len() {
+            return Err(self.undeclared(format!("with index {}", store.0)));
+        }
+        Ok(&mut self.stores[store.0 as usize])
+    }
+
+    fn undeclared(&self, store: String) -> StoreError {
+        let names: Vec<&str> = self.stores.iter().map(|store| &*store.spec().name).collect();
+        let declared = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        StoreError::Undeclared { store, declared }
+    }
 }
 
-#[allow(unused_variables)]
+/// The processor's side: what a call may do.
 impl ProcessorContext {
     /// The store with this name; `Undeclared` names those that exist.
     pub fn store(&self, name: &str) -> Result<StoreIndex, StoreError> {
-        todo!()
+        match self.stores.iter().position(|store| &*store.spec().name == name) {
+            Some(index) => Ok(StoreIndex(index as u32)),
+            None => Err(self.undeclared(name.to_owned())),
+        }
     }
 
     pub fn get(&mut self, store: StoreIndex, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        todo!()
+        self.at(store)?.get(key)
     }
 
     pub fn get_many(&mut self, store: StoreIndex, keys: &Columns) -> Result<NullableColumns, StoreError> {
-        todo!()
+        self.at(store)?.get_many(keys)
     }
 
-    /// Writes one entry; the changelog record gets `timestamp`, the stream time where that is `None`.
+    /// Writes one entry; the changelog record gets `timestamp`, the stream time where that is `None` or below 0.
     pub fn put(
         &mut self,
         store: StoreIndex,
@@ -76,7 +160,9 @@ impl ProcessorContext {
         value: Option<&[u8]>,
         timestamp: Option<Timestamp>,
     ) -> Result<(), StoreError> {
-        todo!()
+        let timestamp = timestamp.filter(|&timestamp| timestamp >= 0).unwrap_or(self.write_timestamp);
+        self.at(store)?.put(key, value, timestamp);
+        Ok(())
     }
 
     /// Writes many entries in order. `timestamps` is empty or has one item per key. The caller has validated the
@@ -88,7 +174,13 @@ impl ProcessorContext {
         values: &NullableColumns,
         timestamps: &[Timestamp],
     ) -> Result<(), StoreError> {
-        todo!()
+        let write_timestamp = self.write_timestamp;
+        let store = self.at(store)?;
+        for (index, (key, value)) in keys.iter().zip(values.iter()).enumerate() {
+            let given = timestamps.get(index).copied().filter(|&timestamp| timestamp >= 0);
+            store.put(key, value, given.unwrap_or(write_timestamp));
+        }
+        Ok(())
     }
 
     pub fn range(
@@ -98,7 +190,7 @@ impl ProcessorContext {
         reverse: bool,
         limit: usize,
     ) -> Result<Page, StoreError> {
-        todo!()
+        self.at(store)?.range(range, reverse, limit)
     }
 
     /// Entries whose key starts with `prefix`, after the key `after` in the order asked.
@@ -110,20 +202,31 @@ impl ProcessorContext {
         reverse: bool,
         limit: usize,
     ) -> Result<Page, StoreError> {
-        let _: Bound<()> = Bound::Unbounded;
-        todo!()
+        self.at(store)?.prefix(prefix, after, reverse, limit)
     }
 
+    /// A guess at the number of entries; 0 for a store that is not declared.
     pub fn approximate_entries(&self, store: StoreIndex) -> u64 {
-        todo!()
+        self.stores.get(store.0 as usize).map_or(0, TaskStore::approximate_entries)
     }
 
     /// Adds a schedule of at least 1 ms; it counts once the call has succeeded.
     pub fn schedule(&mut self, interval_ms: u64, kind: PunctuationType) -> ScheduleId {
-        todo!()
+        let id = ScheduleId(self.next_schedule);
+        self.next_schedule += 1;
+        self.requests.push(ScheduleRequest::Add { id, interval_ms: interval_ms.max(1), kind });
+        id
     }
 
     pub fn cancel(&mut self, schedule: ScheduleId) {
-        todo!()
+        self.requests.push(ScheduleRequest::Cancel(schedule));
+    }
+
+    /// How many schedule changes the running call has asked for; whoever runs foreign code bounds it.
+    pub fn schedule_requests(&self) -> usize {
+        self.requests.len()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,8 +7,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::columns::Columns;
 use crate::record::Offset;
 use crate::topology::{StoreSpec, TaskId};
+
+pub mod changelog;
+pub mod memory;
+mod overlay;
+mod slot_table;
+mod task_store;
+
+pub use overlay::{DirtyEntry, ENTRY_OVERHEAD_BYTES, Known, Overlay};
+#[expect(unused_imports, reason = "queries build their pages with it")]
+pub(crate) use task_store::PageBuilder;
+pub use task_store::{PAGE_MAX_BYTES, TaskStore};
 
 /// Why a store call failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +51,22 @@ pub struct KeyRange<'a> {
     pub upper: Bound<&'a [u8]>,
 }
 
+/// A page of a range: entries in the order asked; `more` when a limit ended it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    pub keys: Columns,
+    pub values: Columns,
+    pub more: bool,
+}
+
+/// The first key after all keys that start with `prefix`; `None` when there is none (all bytes are 255).
+pub fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
+    let kept = prefix.iter().rposition(|&byte| byte != u8::MAX)?;
+    let mut end = prefix[..=kept].to_vec();
+    end[kept] += 1;
+    Some(end)
+}
+
 /// Visits an entry of a scan; `Break` ends the scan.
 pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
@@ -51,11 +79,7 @@ pub trait StateStore: Send {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
 
     /// Calls `found` once for each key, in order, with its index and value.
-    fn get_many(
-        &self,
-        keys: &[&[u8]],
-        found: &mut dyn FnMut(usize, Option<&[u8]>),
-    ) -> Result<(), StoreError>;
+    fn get_many(&self, keys: &[&[u8]], found: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<(), StoreError>;
 
     /// Visits the entries of a range in key order, or backwards.
     fn scan(&self, range: KeyRange<'_>, reverse: bool, visit: &mut Visit<'_>) -> Result<(), StoreError>;

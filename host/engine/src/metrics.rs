@@ -1,0 +1,1 @@
+//! All metric names of the engine in one table, and the plain counters behind them. No clock, no rendering.

@@ -1,0 +1,8 @@
+//! What tests of the engine and of its adapters share: contract suites, fakes that fail on demand, processors and a
+//! driver for whole topologies. Panics are its way to report; nothing of it is for a running application.
+
+mod seed;
+mod store_contract;
+
+pub use seed::Seed;
+pub use store_contract::{persistent_store_contract, store_contract};
