@@ -17,7 +17,7 @@ fn comments_vanish() {
 #[test]
 fn strings_vanish() {
     check(r#"a("{ \" }"); b"#, "a(        ); b");
-    check("x(r#\"a \" {\"#) y", "x(           ) y");
+    check("x(r#\"a \" {\"#) y", "x(          ) y");
     check("x(br\"{\") y", "x(     ) y");
 }
 
