@@ -1,1 +1,326 @@
-//! Queries over the committed state of the tasks of this process, through read views; never touches a task.
+//! Queries over the committed state of the tasks of this process. Stream threads register a read view for each
+//! store they open; anybody asks. The registry's lock is held to look views up, never while one is read, and no
+//! query reaches a task or what it has not committed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
+use std::ops::Bound;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use bytes::Bytes;
+
+use crate::record::Offset;
+use crate::state::{KeyRange, Page, PageBuilder, ReadView, StoreError};
+use crate::topology::TaskId;
+
+/// Whether a task processes or keeps a warm copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Active,
+    Standby,
+}
+
+/// Whether a store can be asked yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Availability {
+    /// Changelog offsets: the next one to restore, and the one at which restoring ends.
+    Restoring {
+        position: Offset,
+        target: Offset,
+    },
+    Running,
+}
+
+/// A store of a task, as registered.
+#[derive(Clone)]
+pub struct Registration {
+    pub store: Arc<str>,
+    pub task: TaskId,
+    pub role: Role,
+    pub availability: Availability,
+    pub view: Arc<dyn ReadView>,
+}
+
+/// Names one registration, so that a task that closes late never removes its successor's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RegistrationId(u64);
+
+/// Why a query has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum QueryError {
+    #[error("store {store} is not declared; declared are: {declared}")]
+    UnknownStore { store: String, declared: String },
+    /// No task of this process holds the partition, or any partition where none was named.
+    #[error("{} of store {store} is not assigned to this host", of_partition(*partition))]
+    NotAssigned { store: String, partition: Option<i32> },
+    /// Ask again later, or allow stale answers from a standby.
+    #[error("partition {partition} of store {store} is being restored: {position} of {target}")]
+    Restoring { store: String, partition: i32, position: Offset, target: Offset },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+fn of_partition(partition: Option<i32>) -> String {
+    partition.map_or_else(|| "any partition".to_owned(), |partition| format!("partition {partition}"))
+}
+
+/// The answer to a query for one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyAnswer {
+    pub value: Option<Bytes>,
+    pub position: PartitionPosition,
+}
+
+/// From where an answer comes and how new it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionPosition {
+    pub partition: i32,
+    pub role: Role,
+    /// The answer reflects all changelog records below this offset, and maybe later ones. `None` for a store
+    /// without a changelog or before its first commit.
+    pub changelog_offset: Option<Offset>,
+}
+
+/// Where the next page begins: after this key of this partition, in the order of the scan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResumeKey {
+    pub key: Bytes,
+    pub partition: i32,
+}
+
+/// One entry of a page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueryEntry {
+    pub partition: i32,
+    pub key: Bytes,
+    pub value: Bytes,
+}
+
+/// A page over the local partitions, merged in key order; equal keys in the order of their partitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueryPage {
+    pub entries: Vec<QueryEntry>,
+    /// Pass it to the same query for the next page; `None` when this is the last one.
+    pub resume: Option<ResumeKey>,
+    /// The partitions that were read, in order.
+    pub positions: Vec<PartitionPosition>,
+    /// Local partitions that are missing from the answer because they are being restored.
+    pub restoring: Vec<i32>,
+}
+
+/// A scan over the local partitions of a store.
+#[derive(Debug, Clone, Copy)]
+pub struct ScanQuery<'a> {
+    pub store: &'a str,
+    /// `None` asks all local partitions.
+    pub partition: Option<i32>,
+    pub range: KeyRange<'a>,
+    pub reverse: bool,
+    pub limit: NonZeroUsize,
+    pub resume: Option<&'a ResumeKey>,
+    /// Whether standby copies, which lag behind, may answer.
+    pub allow_standby: bool,
+}
+
+#[derive(Default)]
+struct Registered {
+    by_store: BTreeMap<Arc<str>, BTreeMap<i32, (RegistrationId, Registration)>>,
+    last_id: u64,
+}
+
+/// The stores of this process that can be asked. Shared by the stream threads and whoever serves queries.
+pub struct QueryRegistry {
+    declared: BTreeSet<Arc<str>>,
+    registered: RwLock<Registered>,
+}
+
+impl QueryRegistry {
+    /// A registry of an application with these stores.
+    pub fn new(declared: impl IntoIterator<Item = Arc<str>>) -> Self {
+        Self { declared: declared.into_iter().collect(), registered: RwLock::default() }
+    }
+
+    // The map is only ever changed by single inserts and removals, so a poisoned lock is no sign of damage.
+    fn read(&self) -> RwLockReadGuard<'_, Registered> {
+        self.registered.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Registered> {
+        self.registered.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a store that was opened. It takes the place of an older registration of the same partition.
+    pub fn register(&self, registration: Registration) -> RegistrationId {
+        let mut registered = self.write();
+        registered.last_id += 1;
+        let id = RegistrationId(registered.last_id);
+        let partitions = registered.by_store.entry(Arc::clone(&registration.store)).or_default();
+        partitions.insert(registration.task.partition, (id, registration));
+        id
+    }
+
+    /// Removes a registration before its store is closed. Without effect when another has taken its place.
+    pub fn unregister(&self, id: RegistrationId) {
+        for partitions in self.write().by_store.values_mut() {
+            partitions.retain(|_, (registered, _)| *registered != id);
+        }
+    }
+
+    /// Reports how far restoring has come, or that the task runs.
+    pub fn set_availability(&self, id: RegistrationId, availability: Availability) {
+        let mut registered = self.write();
+        let registrations = registered.by_store.values_mut().flat_map(BTreeMap::values_mut);
+        if let Some((_, registration)) = { registrations }.find(|(registered, _)| *registered == id) {
+            registration.availability = availability;
+        }
+    }
+
+    /// Everything that is registered, by store and partition.
+    pub fn registrations(&self) -> Vec<Registration> {
+        let registered = self.read();
+        registered.by_store.values().flat_map(BTreeMap::values).map(|(_, registration)| registration.clone()).collect()
+    }
+
+    /// The declared stores, in order.
+    pub fn declared_stores(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.declared.iter()
+    }
+
+    /// The value of a key in one partition.
+    pub fn get(&self, store: &str, partition: i32, key: &[u8], allow_standby: bool) -> Result<KeyAnswer, QueryError> {
+        let registration = self.local(store, Some(partition), allow_standby)?.remove(0);
+        available(&registration)?;
+        // The offset first: what is committed in between makes the answer newer than it says, never older.
+        let position = position(&registration)?;
+        Ok(KeyAnswer { value: registration.view.get(key)?, position })
+    }
+
+    /// A page of a range. Partitions that are being restored are left out and named, unless one was asked for.
+    pub fn scan(&self, query: ScanQuery<'_>) -> Result<QueryPage, QueryError> {
+        let registrations = self.local(query.store, query.partition, query.allow_standby)?;
+        let mut page = QueryPage { entries: Vec::new(), resume: None, positions: Vec::new(), restoring: Vec::new() };
+        let mut sources = Vec::new();
+        for registration in &registrations {
+            if let Err(restoring) = available(registration) {
+                if query.partition.is_some() {
+                    return Err(restoring);
+                }
+                page.restoring.push(registration.task.partition);
+                continue;
+            }
+            page.positions.push(position(registration)?);
+            sources.push(read_source(registration, &query)?);
+        }
+        merge(sources, &query, &mut page);
+        Ok(page)
+    }
+
+    /// The registrations that a query may read; at least one.
+    fn local(&self, store: &str, partition: Option<i32>, allow_standby: bool) -> Result<Vec<Registration>, QueryError> {
+        if !self.declared.contains(store) {
+            let declared: Vec<&str> = self.declared.iter().map(|name| &**name).collect();
+            let declared = if declared.is_empty() { "none".to_owned() } else { declared.join(", ") };
+            return Err(QueryError::UnknownStore { store: store.to_owned(), declared });
+        }
+        let registered = self.read();
+        let partitions = registered.by_store.get(store).into_iter().flatten();
+        let found: Vec<Registration> = partitions
+            .filter(|(number, (_, registration))| {
+                partition.is_none_or(|asked| asked == **number) && (allow_standby || registration.role == Role::Active)
+            })
+            .map(|(_, (_, registration))| registration.clone())
+            .collect();
+        if found.is_empty() {
+            return Err(QueryError::NotAssigned { store: store.to_owned(), partition });
+        }
+        Ok(found)
+    }
+}
+
+fn available(registration: &Registration) -> Result<(), QueryError> {
+    match registration.availability {
+        Availability::Running => Ok(()),
+        // A standby is never complete; whoever allows it takes it as it is.
+        Availability::Restoring { .. } if registration.role == Role::Standby => Ok(()),
+        Availability::Restoring { position, target } => Err(QueryError::Restoring {
+            store: registration.store.to_string(),
+            partition: registration.task.partition,
+            position,
+            target,
+        }),
+    }
+}
+
+fn position(registration: &Registration) -> Result<PartitionPosition, QueryError> {
+    Ok(PartitionPosition {
+        partition: registration.task.partition,
+        role: registration.role,
+        changelog_offset: registration.view.changelog_offset()?,
+    })
+}
+
+/// One partition's page and how much of it was taken.
+struct Source {
+    partition: i32,
+    page: Page,
+    taken: usize,
+}
+
+fn read_source(registration: &Registration, query: &ScanQuery<'_>) -> Result<Source, QueryError> {
+    let partition = registration.task.partition;
+    let range = match query.resume {
+        // Equal keys come in the order of their partitions, so later ones may still hold the key itself.
+        Some(resume) if partition > resume.partition => from(query.range, &resume.key, query.reverse),
+        Some(resume) => query.range.after(&resume.key, query.reverse),
+        None => query.range,
+    };
+    let mut page = PageBuilder::new(query.limit.get());
+    registration.view.scan(range, query.reverse, &mut |key, value| page.offer(key, value))?;
+    Ok(Source { partition, page: page.finish(), taken: 0 })
+}
+
+/// The part of the range that begins with the key `first` in the order asked.
+fn from<'a>(mut range: KeyRange<'a>, first: &'a [u8], reverse: bool) -> KeyRange<'a> {
+    if reverse {
+        if range.after(first, true).upper == Bound::Excluded(first) && range.upper != Bound::Excluded(first) {
+            range.upper = Bound::Included(first);
+        }
+    } else if range.after(first, false).lower == Bound::Excluded(first) && range.lower != Bound::Excluded(first) {
+        range.lower = Bound::Included(first);
+    }
+    range
+}
+
+fn merge(mut sources: Vec<Source>, query: &ScanQuery<'_>, page: &mut QueryPage) {
+    loop {
+        // What follows the end of a cut page is not known, so nothing may be taken past it.
+        let cut = sources.iter().any(|source| source.taken == source.page.keys.len() && source.page.more);
+        let left = sources.iter_mut().filter(|source| source.taken < source.page.keys.len());
+        let next = left.reduce(|best, source| {
+            let (best_key, key) = (best.page.keys.get(best.taken), source.page.keys.get(source.taken));
+            let earlier = if query.reverse { key > best_key } else { key < best_key };
+            if earlier { source } else { best }
+        });
+        let ended = cut || page.entries.len() == query.limit.get();
+        match next {
+            Some(source) if !ended => {
+                page.entries.push(QueryEntry {
+                    partition: source.partition,
+                    key: Bytes::copy_from_slice(source.page.keys.get(source.taken)),
+                    value: Bytes::copy_from_slice(source.page.values.get(source.taken)),
+                });
+                source.taken += 1;
+            }
+            rest => {
+                if cut || rest.is_some() {
+                    page.resume =
+                        page.entries.last().map(|last| ResumeKey { key: last.key.clone(), partition: last.partition });
+                }
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

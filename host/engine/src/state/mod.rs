@@ -18,7 +18,6 @@ mod slot_table;
 mod task_store;
 
 pub use overlay::{DirtyEntry, ENTRY_OVERHEAD_BYTES, Known, Overlay};
-#[expect(unused_imports, reason = "queries build their pages with it")]
 pub(crate) use task_store::PageBuilder;
 pub use task_store::{PAGE_MAX_BYTES, TaskStore};
 

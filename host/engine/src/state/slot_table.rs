@@ -85,12 +85,6 @@ impl SlotTable {
         self.buckets[hole] = EMPTY;
     }
 
-    pub(super) fn clear(&mut self) {
-        self.buckets.clear();
-        self.buckets.resize(INITIAL_BUCKETS, EMPTY);
-        self.len = 0;
-    }
-
     fn place(&mut self, bucket: Bucket) {
         let mask = self.mask();
         let mut at = bucket.hash as usize & mask;

@@ -104,13 +104,13 @@ impl TaskStore {
 
     /// At most `limit` entries of a range, in key order or backwards, at most about `PAGE_MAX_BYTES`.
     pub fn range(&mut self, range: KeyRange<'_>, reverse: bool, limit: usize) -> Result<Page, StoreError> {
-        let mut page = PageBuilder { page: Page::default(), limit };
+        let mut page = PageBuilder::new(limit);
         if range.is_empty() {
-            return Ok(page.page);
+            return Ok(page.finish());
         }
         if self.overlay.is_clean() {
             self.backend.scan(range, reverse, &mut |key, value| page.offer(key, value))?;
-            return Ok(page.page);
+            return Ok(page.finish());
         }
         let dirty = self.overlay.dirty_range(range);
         if reverse {
@@ -118,7 +118,7 @@ impl TaskStore {
         } else {
             merge(&*self.backend, range, false, dirty, &mut page)?;
         }
-        Ok(page.page)
+        Ok(page.finish())
     }
 
     /// At most `limit` entries whose key starts with `prefix`, after the key `after` in the order asked.
@@ -233,11 +233,19 @@ impl TaskStore {
 
 /// Fills a page up to its limits.
 pub(crate) struct PageBuilder {
-    pub(crate) page: Page,
-    pub(crate) limit: usize,
+    page: Page,
+    limit: usize,
 }
 
 impl PageBuilder {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { page: Page::default(), limit }
+    }
+
+    pub(crate) fn finish(self) -> Page {
+        self.page
+    }
+
     /// Takes an entry, or notes that there is more.
     pub(crate) fn offer(&mut self, key: &[u8], value: &[u8]) -> ControlFlow<()> {
         let bytes = self.page.keys.bytes.len() + self.page.values.bytes.len();
