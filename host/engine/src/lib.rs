@@ -6,6 +6,7 @@ pub mod broker;
 pub mod clock;
 pub mod columns;
 pub mod metrics;
+pub mod partitioner;
 pub mod processor;
 pub mod query;
 pub mod record;
