@@ -1,15 +1,33 @@
 //! The engine: what a stream processor does between a consumer and a producer, as synchronous, deterministic code.
 //! It knows broker, store, processor and clock as traits only; time is passed in. The modules are declared in the
-//! order in which a record meets them.
+//! order in which a record meets them; the side roads, each entered at one function, come last.
 
 pub mod broker;
+
 pub mod clock;
-pub mod columns;
-pub mod metrics;
-pub mod partitioner;
-pub mod processor;
-pub mod query;
+
 pub mod record;
-pub mod state;
-pub mod testing;
+
+pub mod columns;
+
 pub mod topology;
+
+pub mod stream_thread;
+
+pub mod task;
+
+pub mod processor;
+
+pub mod partitioner;
+
+pub mod state;
+
+pub mod internal_topics;
+
+pub mod query;
+
+pub mod error;
+
+pub mod metrics;
+
+pub mod testing;

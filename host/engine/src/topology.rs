@@ -1,8 +1,14 @@
 //! The declared form of an application: sub-topologies with their sources, stores and sinks, already bound to real
 //! topics. Immutable once built; `validate` finds every fault at once. Knows no runtime state.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+
+use crate::record::TopicPartition;
+
+mod validation;
+pub use validation::{TopologyError, TopologyFault};
 
 /// `(sub-topology, partition)`: the unit of parallelism. Written as Kafka Streams does: `0_3`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -60,7 +66,77 @@ pub struct Topology {
     pub sub_topologies: Vec<SubTopology>,
 }
 
+/// How many partitions each source and sink topic has, as `internal_topics::prepare` found them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PartitionCounts(pub BTreeMap<Arc<str>, i32>);
+
+impl PartitionCounts {
+    /// The partitions of a topic; 0 for a topic that was not asked about.
+    pub fn of(&self, topic: &str) -> i32 {
+        self.0.get(topic).copied().unwrap_or(0)
+    }
+}
+
+impl Topology {
+    /// Finds every fault of the declaration at once. `application_id` prefixes the names of internal topics.
+    pub fn validate(&self, application_id: &str) -> Result<(), TopologyError> {
+        validation::validate(self, application_id)
+    }
+
+    /// The topics that the application reads, each once, in the order of declaration.
+    pub fn source_topics(&self) -> Vec<Arc<str>> {
+        let mut topics: Vec<Arc<str>> = Vec::new();
+        for source in self.sub_topologies.iter().flat_map(|sub_topology| &sub_topology.sources) {
+            if !topics.contains(&source.topic) {
+                topics.push(source.topic.clone());
+            }
+        }
+        topics
+    }
+
+    /// The topics that the application writes, each once, in the order of declaration.
+    pub fn sink_topics(&self) -> Vec<Arc<str>> {
+        let mut topics: Vec<Arc<str>> = Vec::new();
+        for sink in self.sub_topologies.iter().flat_map(|sub_topology| &sub_topology.sinks) {
+            if !topics.contains(&sink.topic) {
+                topics.push(sink.topic.clone());
+            }
+        }
+        topics
+    }
+
+    /// The sub-topology with this index, as `TaskId::sub_topology` counts.
+    pub fn sub_topology(&self, index: u32) -> Option<&SubTopology> {
+        self.sub_topologies.get(index as usize)
+    }
+
+    /// The task that a source partition belongs to; `None` for a topic that is no source.
+    pub fn task_of(&self, partition: &TopicPartition) -> Option<TaskId> {
+        let reads = |sub_topology: &SubTopology| sub_topology.sources.iter().any(|s| s.topic == partition.topic);
+        let index = self.sub_topologies.iter().position(reads)?;
+        Some(TaskId { sub_topology: index as u32, partition: partition.partition })
+    }
+
+    /// The source partitions that make up a task, in the order of the declared sources. A source with fewer
+    /// partitions than its neighbours has no part in the tasks above its count.
+    pub fn task_partitions(&self, task: TaskId, counts: &PartitionCounts) -> Vec<TopicPartition> {
+        let Some(sub_topology) = self.sub_topology(task.sub_topology) else { return Vec::new() };
+        let sources = sub_topology.sources.iter().filter(|source| task.partition < counts.of(&source.topic));
+        sources.map(|source| TopicPartition::new(source.topic.clone(), task.partition)).collect()
+    }
+
+    /// How many tasks a sub-topology has: the most partitions of any of its sources. The changelogs of its stores
+    /// have as many partitions.
+    pub fn task_count(&self, sub_topology: u32, counts: &PartitionCounts) -> i32 {
+        let sources = self.sub_topology(sub_topology).map_or(&[][..], |sub_topology| &sub_topology.sources);
+        sources.iter().map(|source| counts.of(&source.topic)).max().unwrap_or(0)
+    }
+}
+
 /// `<application id>-<store>-changelog` (Kafka Streams' `ProcessorStateManager.storeChangelogTopic`).
 pub fn changelog_topic(application_id: &str, store: &str) -> String {
     format!("{application_id}-{store}-changelog")
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,225 @@
+//! Every way in which the engine fails, and one match that says for each what is to be done and who is to blame.
+//! Nothing else in the engine decides that.
+
+use crate::broker::{BrokerError, BrokerErrorKind};
+use crate::processor::ProcessorError;
+use crate::record::{Offset, Timestamp, TopicPartition};
+use crate::state::StoreError;
+use crate::task::TaskState;
+use crate::topology::{TaskId, TopologyError};
+
+/// What is to be done about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// Try the same again after a pause, for at most `task.timeout.ms`.
+    Retry,
+    /// Poll for the new assignment, then decide again. Nothing was committed.
+    Rebalance,
+    /// Drop what is uncommitted, make the producer anew and go on from the last commit (R5).
+    Recycle,
+    /// This thread is no longer who it was: close every task dirty and join the group anew.
+    TaskMigrated,
+    /// Wipe the store, restore it from its changelog and go on from the last commit (R12).
+    TaskCorrupted,
+    /// Commit nothing and process nothing until there is space again (C8).
+    Pause,
+    /// Stop the application.
+    Fatal,
+}
+
+/// Whose fault an error is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The processor, or the record that it got.
+    Guest,
+    Broker,
+    Disk,
+    /// The engine itself.
+    Host,
+    /// Settings, topics or directories that do not fit.
+    Operator,
+}
+
+/// A failure of the engine: what was tried on what.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+
+    /// A call failed as a whole; none of its records is committed.
+    #[error("task {task}, {partition}, offset {first_offset}{}, module {digest}: {error}", up_to(*first_offset, *last_offset))]
+    Processing {
+        task: TaskId,
+        partition: TopicPartition,
+        first_offset: Offset,
+        last_offset: Offset,
+        digest: String,
+        error: ProcessorError,
+    },
+    /// The processor refused a record.
+    #[error("task {task}, {partition}, offset {offset}, module {digest}: the processor refused the record: {reason}{}", more(*others))]
+    Refused {
+        task: TaskId,
+        partition: TopicPartition,
+        offset: Offset,
+        digest: String,
+        reason: String,
+        /// How many more records of the same batch it refused.
+        others: usize,
+    },
+    #[error("task {task}, punctuation {schedule} at {time}, module {digest}: {error}")]
+    Punctuation { task: TaskId, schedule: u32, time: Timestamp, digest: String, error: ProcessorError },
+    #[error("task {task}, module {digest}: {error}")]
+    Start { task: TaskId, digest: String, error: ProcessorError },
+    #[error(
+        "task {task}, {partition}, offset {offset}: the record has the timestamp {timestamp}; expected milliseconds since the epoch, or -1 for none"
+    )]
+    InvalidTimestamp { task: TaskId, partition: TopicPartition, offset: Offset, timestamp: Timestamp },
+
+    #[error("topics do not exist: {}; create them first", .topics.join(", "))]
+    MissingTopics { topics: Vec<String> },
+    #[error("internal topic {topic} cannot be used: {}; correct or delete it (its data is the only copy of the state if the state directory is lost)", .faults.join(", "))]
+    InternalTopic { topic: String, faults: Vec<String> },
+    #[error(
+        "source topic {topic} had {expected} partitions when the application started and has at least {found} now; stores are split by the old count: stop the application and move it to new topics"
+    )]
+    PartitionsAdded { topic: String, expected: i32, found: i32 },
+    #[error("{partition} was assigned but belongs to no source of the topology")]
+    UnexpectedPartition { partition: TopicPartition },
+    #[error("task {task} got {} but not {} within {waited_ms} ms; its sources must be assigned together: set partition.assignment.strategy=range", names(.held), names(.missing))]
+    IncompleteTask { task: TaskId, held: Vec<TopicPartition>, missing: Vec<TopicPartition>, waited_ms: u64 },
+
+    #[error(
+        "store {store} of task {task} is at offset {stored} of its changelog {changelog}, which ends at {end}: the changelog was deleted or recreated; reset the application, or remove the local state to accept the loss"
+    )]
+    ChangelogRegressed { task: TaskId, store: String, changelog: TopicPartition, stored: Offset, end: Offset },
+    #[error(
+        "restoring store {store} of task {task} stands at offset {position} of {changelog} since {stalled_ms} ms and should reach {target}; a transaction on it may be hanging"
+    )]
+    RestoreStalled {
+        task: TaskId,
+        store: String,
+        changelog: TopicPartition,
+        position: Offset,
+        target: Offset,
+        stalled_ms: u64,
+    },
+    #[error(
+        "{changelog}, offset {offset}: a changelog record without a key; the topic holds something else than the changelog of store {store}"
+    )]
+    ChangelogRecord { store: String, changelog: TopicPartition, offset: Offset },
+    #[error("task {task} has state (store {store}, {evidence}) but the group has no committed offset for {}; processing from the start would count everything again: restore the group's offsets, reset the application, or accept it with accept.missing.offsets", names(.partitions))]
+    CommittedOffsetsMissing { task: TaskId, store: String, evidence: String, partitions: Vec<TopicPartition> },
+    #[error("{partition} has no committed offset and auto.offset.reset is none")]
+    NoStartOffset { partition: TopicPartition },
+    #[error(
+        "{partition}: {detail}; records were removed before they were processed, or the topic was recreated: set the group's offsets, or reset the application"
+    )]
+    OffsetOutOfRange { partition: String, detail: String },
+
+    #[error("gave up after {waited_ms} ms: {error}")]
+    TimedOut { waited_ms: u64, error: Box<EngineError> },
+    #[error("commit of thread {thread} failed in stage {stage}: {error}")]
+    Commit { thread: usize, stage: &'static str, error: Box<EngineError> },
+    #[error("task {task} cannot move from {from} to {to}")]
+    IllegalMove { task: TaskId, from: TaskState, to: TaskState },
+    #[error("exactly_once_v2 needs a transactional id for thread {thread}")]
+    NoTransactionalId { thread: usize },
+}
+
+fn up_to(first: Offset, last: Offset) -> String {
+    if first == last { String::new() } else { format!(" to {last}") }
+}
+
+fn more(others: usize) -> String {
+    if others == 0 { String::new() } else { format!(" (and {others} more of its batch)") }
+}
+
+fn names(partitions: &[TopicPartition]) -> String {
+    partitions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+impl EngineError {
+    /// What is to be done about it.
+    pub fn remedy(&self) -> Remedy {
+        self.classify().0
+    }
+
+    /// Whose fault it is.
+    pub fn blame(&self) -> Blame {
+        self.classify().1
+    }
+
+    /// The one place that decides about errors.
+    fn classify(&self) -> (Remedy, Blame) {
+        match self {
+            Self::Broker(error) => (broker_remedy(error.kind), broker_blame(error.kind)),
+            Self::Store(error) => store_remedy(error),
+            Self::Processing { error, .. } | Self::Punctuation { error, .. } | Self::Start { error, .. } => match error
+            {
+                ProcessorError::Store(error) => store_remedy(error),
+                _ => (Remedy::Fatal, Blame::Guest),
+            },
+            Self::Refused { .. } | Self::InvalidTimestamp { .. } => (Remedy::Fatal, Blame::Guest),
+            Self::Commit { error, .. } => error.classify(),
+            Self::TimedOut { error, .. } => (Remedy::Fatal, error.blame()),
+            Self::Topology(_)
+            | Self::MissingTopics { .. }
+            | Self::InternalTopic { .. }
+            | Self::PartitionsAdded { .. }
+            | Self::IncompleteTask { .. }
+            | Self::ChangelogRegressed { .. }
+            | Self::ChangelogRecord { .. }
+            | Self::CommittedOffsetsMissing { .. }
+            | Self::NoStartOffset { .. }
+            | Self::OffsetOutOfRange { .. }
+            | Self::NoTransactionalId { .. } => (Remedy::Fatal, Blame::Operator),
+            Self::RestoreStalled { .. } => (Remedy::Fatal, Blame::Broker),
+            Self::UnexpectedPartition { .. } | Self::IllegalMove { .. } => (Remedy::Fatal, Blame::Host),
+        }
+    }
+}
+
+fn broker_remedy(kind: BrokerErrorKind) -> Remedy {
+    match kind {
+        BrokerErrorKind::Retriable => Remedy::Retry,
+        BrokerErrorKind::Rebalanced => Remedy::Rebalance,
+        BrokerErrorKind::Abortable => Remedy::Recycle,
+        BrokerErrorKind::Fenced => Remedy::TaskMigrated,
+        BrokerErrorKind::UnknownTopic
+        | BrokerErrorKind::TopicExists
+        | BrokerErrorKind::Rejected
+        | BrokerErrorKind::Unauthorized
+        | BrokerErrorKind::OffsetOutOfRange
+        | BrokerErrorKind::Fatal => Remedy::Fatal,
+    }
+}
+
+fn broker_blame(kind: BrokerErrorKind) -> Blame {
+    match kind {
+        BrokerErrorKind::UnknownTopic | BrokerErrorKind::Unauthorized | BrokerErrorKind::OffsetOutOfRange => {
+            Blame::Operator
+        }
+        BrokerErrorKind::Rejected => Blame::Guest,
+        _ => Blame::Broker,
+    }
+}
+
+fn store_remedy(error: &StoreError) -> (Remedy, Blame) {
+    match error {
+        StoreError::Corrupt { .. } => (Remedy::TaskCorrupted, Blame::Disk),
+        StoreError::NoSpace { .. } => (Remedy::Pause, Blame::Disk),
+        // A task that moves between two threads of a host is held by the old one for a moment.
+        StoreError::Locked { .. } => (Remedy::Retry, Blame::Operator),
+        StoreError::Foreign { .. } => (Remedy::Fatal, Blame::Operator),
+        StoreError::Io { .. } => (Remedy::Fatal, Blame::Disk),
+        StoreError::Undeclared { .. } => (Remedy::Fatal, Blame::Guest),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+//! What makes a topology impossible to run. Pure: looks at the declaration only, reports every fault at once, and
+//! never asks a broker.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::{SubTopology, Topology, changelog_topic};
+
+/// Kafka's limit for the length of a topic name (`Topic.MAX_NAME_LENGTH`).
+const TOPIC_NAME_MAX_LENGTH: usize = 249;
+
+/// The formats in which keys and values can be shown.
+const FORMATS: [&str; 6] = ["bytes", "utf8", "json", "i32", "i64", "f64"];
+
+/// One thing that is wrong with a topology. Sub-topologies are named by their index.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TopologyFault {
+    #[error("the topology has no sub-topology")]
+    Empty,
+    #[error("the application id {application_id:?} is no valid topic name prefix: {reason}")]
+    ApplicationId { application_id: String, reason: String },
+    #[error("sub-topology {sub_topology} has no source")]
+    NoSource { sub_topology: usize },
+    #[error("sub-topology {sub_topology} declares the {what} {name:?} twice")]
+    Twice { sub_topology: usize, what: &'static str, name: String },
+    #[error("sub-topology {sub_topology} has a {what} with an invalid name {name:?}: {reason}")]
+    Name { sub_topology: usize, what: &'static str, name: String, reason: String },
+    #[error("topic {topic} is read by sub-topologies {first} and {second}; one topic feeds one sub-topology")]
+    SharedSource { topic: String, first: usize, second: usize },
+    #[error("store {store} is declared by sub-topologies {first} and {second}; a store belongs to one")]
+    SharedStore { store: String, first: usize, second: usize },
+    #[error("the {what} {name:?} of sub-topology {sub_topology} is bound to {topic}, the changelog of store {store}")]
+    Changelog { sub_topology: usize, what: &'static str, name: String, topic: String, store: String },
+    #[error("store {store} has the unknown {what} format {format:?}; known are {}", FORMATS.join(", "))]
+    Format { store: String, what: &'static str, format: String },
+}
+
+/// Every fault of a topology.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopologyError {
+    pub faults: Vec<TopologyFault>,
+}
+
+impl std::error::Error for TopologyError {}
+
+impl fmt::Display for TopologyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the topology cannot run: ")?;
+        for (index, fault) in self.faults.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}{fault}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a string is no topic name (Kafka's `Topic.validate`).
+fn topic_name_fault(name: &str) -> Option<String> {
+    if name.is_empty() || name == "." || name == ".." {
+        return Some("it must not be empty, '.' or '..'".to_owned());
+    }
+    if name.len() > TOPIC_NAME_MAX_LENGTH {
+        return Some(format!("it has {} characters, at most {TOPIC_NAME_MAX_LENGTH} are allowed", name.len()));
+    }
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    name.chars().find(|&c| !allowed(c)).map(|c| format!("it contains {c:?}; use letters, digits, '.', '_' and '-'"))
+}
+
+pub(super) fn validate(topology: &Topology, application_id: &str) -> Result<(), TopologyError> {
+    let mut faults = Vec::new();
+    if topology.sub_topologies.is_empty() {
+        faults.push(TopologyFault::Empty);
+    }
+    if let Some(reason) = topic_name_fault(application_id) {
+        faults.push(TopologyFault::ApplicationId { application_id: application_id.to_owned(), reason });
+    }
+    for (index, sub_topology) in topology.sub_topologies.iter().enumerate() {
+        check_names(index, sub_topology, application_id, &mut faults);
+        check_formats(sub_topology, &mut faults);
+    }
+    check_sharing(topology, &mut faults);
+    check_changelogs(topology, application_id, &mut faults);
+    if faults.is_empty() { Ok(()) } else { Err(TopologyError { faults }) }
+}
+
+fn check_names(index: usize, sub_topology: &SubTopology, application_id: &str, faults: &mut Vec<TopologyFault>) {
+    if sub_topology.sources.is_empty() {
+        faults.push(TopologyFault::NoSource { sub_topology: index });
+    }
+    let mut check = |what, names: Vec<&str>, to_topic: &dyn Fn(&str) -> String| {
+        for (position, &name) in names.iter().enumerate() {
+            if names[..position].contains(&name) {
+                faults.push(TopologyFault::Twice { sub_topology: index, what, name: name.to_owned() });
+            } else if let Some(reason) = topic_name_fault(&to_topic(name)) {
+                let name = name.to_owned();
+                faults.push(TopologyFault::Name { sub_topology: index, what, name, reason });
+            }
+        }
+    };
+    let as_it_is = |name: &str| name.to_owned();
+    let free = |name: &str| if name.is_empty() { String::new() } else { "name".to_owned() };
+    check("source", sub_topology.sources.iter().map(|source| &*source.name).collect(), &free);
+    check("source topic", sub_topology.sources.iter().map(|source| &*source.topic).collect(), &as_it_is);
+    check("sink", sub_topology.sinks.iter().map(|sink| &*sink.name).collect(), &free);
+    let changelog = |store: &str| if store.is_empty() { String::new() } else { changelog_topic(application_id, store) };
+    check("store", sub_topology.stores.iter().map(|store| &*store.name).collect(), &changelog);
+    // Two sinks may be bound to one topic, so only the names of these topics are checked.
+    for sink in &sub_topology.sinks {
+        if let Some(reason) = topic_name_fault(&sink.topic) {
+            let name = sink.topic.to_string();
+            faults.push(TopologyFault::Name { sub_topology: index, what: "sink topic", name, reason });
+        }
+    }
+}
+
+fn check_formats(sub_topology: &SubTopology, faults: &mut Vec<TopologyFault>) {
+    for store in &sub_topology.stores {
+        for (what, format) in [("key", &store.key_format), ("value", &store.value_format)] {
+            if !FORMATS.contains(&&**format) {
+                let (store, format) = (store.name.to_string(), format.to_string());
+                faults.push(TopologyFault::Format { store, what, format });
+            }
+        }
+    }
+}
+
+fn check_sharing(topology: &Topology, faults: &mut Vec<TopologyFault>) {
+    let mut topics: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut stores: BTreeMap<&str, usize> = BTreeMap::new();
+    for (second, sub_topology) in topology.sub_topologies.iter().enumerate() {
+        for source in &sub_topology.sources {
+            let first = *topics.entry(&source.topic).or_insert(second);
+            if first != second {
+                faults.push(TopologyFault::SharedSource { topic: source.topic.to_string(), first, second });
+            }
+        }
+        for store in &sub_topology.stores {
+            let first = *stores.entry(&store.name).or_insert(second);
+            if first != second {
+                faults.push(TopologyFault::SharedStore { store: store.name.to_string(), first, second });
+            }
+        }
+    }
+}
+
+fn check_changelogs(topology: &Topology, application_id: &str, faults: &mut Vec<TopologyFault>) {
+    let stores = topology.sub_topologies.iter().flat_map(|sub_topology| &sub_topology.stores);
+    let changelogs: BTreeMap<String, &str> =
+        stores.map(|store| (changelog_topic(application_id, &store.name), &*store.name)).collect();
+    for (index, sub_topology) in topology.sub_topologies.iter().enumerate() {
+        let sources = sub_topology.sources.iter().map(|source| ("source", source));
+        let sinks = sub_topology.sinks.iter().map(|sink| ("sink", sink));
+        for (what, binding) in sources.chain(sinks) {
+            if let Some(store) = changelogs.get(&*binding.topic) {
+                faults.push(TopologyFault::Changelog {
+                    sub_topology: index,
+                    what,
+                    name: binding.name.to_string(),
+                    topic: binding.topic.to_string(),
+                    store: (*store).to_owned(),
+                });
+            }
+        }
+    }
+}
