@@ -1,0 +1,156 @@
+//! Topics: looks at them and creates them. Never alters or deletes what exists (T15: librdkafka's only way to alter
+//! resets every setting that it is not told).
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use engine::broker::{Admin, BrokerError, BrokerErrorKind, NewTopic, TopicDescription};
+use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use crate::error::kind_of;
+use crate::metadata::MetadataClient;
+
+/// The engine's admin over librdkafka's.
+pub(crate) struct TopicAdmin {
+    client: AdminClient<DefaultClientContext>,
+    metadata: Arc<MetadataClient>,
+    bootstrap_servers: String,
+    request_timeout: Duration,
+}
+
+impl TopicAdmin {
+    pub fn new(
+        client: AdminClient<DefaultClientContext>,
+        metadata: Arc<MetadataClient>,
+        bootstrap_servers: &str,
+        request_timeout: Duration,
+    ) -> Self {
+        Self { client, metadata, bootstrap_servers: bootstrap_servers.into(), request_timeout }
+    }
+
+    fn options(&self) -> AdminOptions {
+        AdminOptions::new()
+            .request_timeout(Some(self.request_timeout))
+            // The broker answers once its controller has done it, not before.
+            .operation_timeout(Some(self.request_timeout))
+    }
+
+    fn operation(&self, what: &str) -> String {
+        format!("{what} (brokers {})", self.bootstrap_servers)
+    }
+
+    fn code_error(&self, code: RDKafkaErrorCode, what: &str) -> BrokerError {
+        BrokerError::new(kind_of(code), self.operation(what), code.to_string())
+    }
+
+    fn run<T>(
+        &self,
+        what: &str,
+        request: impl Future<Output = Result<Vec<T>, KafkaError>>,
+    ) -> Result<T, BrokerError> {
+        // librdkafka answers every request within its own timeout; the grace is for a client that cannot.
+        let answer = block_on(request, self.request_timeout + Duration::from_secs(5));
+        let failed = |kind, detail: String| BrokerError::new(kind, self.operation(what), detail);
+        match answer {
+            None => Err(failed(BrokerErrorKind::Retriable, "no answer in time".into())),
+            Some(Err(error)) => {
+                let kind = error.rdkafka_error_code().map_or(BrokerErrorKind::Fatal, kind_of);
+                Err(failed(kind, error.to_string()))
+            }
+            Some(Ok(results)) => results
+                .into_iter()
+                .next()
+                .ok_or_else(|| failed(BrokerErrorKind::Fatal, "the broker answered without a result".into())),
+        }
+    }
+
+    fn configs(&self, topic: &str) -> Result<BTreeMap<String, String>, BrokerError> {
+        let what = format!("describe the settings of topic {topic}");
+        let resource = [ResourceSpecifier::Topic(topic)];
+        let options = self.options();
+        let result = self.run(&what, self.client.describe_configs(&resource, &options))?;
+        let resource = result.map_err(|code| self.code_error(code, &what))?;
+        Ok(resource.entries.into_iter().filter_map(|entry| entry.value.map(|value| (entry.name, value))).collect())
+    }
+}
+
+impl Admin for TopicAdmin {
+    fn describe_topics(&mut self, names: &[&str]) -> Result<Vec<Option<TopicDescription>>, BrokerError> {
+        let mut descriptions = Vec::with_capacity(names.len());
+        for name in names {
+            descriptions.push(match self.metadata.topic(name)? {
+                None => None,
+                Some(topic) => Some(TopicDescription {
+                    name: (*name).into(),
+                    partitions: topic.partitions,
+                    configs: self.configs(name)?,
+                }),
+            });
+        }
+        Ok(descriptions)
+    }
+
+    fn create_topic(&mut self, topic: &NewTopic) -> Result<(), BrokerError> {
+        let what = format!("create topic {} with {} partitions", topic.name, topic.partitions);
+        if topic.name.contains('\0') {
+            return Err(self.code_error(RDKafkaErrorCode::InvalidTopic, &what));
+        }
+        let mut request = rdkafka::admin::NewTopic::new(
+            &topic.name,
+            topic.partitions,
+            TopicReplication::Fixed(topic.replication_factor),
+        );
+        for (key, value) in &topic.configs {
+            request = request.set(key, value);
+        }
+        let options = self.options();
+        match self.run(&what, self.client.create_topics([&request], &options))? {
+            Ok(_) => {
+                // The controller has it; the brokers hear of it a little later.
+                if !self.metadata.wait_until_available(&topic.name, self.request_timeout)? {
+                    return Err(BrokerError::new(
+                        BrokerErrorKind::Retriable,
+                        self.operation(&what),
+                        "the topic was created but its partitions have no leader yet",
+                    ));
+                }
+                Ok(())
+            }
+            Err((_, code)) => Err(self.code_error(code, &what)),
+        }
+    }
+}
+
+/// Wakes the thread that waits.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Waits for a future whose other end is a thread of librdkafka's; `None` when the time is over.
+fn block_on<F: Future>(future: F, timeout: Duration) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let deadline = Instant::now() + timeout;
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return Some(output);
+        }
+        let rest = deadline.saturating_duration_since(Instant::now());
+        if rest.is_zero() {
+            return None;
+        }
+        std::thread::park_timeout(rest);
+    }
+}

@@ -1,0 +1,132 @@
+//! Makes the clients of an application from one configuration.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use engine::broker::{Admin, BrokerError, ClientSupplier, Consumer, Producer, RestoreConsumer};
+use rdkafka::ClientConfig;
+use rdkafka::admin::AdminClient;
+use rdkafka::client::DefaultClientContext;
+
+use crate::admin::TopicAdmin;
+use crate::config::{self, ClientIdentity, ConfigError, KafkaClientsConfig, Role};
+use crate::consumer::GroupConsumer;
+use crate::metadata::{ClusterInfo, ConnectAttempt, MetadataClient};
+use crate::producer::RecordProducer;
+use crate::restore::PartitionReader;
+
+/// The supplier of an application's Kafka clients.
+pub struct KafkaClients {
+    config: KafkaClientsConfig,
+    /// Made with the first use.
+    metadata: Mutex<Option<Arc<MetadataClient>>>,
+}
+
+impl KafkaClients {
+    /// Checks the configuration, every property of it; makes no connection.
+    pub fn new(config: KafkaClientsConfig) -> Result<Self, ConfigError> {
+        config::check(&config)?;
+        Ok(Self { config, metadata: Mutex::new(None) })
+    }
+
+    pub fn config(&self) -> &KafkaClientsConfig {
+        &self.config
+    }
+
+    /// Waits for a first answer of the cluster. `retry` is called after each failed try with its reason, so that the
+    /// host can show it; when `timeout` is over the error names the addresses and the last reason.
+    pub fn wait_for_broker(
+        &self,
+        timeout: Duration,
+        retry: &mut dyn FnMut(&ConnectAttempt),
+    ) -> Result<ClusterInfo, BrokerError> {
+        self.metadata()?.wait_for_broker(timeout, retry)
+    }
+
+    fn client_id(&self, rest: &str) -> String {
+        format!("{}-{rest}", self.config.client_id.as_deref().unwrap_or(&self.config.application_id))
+    }
+
+    pub(crate) fn metadata(&self) -> Result<Arc<MetadataClient>, BrokerError> {
+        let mut shared = self.metadata.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(metadata) = shared.as_ref() {
+            return Ok(Arc::clone(metadata));
+        }
+        let client_id = self.client_id("metadata");
+        let identity = ClientIdentity { client_id: &client_id, extra: &[] };
+        let client = config::create(&self.config, Role::Admin, identity)?;
+        let metadata = MetadataClient::new(client, &self.config.bootstrap_servers, self.config.request_timeout);
+        *shared = Some(Arc::clone(&metadata));
+        Ok(metadata)
+    }
+
+    /// A reader outside any group.
+    pub(crate) fn partition_reader(&self, client_id: &str) -> Result<PartitionReader, BrokerError> {
+        let identity = ClientIdentity { client_id, extra: &[("group.id", &self.config.application_id)] };
+        let client = config::create(&self.config, Role::RestoreConsumer, identity)?;
+        PartitionReader::new(client, self.metadata()?, self.config.request_timeout)
+    }
+
+    pub(crate) fn record_producer(
+        &self,
+        client_id: &str,
+        transactional_id: Option<&str>,
+    ) -> Result<RecordProducer, BrokerError> {
+        let mut extra = Vec::new();
+        if let Some(id) = transactional_id {
+            extra.push(("transactional.id", id));
+        }
+        let client = config::create(&self.config, Role::Producer, ClientIdentity { client_id, extra: &extra })?;
+        Ok(RecordProducer::new(client, transactional_id))
+    }
+
+    pub(crate) fn topic_admin(&self) -> Result<TopicAdmin, BrokerError> {
+        let mut native = ClientConfig::new();
+        for (property, (_, value)) in config::passed_through(&self.config, Role::Admin) {
+            native.set(property, value);
+        }
+        native.set("bootstrap.servers", &self.config.bootstrap_servers);
+        native.set("client.id", self.client_id("admin"));
+        native.set("log.connection.close", "false");
+        let client: AdminClient<DefaultClientContext> = native
+            .create()
+            .map_err(|error| ConfigError::Client { client: self.client_id("admin"), detail: error.to_string() })?;
+        let timeout = self.config.request_timeout;
+        Ok(TopicAdmin::new(client, self.metadata()?, &self.config.bootstrap_servers, timeout))
+    }
+}
+
+impl ClientSupplier for KafkaClients {
+    fn consumer(&self, thread: usize) -> Result<Box<dyn Consumer>, BrokerError> {
+        let client_id = self.client_id(&format!("StreamThread-{thread}-consumer"));
+        let instance = self.config.group_instance_id.as_ref().map(|id| format!("{id}-{thread}"));
+        let mut extra = vec![("group.id", self.config.application_id.as_str())];
+        if let Some(instance) = &instance {
+            extra.push(("group.instance.id", instance));
+        }
+        let identity = ClientIdentity { client_id: &client_id, extra: &extra };
+        let client = config::create(&self.config, Role::MainConsumer, identity)?;
+        let consumer = GroupConsumer::new(
+            client,
+            &self.config.application_id,
+            instance,
+            self.config.request_timeout,
+            self.config.close_timeout,
+        )?;
+        Ok(Box::new(consumer))
+    }
+
+    fn restore_consumer(&self, thread: usize) -> Result<Box<dyn RestoreConsumer>, BrokerError> {
+        let client_id = self.client_id(&format!("StreamThread-{thread}-restore-consumer"));
+        Ok(Box::new(self.partition_reader(&client_id)?))
+    }
+
+    fn producer(&self, thread: usize, transactional_id: Option<&str>) -> Result<Box<dyn Producer>, BrokerError> {
+        let client_id = self.client_id(&format!("StreamThread-{thread}-producer"));
+        Ok(Box::new(self.record_producer(&client_id, transactional_id)?))
+    }
+
+    fn admin(&self) -> Result<Box<dyn Admin>, BrokerError> {
+        Ok(Box::new(self.topic_admin()?))
+    }
+}
