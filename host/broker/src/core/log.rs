@@ -1,0 +1,405 @@
+//! One partition's log: raw record batches in segments, their offsets, timestamps and producers. What `append` has
+//! answered is in the store before; offsets only grow and never repeat; a failed append leaves the log as it was.
+//! Single node: the high watermark is the log end. Never looks at keys and values, except that a compacted topic's
+//! records must have keys.
+
+mod recovery;
+pub mod segment;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::batch::{self, BatchHeader, HEADER_BYTES, Records};
+use super::producer_state::{ProducerStates, SequenceCheck};
+use super::refusal::{ErrorCode, Refusal};
+use super::storage::{LogStore, StorageError};
+use segment::Segment;
+
+pub use recovery::Recovery;
+
+/// The leader epoch of every partition: there is one broker and it never hands over.
+pub const LEADER_EPOCH: i32 = 0;
+
+/// How much of a log is read at once to look for something.
+const SCAN_BYTES: usize = 256 * 1024;
+
+/// A topic's settings as the log needs them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLimits {
+    pub max_message_bytes: usize,
+    pub segment_bytes: u64,
+    pub index_interval_bytes: u64,
+    /// `message.timestamp.type=LogAppendTime`.
+    pub log_append_time: bool,
+    /// `cleanup.policy` has `compact`.
+    pub require_keys: bool,
+    pub timestamp_before_max_ms: i64,
+    pub timestamp_after_max_ms: i64,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self {
+            max_message_bytes: 1_048_588,
+            segment_bytes: 64 * 1024 * 1024,
+            index_interval_bytes: 4096,
+            log_append_time: false,
+            require_keys: false,
+            timestamp_before_max_ms: i64::MAX,
+            timestamp_after_max_ms: 3_600_000,
+        }
+    }
+}
+
+/// Which records a reader may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IsolationLevel {
+    ReadUncommitted,
+    ReadCommitted,
+}
+
+/// Where an appended batch stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    pub base_offset: i64,
+    /// The broker's time when the topic asks for it, else -1.
+    pub log_append_time: i64,
+    pub log_start_offset: i64,
+    /// The batch was in the log already; nothing was written.
+    pub duplicate: bool,
+}
+
+/// The bounds of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogBounds {
+    pub log_start_offset: i64,
+    pub high_watermark: i64,
+    /// The first offset of the oldest open transaction, else the high watermark.
+    pub last_stable_offset: i64,
+}
+
+/// An aborted transaction that a reader of committed records must skip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AbortedTransaction {
+    pub producer_id: i64,
+    pub first_offset: i64,
+}
+
+/// What a read found: whole batches, the first of which holds the asked offset or follows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    pub records: Bytes,
+    pub bounds: LogBounds,
+    /// In the order of their first offsets; empty for uncommitted reads.
+    pub aborted: Vec<AbortedTransaction>,
+}
+
+/// One partition's log.
+pub struct PartitionLog {
+    name: Arc<str>,
+    store: Box<dyn LogStore>,
+    /// Ascending; never empty.
+    segments: Vec<Segment>,
+    log_start_offset: i64,
+    next_offset: i64,
+    producers: ProducerStates,
+}
+
+impl std::fmt::Debug for PartitionLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PartitionLog").field("name", &self.name).field("next_offset", &self.next_offset).finish()
+    }
+}
+
+impl PartitionLog {
+    /// Opens a log from what its store holds. A torn tail is cut and reported.
+    ///
+    /// # Errors
+    /// When the store fails, or when a batch before the last segment is damaged: such a log is left as it is.
+    pub fn open(
+        name: Arc<str>,
+        store: Box<dyn LogStore>,
+        log_start_offset: i64,
+        limits: &LogLimits,
+    ) -> Result<(Self, Option<Recovery>), StorageError> {
+        recovery::open(name, store, log_start_offset, limits)
+    }
+
+    pub fn bounds(&self) -> LogBounds {
+        LogBounds {
+            log_start_offset: self.log_start_offset,
+            high_watermark: self.next_offset,
+            last_stable_offset: self.next_offset,
+        }
+    }
+
+    /// Bytes kept.
+    pub fn size_bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.size).sum()
+    }
+
+    pub fn producers(&self) -> &ProducerStates {
+        &self.producers
+    }
+
+    /// Forgets idempotent producers that wrote nothing since `before_ms`.
+    pub fn expire_producers(&mut self, before_ms: i64) {
+        self.producers.expire(before_ms);
+    }
+
+    /// Appends exactly one batch as a client sent it.
+    ///
+    /// # Errors
+    /// A damaged or invalid batch, one above `max.message.bytes`, a timestamp outside the topic's bounds, a gap in the
+    /// producer's sequence, a failed write. Nothing was appended then.
+    pub fn append(&mut self, batch: &[u8], limits: &LogLimits, now_ms: i64) -> Result<Appended, Refusal> {
+        self.append_checked(batch, limits, now_ms).map_err(|refusal| {
+            Refusal::new(
+                refusal.code,
+                format!("append to {} at offset {}: {}", self.name, self.next_offset, refusal.detail),
+            )
+        })
+    }
+
+    fn append_checked(&mut self, batch: &[u8], limits: &LogLimits, now_ms: i64) -> Result<Appended, Refusal> {
+        if batch.len() > limits.max_message_bytes {
+            let detail = format!("a batch of {} bytes, max.message.bytes is {}", batch.len(), limits.max_message_bytes);
+            return Err(Refusal::new(ErrorCode::MessageTooLarge, detail));
+        }
+        let mut header = batch::check(batch, limits.require_keys)?;
+        if header.is_transactional() {
+            let detail = format!("producer {} has no open transaction here", header.producer_id);
+            return Err(Refusal::new(ErrorCode::InvalidTxnState, detail));
+        }
+        if let SequenceCheck::Duplicate(place) = self.producers.check(&header)? {
+            let log_append_time = if limits.log_append_time { place.timestamp } else { -1 };
+            let log_start_offset = self.log_start_offset;
+            return Ok(Appended { base_offset: place.base_offset, log_append_time, log_start_offset, duplicate: true });
+        }
+        let append_time = limits.log_append_time.then_some(now_ms);
+        match append_time {
+            Some(time) => header.max_timestamp = time,
+            None => check_timestamps(&header, limits, now_ms)?,
+        }
+        header.base_offset = self.next_offset;
+        if header.base_offset.checked_add(i64::from(header.record_count)).is_none() {
+            return Err(Refusal::new(ErrorCode::KafkaStorageError, "the partition has no offset left"));
+        }
+        let stamped = batch::stamp(batch, header.base_offset, LEADER_EPOCH, append_time)
+            .ok_or_else(|| Refusal::new(ErrorCode::CorruptMessage, "the batch has no header"))?;
+        self.write(&header, &[&stamped, batch.get(HEADER_BYTES..).unwrap_or_default()], batch.len(), limits)?;
+        self.producers.note(&header, header.base_offset, now_ms);
+        Ok(Appended {
+            base_offset: header.base_offset,
+            log_append_time: append_time.unwrap_or(-1),
+            log_start_offset: self.log_start_offset,
+            duplicate: false,
+        })
+    }
+
+    /// Writes a batch at the log end, in a new segment when the last one is full.
+    fn write(
+        &mut self,
+        header: &BatchHeader,
+        parts: &[&[u8]],
+        size: usize,
+        limits: &LogLimits,
+    ) -> Result<(), StorageError> {
+        let full = |segment: &Segment| segment.size > 0 && segment.size + size as u64 > limits.segment_bytes;
+        if self.segments.last().is_none_or(full) {
+            self.roll()?;
+        }
+        let Some(segment) = self.segments.last_mut() else {
+            return Err(self.broken("append to", "the log has no segment"));
+        };
+        self.store.append(segment.base_offset, segment.size, parts)?;
+        segment.note(header, size, limits.index_interval_bytes);
+        self.next_offset = header.last_offset() + 1;
+        Ok(())
+    }
+
+    fn roll(&mut self) -> Result<(), StorageError> {
+        self.store.create_segment(self.next_offset)?;
+        if let Some(closed) = self.segments.last()
+            && let Ok(summary) = closed.summary(&self.producers)
+        {
+            // A summary is a cache: without it the segment is scanned at the next start.
+            if let Err(error) = self.store.write_summary(closed.base_offset, &summary) {
+                tracing::warn!(%error, "a closed segment has no summary and will be scanned at the next start");
+            }
+        }
+        self.segments.push(Segment::new(self.next_offset));
+        Ok(())
+    }
+
+    fn broken(&self, operation: &'static str, detail: impl Into<String>) -> StorageError {
+        StorageError { operation, subject: format!("the log of {}", self.name), detail: detail.into() }
+    }
+
+    /// Reads whole batches from `offset` on, about `max_bytes` of them. With `at_least_one`, the first batch comes
+    /// even if it is larger.
+    ///
+    /// # Errors
+    /// `OffsetOutOfRange` outside of log start and log end; a failed read.
+    pub fn read(
+        &self,
+        offset: i64,
+        max_bytes: usize,
+        at_least_one: bool,
+        isolation: IsolationLevel,
+    ) -> Result<Fetched, Refusal> {
+        let bounds = self.bounds();
+        if offset < bounds.log_start_offset || offset > bounds.high_watermark {
+            let detail = format!(
+                "read {} at offset {offset}: the log has {} to {}",
+                self.name, bounds.log_start_offset, bounds.high_watermark
+            );
+            return Err(Refusal::new(ErrorCode::OffsetOutOfRange, detail));
+        }
+        let end = match isolation {
+            IsolationLevel::ReadUncommitted => bounds.high_watermark,
+            IsolationLevel::ReadCommitted => bounds.last_stable_offset,
+        };
+        let records =
+            if offset < end { self.read_batches(offset, max_bytes, at_least_one, end)? } else { Bytes::new() };
+        Ok(Fetched { records, bounds, aborted: Vec::new() })
+    }
+
+    fn read_batches(&self, offset: i64, max_bytes: usize, at_least_one: bool, end: i64) -> Result<Bytes, StorageError> {
+        let first = self.segments.partition_point(|segment| segment.base_offset <= offset).saturating_sub(1);
+        for segment in self.segments.get(first..).unwrap_or_default() {
+            if segment.next_offset <= offset || segment.size == 0 {
+                continue;
+            }
+            let mut position = segment.position_before(offset);
+            // The first batch that is wanted lies at most one index run after this position.
+            let (found, header) = loop {
+                let (at, header) = self.batch_at(segment, position)?;
+                if header.last_offset() >= offset {
+                    break (at, header);
+                }
+                position = at + header.size().unwrap_or(HEADER_BYTES) as u64;
+                if position >= segment.size {
+                    return Err(self.broken("read", format!("no batch holds offset {offset}")));
+                }
+            };
+            let first_size = header.size().unwrap_or(HEADER_BYTES);
+            let wanted = if at_least_one { max_bytes.max(first_size) } else { max_bytes };
+            if wanted < first_size || header.base_offset >= end {
+                return Ok(Bytes::new());
+            }
+            let bytes = self.store.read(segment.base_offset, found, wanted)?;
+            let whole = whole_batches(&bytes, end);
+            return Ok(bytes.slice(..whole));
+        }
+        Ok(Bytes::new())
+    }
+
+    /// The header of the batch at `position`.
+    fn batch_at(&self, segment: &Segment, position: u64) -> Result<(u64, BatchHeader), StorageError> {
+        let bytes = self.store.read(segment.base_offset, position, HEADER_BYTES)?;
+        BatchHeader::read(&bytes).filter(|header| header.size().is_some()).map(|header| (position, header)).ok_or_else(
+            || {
+                let detail = format!("no batch at byte {position} of segment {}", segment.base_offset);
+                self.broken("read", detail)
+            },
+        )
+    }
+
+    /// The first offset whose record has this timestamp or a later one, with that record's timestamp; `None` when
+    /// there is none. In a compressed batch the batch's first offset stands for all of its records.
+    pub fn offset_for_timestamp(&self, timestamp: i64) -> Result<Option<(i64, i64)>, Refusal> {
+        for segment in self.segments.iter().filter(|segment| segment.max_timestamp >= timestamp) {
+            for (start, end) in segment.runs_at_or_after(timestamp) {
+                if let Some(found) = self.find_timestamp(segment, start, end, timestamp)? {
+                    return Ok(Some(found));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The record with the highest timestamp, the first one of them (`ListOffsets` -3).
+    pub fn offset_of_max_timestamp(&self) -> Result<Option<(i64, i64)>, Refusal> {
+        match self.segments.iter().map(|segment| segment.max_timestamp).max() {
+            Some(max) if max >= 0 => self.offset_for_timestamp(max),
+            _ => Ok(None),
+        }
+    }
+
+    fn find_timestamp(
+        &self,
+        segment: &Segment,
+        start: u64,
+        end: u64,
+        timestamp: i64,
+    ) -> Result<Option<(i64, i64)>, StorageError> {
+        let mut position = start;
+        while position < end {
+            let (at, header) = self.batch_at(segment, position)?;
+            let size = header.size().unwrap_or(HEADER_BYTES);
+            position = at + size as u64;
+            if header.max_timestamp < timestamp || header.last_offset() < self.log_start_offset {
+                continue;
+            }
+            if header.compression() != 0 {
+                let first = header.base_offset.max(self.log_start_offset);
+                return Ok(Some((first, header.base_timestamp.max(timestamp).min(header.max_timestamp))));
+            }
+            let batch = self.store.read(segment.base_offset, at, size)?;
+            let found = Records::new(&batch, &header)
+                .find(|record| record.timestamp >= timestamp && record.offset >= self.log_start_offset);
+            if let Some(record) = found {
+                return Ok(Some((record.offset, record.timestamp)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Moves the log start up to `offset` and drops the segments that lie wholly before it. A start that is not
+    /// higher changes nothing. The caller has checked the bounds and kept the new start.
+    pub fn advance_log_start(&mut self, offset: i64) -> Result<(), StorageError> {
+        self.log_start_offset = self.log_start_offset.max(offset.min(self.next_offset));
+        while let [first, _, ..] = self.segments.as_slice()
+            && first.next_offset <= self.log_start_offset
+        {
+            self.store.remove_segment(first.base_offset)?;
+            self.segments.remove(0);
+        }
+        Ok(())
+    }
+}
+
+fn check_timestamps(header: &BatchHeader, limits: &LogLimits, now_ms: i64) -> Result<(), Refusal> {
+    let invalid = |detail: String| Err(Refusal::new(ErrorCode::InvalidTimestamp, detail));
+    if header.max_timestamp.saturating_sub(now_ms) > limits.timestamp_after_max_ms {
+        return invalid(format!(
+            "timestamp {} is more than message.timestamp.after.max.ms={} after the broker's time {now_ms}",
+            header.max_timestamp, limits.timestamp_after_max_ms
+        ));
+    }
+    if header.base_timestamp >= 0 && now_ms.saturating_sub(header.base_timestamp) > limits.timestamp_before_max_ms {
+        return invalid(format!(
+            "timestamp {} is more than message.timestamp.before.max.ms={} before the broker's time {now_ms}",
+            header.base_timestamp, limits.timestamp_before_max_ms
+        ));
+    }
+    Ok(())
+}
+
+/// How many bytes of whole batches below offset `end` there are at the front.
+fn whole_batches(bytes: &[u8], end: i64) -> usize {
+    let mut whole = 0;
+    while let Some(header) = bytes.get(whole..).and_then(BatchHeader::read)
+        && let Some(size) = header.size()
+        && whole + size <= bytes.len()
+        && header.base_offset < end
+    {
+        whole += size;
+    }
+    whole
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! Opens a log from its store: closed segments from their summaries, others by a scan of their batches. Only the tail of
+//! the last segment may be torn (a write cut short); it is cut there and the loss is reported. Damage anywhere else is
+//! an error and nothing is changed.
+
+use std::sync::Arc;
+
+use super::segment::Segment;
+use super::{LogLimits, PartitionLog, SCAN_BYTES};
+use crate::core::batch::{self, BatchHeader, HEADER_BYTES};
+use crate::core::producer_state::ProducerStates;
+use crate::core::storage::{LogStore, StorageError};
+
+/// What was cut from a log's tail when it was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovery {
+    /// For example `votes-0`.
+    pub log: Arc<str>,
+    pub segment: i64,
+    pub kept_bytes: u64,
+    pub cut_bytes: u64,
+    /// The log end after the cut.
+    pub next_offset: i64,
+}
+
+pub fn open(
+    name: Arc<str>,
+    mut store: Box<dyn LogStore>,
+    log_start_offset: i64,
+    limits: &LogLimits,
+) -> Result<(PartitionLog, Option<Recovery>), StorageError> {
+    let mut found = store.segments()?;
+    if found.is_empty() {
+        store.create_segment(log_start_offset)?;
+        found.push((log_start_offset, 0));
+    }
+    let mut segments: Vec<Segment> = Vec::with_capacity(found.len());
+    let mut producers = ProducerStates::default();
+    let mut recovery = None;
+    let last = found.len() - 1;
+    for (at, &(base_offset, size)) in found.iter().enumerate() {
+        let damaged = |detail: String| StorageError {
+            operation: "open",
+            subject: format!("segment {base_offset} of the log of {name}"),
+            detail,
+        };
+        if let Some(previous) = segments.last()
+            && base_offset < previous.next_offset
+        {
+            return Err(damaged(format!("the segment before it ends at offset {}", previous.next_offset)));
+        }
+        let summary = if at < last { store.read_summary(base_offset)? } else { None };
+        if let Some((segment, states)) = summary.and_then(|bytes| Segment::from_summary(base_offset, size, &bytes)) {
+            segments.push(segment);
+            producers = states;
+            continue;
+        }
+        let segment = scan(store.as_ref(), base_offset, size, &mut producers, limits)?;
+        if segment.size < size {
+            if at < last {
+                let detail =
+                    format!("{} of {size} bytes are whole batches; move the segment away or restore it", segment.size);
+                return Err(damaged(detail));
+            }
+            store.truncate(base_offset, segment.size)?;
+            recovery = Some(Recovery {
+                log: Arc::clone(&name),
+                segment: base_offset,
+                kept_bytes: segment.size,
+                cut_bytes: size - segment.size,
+                next_offset: segment.next_offset,
+            });
+        }
+        segments.push(segment);
+    }
+    let next_offset = segments.last().map_or(log_start_offset, |segment| segment.next_offset).max(log_start_offset);
+    let first_offset = segments.first().map_or(log_start_offset, |segment| segment.base_offset);
+    let log_start_offset = log_start_offset.max(first_offset).min(next_offset);
+    Ok((PartitionLog { name, store, segments, log_start_offset, next_offset, producers }, recovery))
+}
+
+/// Reads a segment's batches up to the first one that is not whole.
+fn scan(
+    store: &dyn LogStore,
+    base_offset: i64,
+    size: u64,
+    producers: &mut ProducerStates,
+    limits: &LogLimits,
+) -> Result<Segment, StorageError> {
+    let mut segment = Segment::new(base_offset);
+    let mut want = SCAN_BYTES;
+    while segment.size < size {
+        let chunk = store.read(base_offset, segment.size, want)?;
+        let mut at = 0;
+        let mut needed = 0;
+        while let Some(header) = chunk.get(at..).and_then(BatchHeader::read) {
+            let Some(batch_size) = header.size() else { return Ok(segment) };
+            let Some(bytes) = chunk.get(at..at + batch_size) else {
+                needed = batch_size;
+                break;
+            };
+            if header.base_offset < segment.next_offset || !batch::is_intact(bytes, &header) {
+                return Ok(segment);
+            }
+            segment.note(&header, batch_size, limits.index_interval_bytes);
+            producers.note(&header, header.base_offset, header.max_timestamp);
+            at += batch_size;
+        }
+        // A batch that reaches beyond the segment's end is torn, and so are fewer bytes than a header.
+        let left = size - segment.size;
+        if (needed as u64) > left || (at == 0 && needed == 0) || left < HEADER_BYTES as u64 {
+            return Ok(segment);
+        }
+        want = needed.max(SCAN_BYTES);
+    }
+    Ok(segment)
+}

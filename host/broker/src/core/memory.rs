@@ -1,0 +1,151 @@
+//! Storage in memory: for the simulation and for unit tests. Keeps exactly what the disk would keep, so that a core
+//! opened again on the same `MemoryStorage` sees a restart; `fill_disk` makes every write fail.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use super::metadata::{MetadataImage, MetadataRecord, TopicId};
+use super::storage::{LogStore, Storage, StorageError};
+
+#[derive(Debug, Default)]
+struct MemorySegment {
+    bytes: Vec<u8>,
+    summary: Option<Bytes>,
+}
+
+type SharedLog = Arc<Mutex<BTreeMap<i64, MemorySegment>>>;
+
+/// Everything a broker would keep, in memory. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryStorage {
+    image: Arc<Mutex<MetadataImage>>,
+    logs: Arc<Mutex<BTreeMap<(TopicId, i32), SharedLog>>>,
+    full: Arc<AtomicBool>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl MemoryStorage {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// From now on every write fails (or works again), as on a full disk.
+    pub fn fill_disk(&self, full: bool) {
+        self.full.store(full, Ordering::Relaxed);
+    }
+
+    /// Appends bytes behind the core's back, as a write cut short by a crash leaves them.
+    pub fn tear(&self, topic: TopicId, partition: i32, torn: &[u8]) {
+        let logs = lock(&self.logs);
+        if let Some(log) = logs.get(&(topic, partition))
+            && let Some((_, segment)) = lock(log).iter_mut().next_back()
+        {
+            segment.bytes.extend_from_slice(torn);
+        }
+    }
+}
+
+fn check_space(full: &AtomicBool, operation: &'static str, subject: String) -> Result<(), StorageError> {
+    if full.load(Ordering::Relaxed) {
+        return Err(StorageError { operation, subject, detail: "no space left".into() });
+    }
+    Ok(())
+}
+
+impl Storage for MemoryStorage {
+    fn load_metadata(&self) -> Result<MetadataImage, StorageError> {
+        Ok(lock(&self.image).clone())
+    }
+
+    fn append_metadata(&self, records: &[MetadataRecord]) -> Result<(), StorageError> {
+        check_space(&self.full, "append to", "the metadata in memory".into())?;
+        let mut image = lock(&self.image);
+        records.iter().for_each(|record| image.apply(record));
+        Ok(())
+    }
+
+    fn open_log(&self, topic: TopicId, name: &str, partition: i32) -> Result<Box<dyn LogStore>, StorageError> {
+        let segments = Arc::clone(lock(&self.logs).entry((topic, partition)).or_default());
+        Ok(Box::new(MemoryLog { name: format!("{name}-{partition}"), segments, full: Arc::clone(&self.full) }))
+    }
+
+    fn remove_topic(&self, topic: TopicId, _name: &str) -> Result<(), StorageError> {
+        lock(&self.logs).retain(|(id, _), _| *id != topic);
+        Ok(())
+    }
+}
+
+struct MemoryLog {
+    name: String,
+    segments: SharedLog,
+    full: Arc<AtomicBool>,
+}
+
+impl MemoryLog {
+    fn missing(&self, operation: &'static str, base_offset: i64) -> StorageError {
+        let subject = format!("segment {base_offset} of {} in memory", self.name);
+        StorageError { operation, subject, detail: "no such segment".into() }
+    }
+
+    fn with<T>(
+        &self,
+        operation: &'static str,
+        base_offset: i64,
+        work: impl FnOnce(&mut MemorySegment) -> T,
+    ) -> Result<T, StorageError> {
+        let mut segments = lock(&self.segments);
+        let segment = segments.get_mut(&base_offset).ok_or_else(|| self.missing(operation, base_offset))?;
+        Ok(work(segment))
+    }
+}
+
+impl LogStore for MemoryLog {
+    fn segments(&self) -> Result<Vec<(i64, u64)>, StorageError> {
+        Ok(lock(&self.segments).iter().map(|(&base, segment)| (base, segment.bytes.len() as u64)).collect())
+    }
+
+    fn create_segment(&mut self, base_offset: i64) -> Result<(), StorageError> {
+        check_space(&self.full, "create", format!("segment {base_offset} of {}", self.name))?;
+        lock(&self.segments).entry(base_offset).or_default();
+        Ok(())
+    }
+
+    fn append(&mut self, base_offset: i64, position: u64, parts: &[&[u8]]) -> Result<(), StorageError> {
+        check_space(&self.full, "append to", format!("segment {base_offset} of {}", self.name))?;
+        self.with("append to", base_offset, |segment| {
+            segment.bytes.truncate(position as usize);
+            parts.iter().for_each(|part| segment.bytes.extend_from_slice(part));
+        })
+    }
+
+    fn read(&self, base_offset: i64, position: u64, length: usize) -> Result<Bytes, StorageError> {
+        self.with("read", base_offset, |segment| {
+            let start = (position as usize).min(segment.bytes.len());
+            let end = start.saturating_add(length).min(segment.bytes.len());
+            Bytes::copy_from_slice(segment.bytes.get(start..end).unwrap_or_default())
+        })
+    }
+
+    fn truncate(&mut self, base_offset: i64, length: u64) -> Result<(), StorageError> {
+        self.with("truncate", base_offset, |segment| segment.bytes.truncate(length as usize))
+    }
+
+    fn remove_segment(&mut self, base_offset: i64) -> Result<(), StorageError> {
+        lock(&self.segments).remove(&base_offset);
+        Ok(())
+    }
+
+    fn write_summary(&mut self, base_offset: i64, summary: &[u8]) -> Result<(), StorageError> {
+        self.with("summarize", base_offset, |segment| segment.summary = Some(Bytes::copy_from_slice(summary)))
+    }
+
+    fn read_summary(&self, base_offset: i64) -> Result<Option<Bytes>, StorageError> {
+        self.with("read the summary of", base_offset, |segment| segment.summary.clone())
+    }
+}

@@ -1,0 +1,60 @@
+//! The seam to what keeps the broker's bytes: one `LogStore` a partition, one metadata journal a broker. Implemented by
+//! `core::memory` (simulation, tests) and `disk`. The core decides what is written and when; a store never looks inside.
+
+use bytes::Bytes;
+
+use super::metadata::{MetadataImage, MetadataRecord, TopicId};
+
+/// What could not be read or written, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{operation} {subject}: {detail}")]
+pub struct StorageError {
+    /// For example `append to`.
+    pub operation: &'static str,
+    /// The file or the like.
+    pub subject: String,
+    pub detail: String,
+}
+
+/// The bytes of one partition's log: segments, each named by the offset of its first record.
+pub trait LogStore: Send {
+    /// The segments that exist, ascending, with their length in bytes.
+    fn segments(&self) -> Result<Vec<(i64, u64)>, StorageError>;
+
+    /// Makes an empty segment.
+    fn create_segment(&mut self, base_offset: i64) -> Result<(), StorageError>;
+
+    /// Writes the parts one after another at `position`, which is the segment's length. All or nothing: after an
+    /// error the bytes from `position` on are not part of the log, and the next append goes to the same place.
+    fn append(&mut self, base_offset: i64, position: u64, parts: &[&[u8]]) -> Result<(), StorageError>;
+
+    /// The bytes from `position` on, `length` of them or up to the segment's end.
+    fn read(&self, base_offset: i64, position: u64, length: usize) -> Result<Bytes, StorageError>;
+
+    /// Cuts a segment to `length` bytes.
+    fn truncate(&mut self, base_offset: i64, length: u64) -> Result<(), StorageError>;
+
+    /// Drops a segment and its summary.
+    fn remove_segment(&mut self, base_offset: i64) -> Result<(), StorageError>;
+
+    /// Keeps what was derived from a closed segment, so that it need not be scanned again. A cache: losing it is
+    /// no loss.
+    fn write_summary(&mut self, base_offset: i64, summary: &[u8]) -> Result<(), StorageError>;
+
+    fn read_summary(&self, base_offset: i64) -> Result<Option<Bytes>, StorageError>;
+}
+
+/// What keeps a broker's logs and metadata.
+pub trait Storage: Send + Sync {
+    /// The metadata that was kept, applied in order.
+    fn load_metadata(&self) -> Result<MetadataImage, StorageError>;
+
+    /// Keeps records before the answer that depends on them is given. All or nothing.
+    fn append_metadata(&self, records: &[MetadataRecord]) -> Result<(), StorageError>;
+
+    /// Opens or makes the log of a partition.
+    fn open_log(&self, topic: TopicId, name: &str, partition: i32) -> Result<Box<dyn LogStore>, StorageError>;
+
+    /// Drops every log of a topic.
+    fn remove_topic(&self, topic: TopicId, name: &str) -> Result<(), StorageError>;
+}
