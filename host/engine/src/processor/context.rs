@@ -121,10 +121,8 @@ impl ProcessorContext {
     }
 
     fn at(&mut self, store: StoreIndex) -> Result<&mut TaskStore, StoreError> {
-        if store.0 as usize >= self.stores.len() {
-            return Err(self.undeclared(format!("with index {}", store.0)));
-        }
-        Ok(&mut self.stores[store.0 as usize])
+        let index = self.store_at(store.0)?;
+        Ok(&mut self.stores[index.0 as usize])
     }
 
     fn undeclared(&self, store: String) -> StoreError {
@@ -142,6 +140,14 @@ impl ProcessorContext {
             Some(index) => Ok(StoreIndex(index as u32)),
             None => Err(self.undeclared(name.to_owned())),
         }
+    }
+
+    /// The store at a position of the declaration.
+    pub fn store_at(&self, index: u32) -> Result<StoreIndex, StoreError> {
+        if index as usize >= self.stores.len() {
+            return Err(self.undeclared(format!("with index {index}")));
+        }
+        Ok(StoreIndex(index))
     }
 
     pub fn get(&mut self, store: StoreIndex, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
