@@ -49,7 +49,7 @@ pub fn run(root: &Path, pages: &[String]) -> Result<bool> {
             }
         }
     }
-    println!("doc commands: {passed} passed, {failed} failed");
+    println!("commands: {passed} passed, {failed} failed");
     ensure!(passed + failed > 0, "no page has a block that is marked `sh run`");
     Ok(failed == 0)
 }

@@ -1,0 +1,46 @@
+# Sandbar. `make demo` shows it working, `make test` proves it.
+.DEFAULT_GOAL := help
+.PHONY: help setup build check test unit guests e2e demo bench docs stop-kafka
+
+# The workspace is always built as a whole and in one profile where native libraries are linked: features are then
+# resolved the same way everywhere, and RocksDB, librdkafka and wasmtime are compiled once.
+CARGO_RELEASE := --release --workspace --locked
+
+help: ## Show these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what this machine lacks, or say what is missing
+	@scripts/setup.sh
+
+build: setup ## Build the sandbar binary
+	cargo build $(CARGO_RELEASE) --bin sandbar
+
+check: setup ## Format, lints, house rules, dependencies (fails on every warning)
+	@scripts/test.sh format lints rules dependencies
+
+test: ## Everything, a real Kafka broker included
+	@scripts/setup.sh test
+	@scripts/test.sh
+
+unit: setup ## The fast loop: the crates without native code
+	@scripts/test.sh unit
+
+guests: build ## Build the example modules and the test guests
+	@scripts/guests.sh
+
+e2e: ## The built binary against the embedded broker and a real Kafka broker
+	@scripts/setup.sh test
+	@scripts/test.sh build guests e2e
+
+demo: setup ## A majority vote over a year of weather reports, checked against the expected table
+	@scripts/demo.sh
+
+bench: setup ## Measure; prints a table
+	cargo run $(CARGO_RELEASE) --bin bench
+
+docs: build ## Write the generated reference pages anew and run the documented commands
+	SANDBAR_UPDATE=1 cargo test $(CARGO_RELEASE) --test e2e_it -- reference
+	cargo xtask doc-commands
+
+stop-kafka: ## Stop the tests' Kafka broker and delete its data
+	@scripts/kafka.sh clean
