@@ -1,0 +1,2 @@
+//! Shows a majority vote over a year of weather reports.
+fn main() {}

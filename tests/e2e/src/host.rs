@@ -1,0 +1,200 @@
+//! A running `sandbar run` as a child process: start, ask by REST, end with a signal. Its output goes to a file, which
+//! every error names the end of. A host that a test forgets is killed with the value.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::repository;
+use crate::topics::Broker;
+
+/// How a host is started.
+pub struct Options<'a> {
+    pub manifest: &'a Path,
+    pub broker: &'a Broker,
+    pub application_id: &'a str,
+    pub state_dir: &'a Path,
+    /// Further flags and `-X key=value` settings.
+    pub arguments: Vec<OsString>,
+}
+
+impl<'a> Options<'a> {
+    pub fn new(manifest: &'a Path, broker: &'a Broker, application_id: &'a str, state_dir: &'a Path) -> Self {
+        Self { manifest, broker, application_id, state_dir, arguments: Vec::new() }
+    }
+
+    /// Sets a key of the manifest.
+    #[must_use]
+    pub fn set(mut self, key: &str, value: &str) -> Self {
+        self.arguments.extend(["-X".into(), format!("{key}={value}").into()]);
+        self
+    }
+
+    #[must_use]
+    pub fn flag(mut self, flag: &str) -> Self {
+        self.arguments.push(flag.into());
+        self
+    }
+}
+
+/// A host process.
+pub struct Host {
+    child: Child,
+    pub url: String,
+    log: PathBuf,
+}
+
+impl Host {
+    /// Starts a host; it is not ready yet.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub fn start(options: &Options<'_>) -> Result<Self> {
+        let port = free_port()?;
+        fs::create_dir_all(options.state_dir)?;
+        let log = options.state_dir.with_extension(format!("{port}.log"));
+        let file = File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
+        let child = Command::new(repository::sandbar()?)
+            .arg("run")
+            .arg("-f")
+            .arg(options.manifest)
+            .args(options.broker.flags())
+            .args(["-X", &format!("application.id={}", options.application_id)])
+            .args(["-X", &format!("application.server=127.0.0.1:{port}")])
+            .arg("-X")
+            .arg(format!("state.dir={}", options.state_dir.display()))
+            .args(&options.arguments)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .spawn()
+            .context("cannot start sandbar run")?;
+        Ok(Self { child, url: format!("http://127.0.0.1:{port}"), log })
+    }
+
+    /// Starts a host and waits until `/readyz` is good.
+    ///
+    /// # Errors
+    /// When it ends or is not ready within a minute.
+    pub fn start_ready(options: &Options<'_>) -> Result<Self> {
+        let mut host = Self::start(options)?;
+        host.wait_ready(Duration::from_secs(60))?;
+        Ok(host)
+    }
+
+    /// Waits until `/readyz` is good.
+    ///
+    /// # Errors
+    /// When the host ends, or is not ready within `limit`.
+    pub fn wait_ready(&mut self, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the host ended with {status} before it was ready:\n{}", self.log_end());
+            }
+            match self.get("/readyz") {
+                Ok((200, _)) => return Ok(()),
+                Ok((status, body)) => {
+                    ensure!(Instant::now() < deadline, "not ready after {limit:?}: {status} {body}\n{}", self.log_end())
+                }
+                Err(error) => {
+                    ensure!(Instant::now() < deadline, "no answer after {limit:?}: {error}\n{}", self.log_end());
+                }
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Asks the REST interface; the status, and the body where it is JSON.
+    ///
+    /// # Errors
+    /// When nothing answers.
+    pub fn get(&self, path: &str) -> Result<(u16, Value)> {
+        get(&format!("{}{path}", self.url))
+    }
+
+    /// Waits for the end of the process.
+    ///
+    /// # Errors
+    /// When it has not ended within `limit`; it is killed then.
+    pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() >= deadline {
+                self.kill()?;
+                bail!("the host did not end within {limit:?}:\n{}", self.log_end());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Ends the host with SIGTERM and waits for it.
+    ///
+    /// # Errors
+    /// When it does not end within half a minute.
+    pub fn terminate(&mut self) -> Result<ExitStatus> {
+        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
+        ensure!(status.success(), "cannot signal process {}", self.child.id());
+        self.wait(Duration::from_secs(30))
+    }
+
+    /// Ends the host with SIGKILL.
+    ///
+    /// # Errors
+    /// When the process cannot be waited for.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// What the host printed so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn log_end(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // Both fail when the process has ended already, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Asks a URL; the status, and the body where it is JSON (else as text).
+///
+/// # Errors
+/// When nothing answers.
+pub fn get(url: &str) -> Result<(u16, Value)> {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_global(Some(Duration::from_secs(10)))
+        .http_status_as_error(false)
+        .build()
+        .into();
+    let mut response = agent.get(url).call().with_context(|| format!("no answer from {url}"))?;
+    let text = response.body_mut().read_to_string().with_context(|| format!("the answer of {url} broke off"))?;
+    let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+    Ok((response.status().as_u16(), body))
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}

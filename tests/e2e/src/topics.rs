@@ -1,0 +1,140 @@
+//! `sandbar topics` as a test uses it: create, fill and read topics of either broker. Reads everything that is there
+//! and never waits for more; who waits is `wait_for`.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::repository;
+
+/// Where the records are.
+#[derive(Debug, Clone)]
+pub enum Broker {
+    /// The embedded broker of this folder.
+    Embedded(PathBuf),
+    /// A broker at this address.
+    Kafka(String),
+}
+
+impl Broker {
+    /// The flags that name it.
+    pub fn flags(&self) -> Vec<OsString> {
+        match self {
+            Self::Embedded(folder) => vec!["--embedded".into(), folder.into()],
+            Self::Kafka(address) => vec!["-b".into(), address.into()],
+        }
+    }
+}
+
+/// A record as `sandbar topics read` shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    pub partition: u64,
+    pub offset: u64,
+    pub timestamp: i64,
+    pub key: Value,
+    pub value: Value,
+}
+
+/// Runs `sandbar topics VERB TOPIC`, with lines on its standard input.
+///
+/// # Errors
+/// When it cannot be started; whether it succeeded is in the output.
+pub fn run(broker: &Broker, verb: &str, arguments: &[&str], input: &str) -> Result<Output> {
+    let mut child = Command::new(repository::sandbar()?)
+        .args(["topics", verb])
+        .args(broker.flags())
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot start sandbar topics")?;
+    let mut stdin = child.stdin.take().context("sandbar topics has no standard input")?;
+    // Beside the reading of its output, or both sides could wait for each other. A command that refuses its input
+    // closes the pipe; its own message says more than ours would.
+    let output = thread::scope(|scope| {
+        scope.spawn(move || stdin.write_all(input.as_bytes()).is_ok());
+        child.wait_with_output()
+    })?;
+    Ok(output)
+}
+
+fn run_or_fail(broker: &Broker, verb: &str, arguments: &[&str], input: &str) -> Result<String> {
+    let output = run(broker, verb, arguments, input)?;
+    if !output.status.success() {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        bail!("sandbar topics {verb} {} ended with {}: {errors}", arguments.join(" "), output.status);
+    }
+    String::from_utf8(output.stdout).context("sandbar topics printed something that is not UTF-8")
+}
+
+/// Creates a topic.
+///
+/// # Errors
+/// When the command fails.
+pub fn create(broker: &Broker, topic: &str, partitions: u32) -> Result<()> {
+    run_or_fail(broker, "create", &[topic, "--partitions", &partitions.to_string()], "").map(drop)
+}
+
+/// Writes records, one line of NDJSON each.
+///
+/// # Errors
+/// When the command fails.
+pub fn produce(broker: &Broker, topic: &str, lines: &str) -> Result<()> {
+    run_or_fail(broker, "produce", &[topic], lines).map(drop)
+}
+
+/// All records of a topic, in offset order within a partition.
+///
+/// # Errors
+/// When the command fails or prints something else than records.
+pub fn read(broker: &Broker, topic: &str) -> Result<Vec<Record>> {
+    let text = run_or_fail(broker, "read", &[topic], "")?;
+    let mut records = text.lines().map(parse).collect::<Result<Vec<_>>>()?;
+    records.sort_by_key(|record| (record.partition, record.offset));
+    Ok(records)
+}
+
+fn parse(line: &str) -> Result<Record> {
+    let fields: Value = serde_json::from_str(line).with_context(|| format!("not a record: {line}"))?;
+    let number = |name: &str| fields[name].as_u64().with_context(|| format!("no `{name}` in {line}"));
+    Ok(Record {
+        partition: number("partition")?,
+        offset: number("offset")?,
+        timestamp: fields["timestamp"].as_i64().unwrap_or(-1),
+        key: fields["key"].clone(),
+        value: fields["value"].clone(),
+    })
+}
+
+/// Reads a topic until `enough` says so, and gives what it holds then.
+///
+/// # Errors
+/// When that does not happen within `limit`.
+pub fn wait_for(
+    broker: &Broker,
+    topic: &str,
+    limit: Duration,
+    mut enough: impl FnMut(&[Record]) -> bool,
+) -> Result<Vec<Record>> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let records = read(broker, topic)?;
+        if enough(&records) {
+            return Ok(records);
+        }
+        let count = records.len();
+        ensure!(
+            Instant::now() < deadline,
+            "{topic} has {count} records after {limit:?}, which is not what was awaited"
+        );
+        thread::sleep(Duration::from_millis(200));
+    }
+}
