@@ -119,7 +119,7 @@ macro_rules! __export {
                 }
             }
 
-            $crate::bindings::__export_module!(Module with_types_in $crate::bindings);
+    $crate::bindings::__export_module!(Module with_types_in $crate::bindings);
         };
     };
 }

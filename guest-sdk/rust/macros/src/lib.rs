@@ -53,6 +53,10 @@ fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> {
 
         #[cfg(target_arch = "wasm32")]
         ::sandbar::__export!(#name);
+
+        // Natively nothing but tests makes a processor: without a use, the compiler would call it dead code.
+        #[cfg(not(target_arch = "wasm32"))]
+        const _: fn(&mut ::sandbar::Declaration) -> #name = <#name as ::sandbar::Declare>::declare;
     })
 }
 
