@@ -1,2 +1,139 @@
-//! Shows a majority vote over a year of weather reports.
-fn main() {}
+//! `make demo`: a majority vote over a year of weather reports, on the embedded broker, checked against the expected
+//! table. Succeeds only when every vote is equal. Leaves its broker and state in `target/demo` for a look.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use e2e::host::{Host, Options, get};
+use e2e::repository;
+use e2e::topics::{self, Broker, Record};
+use e2e::votes::{self, Comparison};
+use e2e::weather;
+
+const APPLICATION: &str = "majority-vote";
+const REPORTS_TOPIC: &str = "reports";
+const VOTES_TOPIC: &str = "votes";
+/// The store of the latest reports by object.
+const STORE: &str = "latest";
+const PARTITIONS: u32 = 4;
+/// Reports that one call of `sandbar topics produce` loads.
+const CHUNK: usize = 8_000;
+const PROCESSING_LIMIT: Duration = Duration::from_secs(240);
+const DIFFERENCES_SHOWN: usize = 10;
+
+fn main() -> Result<ExitCode> {
+    let started = Instant::now();
+    let folder = repository::target().join("demo");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
+    }
+    let manifest = repository::example("majority-vote").join("sandbar.toml");
+    let comparison = run(&folder, &manifest)?;
+    for difference in comparison.differences.iter().take(DIFFERENCES_SHOWN) {
+        println!("  {difference}");
+    }
+    if comparison.differences.len() > DIFFERENCES_SHOWN {
+        println!("  … and {} more", comparison.differences.len() - DIFFERENCES_SHOWN);
+    }
+    println!(
+        "\n{:.0} s; the broker's files and the stores are in {}",
+        started.elapsed().as_secs_f64(),
+        folder.display()
+    );
+    println!("{} of {} equal", comparison.equal, comparison.expected);
+    Ok(if comparison.differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run(folder: &Path, manifest: &Path) -> Result<Comparison> {
+    let expected = votes::expected()?;
+    let reports = weather::reports()?;
+    println!("{} reports: is there rain, fog, wind? Three airports of New York City, each hour of 2013", reports.len());
+
+    let broker = Broker::Embedded(folder.join("broker"));
+    let state_dir = folder.join("state");
+    let options = Options::new(manifest, &broker, APPLICATION, &state_dir);
+    let mut host = Host::start_ready(&options).context("the host did not start")?;
+    println!("host with the embedded broker at {}", host.url);
+
+    load(&broker, &reports)?;
+    let records = await_votes(&broker, reports.len())?;
+    show_votes(&records)?;
+    show_store(&host)?;
+    let status = host.terminate()?;
+    println!("\nhost ended with {status}");
+    Ok(votes::compare(&expected, &votes::last_of_each(&records)?))
+}
+
+/// Loads the reports in order of event time.
+fn load(broker: &Broker, reports: &[weather::Report]) -> Result<()> {
+    let started = Instant::now();
+    let mut loaded = 0;
+    for chunk in reports.chunks(CHUNK) {
+        let lines: String = chunk.iter().map(|report| report.to_line() + "\n").collect();
+        topics::produce(broker, REPORTS_TOPIC, &lines)?;
+        loaded += chunk.len();
+        progress(&format!("loaded {loaded} of {} reports", reports.len()));
+    }
+    done(&format!("loaded {loaded} reports into {REPORTS_TOPIC} ({PARTITIONS} partitions)"), started, loaded);
+    Ok(())
+}
+
+/// Waits until every report has its vote.
+fn await_votes(broker: &Broker, reports: usize) -> Result<Vec<Record>> {
+    let started = Instant::now();
+    let records = topics::wait_for(broker, VOTES_TOPIC, PROCESSING_LIMIT, |records| {
+        progress(&format!("{} of {reports} votes", records.len()));
+        records.len() >= reports
+    })?;
+    done(&format!("{} votes in {VOTES_TOPIC}", records.len()), started, records.len());
+    Ok(records)
+}
+
+/// Shows how each object ended, and the first changes.
+fn show_votes(records: &[Record]) -> Result<()> {
+    println!("\nlast vote of each object:");
+    let votes = votes::last_of_each(records)?;
+    for object in ["fog", "rain", "wind"] {
+        let last = votes.iter().rev().find(|((name, _), _)| name == object);
+        let ((_, at_ms), vote) = last.with_context(|| format!("there is no vote on {object}"))?;
+        println!("  {object:5} {:5} {} of {} at {at_ms}", vote.state, vote.yes, vote.agents);
+    }
+    println!("first changes of rain:");
+    let rain: Vec<_> = votes.iter().filter(|((name, _), _)| name == "rain").collect();
+    for pair in rain.windows(2).filter(|pair| pair[0].1.state != pair[1].1.state).take(4) {
+        let ((_, at_ms), vote) = pair[1];
+        println!(
+            "  at {at_ms}: {} ({} of {})",
+            if vote.state { "it rains" } else { "it is dry" },
+            vote.yes,
+            vote.agents
+        );
+    }
+    Ok(())
+}
+
+/// Asks the store by REST, as any HTTP client can.
+fn show_store(host: &Host) -> Result<()> {
+    let url = format!("{}/v1/apps/{APPLICATION}/stores/{STORE}/entries", host.url);
+    let (status, body) = get(&url)?;
+    println!("\nGET {url}\n{status}");
+    for entry in body["entries"].as_array().with_context(|| format!("the answer has no entries: {body}"))? {
+        println!("  {entry}");
+    }
+    Ok(())
+}
+
+/// A line that the next one replaces.
+fn progress(text: &str) {
+    print!("\r  {text}\x1b[K");
+    // A closed terminal is no reason to stop.
+    let _ = std::io::stdout().flush();
+}
+
+fn done(text: &str, started: Instant, records: usize) {
+    let seconds = started.elapsed().as_secs_f64();
+    println!("\r  {text}: {seconds:.1} s, {:.0} records/s\x1b[K", records as f64 / seconds);
+}
