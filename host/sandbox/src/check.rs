@@ -1,0 +1,184 @@
+//! The check of a module before it is compiled: its size, that it is a component, that it offers a processor and asks
+//! for nothing but what a module may have. Worlds are matched by the exports that are needed: more exports are fine,
+//! WASI is linked with everything denied, any other import is refused by name. Never compiles or runs anything.
+
+use sha2::{Digest, Sha256};
+use wasmparser::{Parser, Payload, Validator, WasmFeatures};
+
+use crate::error::LoadError;
+
+/// `module.max.bytes`: components that carry an interpreter (Python, JavaScript) have up to 20 MB.
+pub const DEFAULT_MODULE_MAX_BYTES: usize = 32 << 20;
+
+const PROCESSOR: &str = "sandbar:processor/processor@0.1.0";
+const PACKAGE: &str = "sandbar:processor/";
+/// The interfaces of our package that a module may import.
+const OFFERED: [&str; 4] = ["types", "state", "context", "log"];
+/// The part of a version that must be equal below 1.0.
+const COMPATIBLE: &str = "0.1.";
+
+/// What of WebAssembly a module may use: what compilers emit, without threads, 64-bit memories, garbage collection,
+/// exceptions, stack switching, several memories or asynchronous components (S2: what is off cannot be attacked).
+pub(crate) const FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
+    .union(WasmFeatures::SATURATING_FLOAT_TO_INT)
+    .union(WasmFeatures::SIGN_EXTENSION)
+    .union(WasmFeatures::REFERENCE_TYPES)
+    .union(WasmFeatures::MULTI_VALUE)
+    .union(WasmFeatures::BULK_MEMORY)
+    .union(WasmFeatures::SIMD)
+    .union(WasmFeatures::RELAXED_SIMD)
+    .union(WasmFeatures::TAIL_CALL)
+    .union(WasmFeatures::FLOATS)
+    .union(WasmFeatures::EXTENDED_CONST)
+    .union(WasmFeatures::COMPONENT_MODEL);
+
+/// What the check found out about a module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModuleFacts {
+    /// The sha-256 of the bytes, as 64 hexadecimal digits.
+    pub digest: String,
+    pub size_bytes: usize,
+    /// Names of the imported and exported interfaces, in the component's order.
+    pub imports: Vec<String>,
+    pub exports: Vec<String>,
+}
+
+impl ModuleFacts {
+    /// Whether the module asks for WASI, which it gets with everything denied.
+    pub fn imports_wasi(&self) -> bool {
+        self.imports.iter().any(|name| name.starts_with("wasi:"))
+    }
+}
+
+/// Checks a module with the default size limit.
+pub fn check(bytes: &[u8]) -> Result<ModuleFacts, LoadError> {
+    check_with_limit(bytes, DEFAULT_MODULE_MAX_BYTES)
+}
+
+/// Checks a module of at most `limit_bytes`, its whole code included.
+pub fn check_with_limit(bytes: &[u8], limit_bytes: usize) -> Result<ModuleFacts, LoadError> {
+    let facts = inspect(bytes, limit_bytes)?;
+    validate(bytes, &facts.digest)?;
+    Ok(facts)
+}
+
+/// Everything but the validation of code: size, kind, imports and exports.
+pub(crate) fn inspect(bytes: &[u8], limit_bytes: usize) -> Result<ModuleFacts, LoadError> {
+    if bytes.len() > limit_bytes {
+        return Err(LoadError::TooLarge { found_bytes: bytes.len(), limit_bytes });
+    }
+    require_wasm(bytes)?;
+    let digest = hex(&Sha256::digest(bytes));
+    if Parser::is_core_wasm(bytes) {
+        return Err(LoadError::CoreModule { digest });
+    }
+    let (imports, exports) = interfaces(bytes)
+        .map_err(|error| LoadError::Malformed { digest: digest.clone(), detail: error.to_string() })?;
+    require_processor(&digest, &exports)?;
+    for import in &imports {
+        require_known(&digest, import)?;
+    }
+    Ok(ModuleFacts { digest, size_bytes: bytes.len(), imports, exports })
+}
+
+pub(crate) fn validate(bytes: &[u8], digest: &str) -> Result<(), LoadError> {
+    let result = Validator::new_with_features(FEATURES).validate_all(bytes);
+    result.map_err(|error| LoadError::Malformed { digest: digest.to_owned(), detail: error.to_string() })?;
+    Ok(())
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Tells apart what people hand in by mistake.
+fn require_wasm(bytes: &[u8]) -> Result<(), LoadError> {
+    if Parser::is_component(bytes) || Parser::is_core_wasm(bytes) {
+        return Ok(());
+    }
+    let start = &bytes[..bytes.len().min(64)];
+    let found = if bytes.is_empty() {
+        "the file is empty".to_owned()
+    } else if bytes.starts_with(b"\0asm") && bytes.len() < 8 {
+        format!("the file ends after {} bytes", bytes.len())
+    } else if bytes.starts_with(b"\0asm") {
+        format!("its version is {} instead of 0d000100 (a component)", hex(&bytes[4..8]))
+    } else if bytes.starts_with(b"\x7fELF") {
+        "it is compiled code of a machine, which is never loaded".to_owned()
+    } else if start.trim_ascii_start().starts_with(b"(") {
+        "it is WebAssembly text".to_owned()
+    } else if std::str::from_utf8(start).is_ok_and(|text| !text.contains('\0')) {
+        "it is a text file".to_owned()
+    } else {
+        format!("it starts with the bytes {}", hex(&start[..start.len().min(8)]))
+    };
+    Err(LoadError::NotWasm { found })
+}
+
+/// Names of the component's own imports and exports.
+fn interfaces(bytes: &[u8]) -> Result<(Vec<String>, Vec<String>), wasmparser::BinaryReaderError> {
+    let (mut imports, mut exports) = (Vec::new(), Vec::new());
+    let mut depth = 0_usize;
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload? {
+            Payload::Version { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentImportSection(section) if depth == 1 => {
+                for import in section {
+                    imports.push(import?.name.name.to_owned());
+                }
+            }
+            Payload::ComponentExportSection(section) if depth == 1 => {
+                for export in section {
+                    exports.push(export?.name.name.to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok((imports, exports))
+}
+
+fn require_processor(digest: &str, exports: &[String]) -> Result<(), LoadError> {
+    let ours = |name: &&String| name.split('@').next() == PROCESSOR.split('@').next();
+    let Some(export) = exports.iter().find(ours) else {
+        let found = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
+        return Err(LoadError::WrongWorld { digest: digest.to_owned(), expected: PROCESSOR, found });
+    };
+    if compatible(export) {
+        return Ok(());
+    }
+    Err(LoadError::WrongVersion { digest: digest.to_owned(), expected: PROCESSOR, found: export.clone() })
+}
+
+fn compatible(name: &str) -> bool {
+    name.split_once('@').is_some_and(|(_, version)| version.starts_with(COMPATIBLE))
+}
+
+fn require_known(digest: &str, import: &str) -> Result<(), LoadError> {
+    let refuse = |cure: String| {
+        Err(LoadError::UnknownImport { digest: digest.to_owned(), import: import.to_owned(), cure })
+    };
+    if import.starts_with("wasi:") {
+        return Ok(());
+    }
+    let Some(interface) = import.strip_prefix(PACKAGE) else {
+        return refuse(
+            "it may import only sandbar:processor/state, context and log, and wasi:*; remove the dependency that \
+             needs it"
+                .to_owned(),
+        );
+    };
+    if !OFFERED.contains(&interface.split('@').next().unwrap_or_default()) {
+        return refuse(format!(
+            "this host offers only {} of sandbar:processor; update the host, or do without it",
+            OFFERED.join(", ")
+        ));
+    }
+    if !compatible(import) {
+        return refuse(format!(
+            "this host offers versions {COMPATIBLE}x; build it with the SDK of this version or update the host"
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,219 @@
+//! One instance of a module in a wasmtime `Store` of its own: the engine's `Processor`. After a trap or a limit the
+//! instance and its store are dropped, since neither can be entered again; `create` makes a new one.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use engine::processor::{Processor, ProcessorContext, ProcessorError, ScheduleId};
+use engine::record::{InputBatch, Outcome, Timestamp};
+use engine::topology::TaskId;
+use wasmtime::Store;
+
+use crate::bindings::{Guest, types};
+use crate::failure;
+use crate::guest_log::escape;
+use crate::limits::Limits;
+use crate::module::ModuleInner;
+use crate::random::Seed;
+use crate::task_state::TaskState;
+use crate::usage::{CallUsage, Usage, thread_cpu_ns};
+
+/// A reason or an error of the guest in a message.
+const REASON_MAX_BYTES: usize = 2_048;
+
+/// Kinds of calls, to keep their seeds apart.
+const INIT: i64 = 1;
+const PROCESS: i64 = 2;
+const PUNCTUATE: i64 = 3;
+
+pub(crate) struct Instance {
+    module: Arc<ModuleInner>,
+    limits: Arc<Limits>,
+    usage: Arc<Usage>,
+    task: TaskId,
+    /// `None` once a call has failed.
+    live: Option<Live>,
+}
+
+/// A store with the one instance in it.
+pub(crate) struct Live {
+    pub store: Store<TaskState>,
+    pub guest: Guest,
+}
+
+impl Live {
+    /// Makes an instance; its start functions run under the limits of a call.
+    pub fn new(module: &ModuleInner, task: Option<TaskId>, limits: &Arc<Limits>) -> Result<Self, ProcessorError> {
+        let mut store = Store::new(module.engine(), TaskState::new(task, Arc::clone(limits)));
+        store.limiter(|state| &mut state.limiter);
+        store.set_hostcall_fuel(usize::try_from(limits.output_max_bytes).unwrap_or(usize::MAX));
+        store.set_epoch_deadline(deadline_epochs(limits));
+        let running = module.epochs().call();
+        let result = catch_unwind(AssertUnwindSafe(|| module.pre().instantiate(&mut store)));
+        drop(running);
+        match result {
+            Ok(Ok(guest)) => Ok(Self { store, guest }),
+            Ok(Err(error)) => {
+                let complaint = store.data().log.end_call().last_complaint;
+                Err(failure::classify(&error, limits, complaint.as_deref()))
+            }
+            Err(panic) => Err(failure::host_panic(&*panic)),
+        }
+    }
+}
+
+/// The epoch that is running has partly passed already, so one more.
+pub(crate) fn deadline_epochs(limits: &Limits) -> u64 {
+    limits.deadline_ms.saturating_add(1)
+}
+
+impl Instance {
+    pub fn new(
+        module: Arc<ModuleInner>,
+        limits: Arc<Limits>,
+        usage: Arc<Usage>,
+        task: TaskId,
+    ) -> Result<Self, ProcessorError> {
+        let live = Live::new(&module, Some(task), &limits).map_err(|error| match error {
+            ProcessorError::Trap { message, backtrace } if backtrace.is_empty() => ProcessorError::Start(message),
+            ProcessorError::Trap { message, backtrace } => ProcessorError::Start(format!("{message}\n{backtrace}")),
+            other => other,
+        })?;
+        usage.add_instance();
+        Ok(Self { module, limits, usage, task, live: Some(live) })
+    }
+
+    /// Runs one export with the context inside the store. `Ok(Err(_))` of `call` is an error that the guest returned
+    /// itself, after which the instance lives on.
+    fn call<R>(
+        &mut self,
+        context: ProcessorContext,
+        seed: Seed,
+        records: usize,
+        call: impl FnOnce(&Guest, &mut Store<TaskState>) -> wasmtime::Result<Result<R, String>>,
+        check: impl FnOnce(R, &Limits) -> Result<Outcome, ProcessorError>,
+    ) -> (ProcessorContext, Result<Outcome, ProcessorError>) {
+        let Some(Live { store, guest }) = &mut self.live else {
+            let message = "its instance ended with the call that failed before; make a new one".to_owned();
+            return (context, Err(ProcessorError::Start(message)));
+        };
+        let seed = seed.number(i64::from(self.task.sub_topology)).number(i64::from(self.task.partition));
+        store.data_mut().begin(context, seed);
+        store.set_epoch_deadline(deadline_epochs(&self.limits));
+        let running = self.module.epochs().call();
+        let cpu_ns = thread_cpu_ns();
+        let result = catch_unwind(AssertUnwindSafe(|| call(guest, store)));
+        let cpu_ns = thread_cpu_ns().saturating_sub(cpu_ns);
+        drop(running);
+
+        let state = store.data_mut();
+        let said = state.log.end_call();
+        let complaint = said.last_complaint.as_deref();
+        let result = judge(result, &self.limits, complaint, check);
+        let context = state.end(result.is_ok());
+        self.usage.add_call(&CallUsage {
+            records: records as u64,
+            cpu_ns,
+            host_calls: state.budget.host_calls,
+            failed: result.is_err(),
+            log_lines: said.lines,
+            log_lines_dropped: said.dropped,
+            memory_bytes: state.limiter.memory_bytes(),
+        });
+        if matches!(&result, Err(error) if !matches!(error, ProcessorError::Returned(_))) {
+            self.live = None;
+        }
+        (context, result)
+    }
+}
+
+/// From what a call came back with to what the engine gets.
+fn judge<R>(
+    result: Result<wasmtime::Result<Result<R, String>>, Box<dyn Any + Send>>,
+    limits: &Limits,
+    complaint: Option<&str>,
+    check: impl FnOnce(R, &Limits) -> Result<Outcome, ProcessorError>,
+) -> Result<Outcome, ProcessorError> {
+    match result {
+        Ok(Ok(Ok(value))) => check(value, limits),
+        Ok(Ok(Err(message))) => Err(ProcessorError::Returned(escape(&message, REASON_MAX_BYTES))),
+        Ok(Err(error)) => Err(failure::classify(&error, limits, complaint)),
+        Err(panic) => Err(failure::host_panic(&*panic)),
+    }
+}
+
+/// Checks an outcome; `records` is the number of records that the call got.
+fn check_outcome(outcome: types::Outcome, records: usize, limits: &Limits) -> Result<Outcome, ProcessorError> {
+    let mut outcome = Outcome::from(outcome);
+    let outputs = &outcome.outputs;
+    let (found, limit) = (outputs.len() as u64, limits.output_max_records);
+    if found > limit {
+        let (name, key) = ("forwarded records", "processor.output.max.records");
+        return Err(ProcessorError::Limit { name, key, limit, found });
+    }
+    let headers = &outputs.headers;
+    let parts = [&outputs.keys.bytes, &outputs.values.bytes, &headers.keys.bytes, &headers.values.bytes];
+    let (found, limit) = (parts.iter().map(|bytes| bytes.len() as u64).sum(), limits.output_max_bytes);
+    if found > limit {
+        let (name, key) = ("forwarded bytes", "processor.output.max.bytes");
+        return Err(ProcessorError::Limit { name, key, limit, found });
+    }
+    outputs.validate().map_err(|error| ProcessorError::Output(error.to_string()))?;
+    for refusal in &mut outcome.refused {
+        if refusal.index as usize >= records {
+            let index = refusal.index;
+            let message = format!("record {index} was refused, but the call got only {records} records");
+            return Err(ProcessorError::Output(message));
+        }
+        refusal.reason = escape(&refusal.reason, REASON_MAX_BYTES);
+    }
+    Ok(outcome)
+}
+
+impl Processor for Instance {
+    fn init(&mut self, context: ProcessorContext) -> (ProcessorContext, Result<(), ProcessorError>) {
+        let task = self.task.into();
+        let (context, result) = self.call(
+            context,
+            Seed::new().number(INIT),
+            0,
+            |guest, store| guest.sandbar_processor_processor().call_init(store, task),
+            |(), _| Ok(Outcome::default()),
+        );
+        (context, result.map(|_| ()))
+    }
+
+    fn process(
+        &mut self,
+        context: ProcessorContext,
+        batch: InputBatch,
+    ) -> (ProcessorContext, Result<Outcome, ProcessorError>) {
+        let seed = Seed::new().number(PROCESS).bytes(batch.topic.as_bytes());
+        let seed = seed.number(i64::from(batch.partition)).number(batch.base_offset);
+        let records = batch.len();
+        let batch = types::InputBatch::from(batch);
+        self.call(
+            context,
+            seed,
+            records,
+            |guest, store| guest.sandbar_processor_processor().call_process(store, &batch),
+            |outcome, limits| check_outcome(outcome, records, limits),
+        )
+    }
+
+    fn punctuate(
+        &mut self,
+        context: ProcessorContext,
+        schedule: ScheduleId,
+        time: Timestamp,
+    ) -> (ProcessorContext, Result<Outcome, ProcessorError>) {
+        self.call(
+            context,
+            Seed::new().number(PUNCTUATE).number(i64::from(schedule.0)).number(time),
+            0,
+            |guest, store| guest.sandbar_processor_processor().call_punctuate(store, schedule.0, time),
+            |outcome, limits| check_outcome(outcome, 0, limits),
+        )
+    }
+}

@@ -1,0 +1,115 @@
+//! A loaded module: compiled, linked and asked what it is. Makes the suppliers of applications; cheap to clone.
+
+use std::sync::Arc;
+
+use engine::processor::{Processor, ProcessorError, ProcessorSupplier};
+use engine::topology::{TaskId, Topology};
+use wasmtime::Engine;
+
+use crate::bindings::GuestPre;
+use crate::check::ModuleFacts;
+use crate::declaration::Declaration;
+use crate::epoch::EpochThread;
+use crate::instance::Instance;
+use crate::limits::Limits;
+use crate::task_state::TaskState;
+use crate::usage::Usage;
+
+/// A module that can make instances.
+#[derive(Clone)]
+pub struct Module {
+    inner: Arc<ModuleInner>,
+    declaration: Arc<Declaration>,
+}
+
+/// What instances share. Keeps the thread behind the deadlines alive.
+pub(crate) struct ModuleInner {
+    pre: GuestPre<TaskState>,
+    facts: ModuleFacts,
+    epochs: Arc<EpochThread>,
+}
+
+impl ModuleInner {
+    pub fn new(pre: GuestPre<TaskState>, facts: ModuleFacts, epochs: Arc<EpochThread>) -> Self {
+        Self { pre, facts, epochs }
+    }
+
+    pub fn engine(&self) -> &Engine {
+        self.pre.engine()
+    }
+
+    pub fn pre(&self) -> &GuestPre<TaskState> {
+        &self.pre
+    }
+
+    pub fn epochs(&self) -> &EpochThread {
+        &self.epochs
+    }
+}
+
+impl Module {
+    pub(crate) fn new(inner: Arc<ModuleInner>, declaration: Declaration) -> Self {
+        Self { inner, declaration: Arc::new(declaration) }
+    }
+
+    /// What the module says of itself, checked.
+    pub fn declaration(&self) -> &Declaration {
+        &self.declaration
+    }
+
+    /// The sha-256 of the module's bytes, as 64 hexadecimal digits.
+    pub fn digest(&self) -> &str {
+        &self.inner.facts.digest
+    }
+
+    pub fn facts(&self) -> &ModuleFacts {
+        &self.inner.facts
+    }
+
+    /// A supplier for one application. `topology` is the declaration bound to topics by the caller, with the
+    /// sub-topologies, stores and sinks in the declaration's order.
+    pub fn supplier(&self, topology: Arc<Topology>, limits: Limits) -> Arc<SandboxSupplier> {
+        Arc::new(SandboxSupplier {
+            module: Arc::clone(&self.inner),
+            topology,
+            limits: Arc::new(limits),
+            usage: Arc::new(Usage::default()),
+        })
+    }
+}
+
+impl std::fmt::Debug for Module {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Module").field("digest", &self.digest()).finish_non_exhaustive()
+    }
+}
+
+/// Makes the instances of one application and counts what they use.
+pub struct SandboxSupplier {
+    module: Arc<ModuleInner>,
+    topology: Arc<Topology>,
+    limits: Arc<Limits>,
+    usage: Arc<Usage>,
+}
+
+impl SandboxSupplier {
+    /// The counters of all instances made here.
+    pub fn usage(&self) -> &Arc<Usage> {
+        &self.usage
+    }
+}
+
+impl ProcessorSupplier for SandboxSupplier {
+    fn topology(&self) -> &Arc<Topology> {
+        &self.topology
+    }
+
+    fn digest(&self) -> &str {
+        &self.module.facts.digest
+    }
+
+    fn create(&self, task: TaskId) -> Result<Box<dyn Processor>, ProcessorError> {
+        let (module, limits, usage) = (Arc::clone(&self.module), Arc::clone(&self.limits), Arc::clone(&self.usage));
+        Ok(Box::new(Instance::new(module, limits, usage, task)?))
+    }
+}

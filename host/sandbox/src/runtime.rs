@@ -1,0 +1,164 @@
+//! The runtime: one wasmtime `Engine` with its settings, the thread behind the deadlines, the linker and the cache of
+//! compiled code. Takes a module from bytes to something that makes instances.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use wasmtime::component::{Component, Linker};
+use wasmtime::{Config, Engine, OptLevel, Strategy};
+
+use crate::bindings::GuestPre;
+use crate::cache::Cache;
+use crate::check::{DEFAULT_MODULE_MAX_BYTES, FEATURES, ModuleFacts, inspect, validate};
+use crate::declaration::Declaration;
+use crate::epoch::EpochThread;
+use crate::error::{LoadError, RuntimeError};
+use crate::failure;
+use crate::imports;
+use crate::instance::{Live, deadline_epochs};
+use crate::limits::Limits;
+use crate::module::{Module, ModuleInner};
+use crate::task_state::TaskState;
+
+/// S7: a guest's stack. Well below the 2 MiB that a Rust thread has, since host calls run on the rest of it.
+const GUEST_STACK_BYTES: usize = 512 << 10;
+
+/// Settings of a runtime.
+#[derive(Debug, Clone)]
+pub struct RuntimeConfig {
+    /// Where compiled code is kept, in a folder of its own below this one; `None` compiles each time.
+    pub cache_dir: Option<PathBuf>,
+    /// `module.max.bytes`: the largest module that is read.
+    pub module_max_bytes: usize,
+}
+
+impl Default for RuntimeConfig {
+    fn default() -> Self {
+        Self { cache_dir: None, module_max_bytes: DEFAULT_MODULE_MAX_BYTES }
+    }
+}
+
+/// What loading is doing; for progress displays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LoadStage {
+    /// Compiling takes 0.1 s for a Rust module and 10 s or more for one that carries an interpreter.
+    Compiling { size_bytes: usize },
+    LoadedFromCache,
+    /// The compiled code could not be kept; the module runs all the same and is compiled again next time.
+    NotCached { reason: String },
+    Describing,
+}
+
+/// Loads modules. Lives as long as the host; modules keep what they need of it.
+pub struct Runtime {
+    engine: Engine,
+    linker: Linker<TaskState>,
+    cache: Option<Cache>,
+    epochs: Arc<EpochThread>,
+    module_max_bytes: usize,
+}
+
+impl Runtime {
+    pub fn new(config: RuntimeConfig) -> Result<Self, RuntimeError> {
+        let failed = |error: wasmtime::Error| RuntimeError::Engine { detail: format!("{error:#}") };
+        let engine = Engine::new(&engine_config()).map_err(failed)?;
+        let linker = imports::linker(&engine).map_err(failed)?;
+        let cache = config.cache_dir.map(|dir| Cache::open(&dir, &engine)).transpose()?;
+        let epochs = EpochThread::start(engine.clone()).map_err(RuntimeError::Thread)?;
+        let module_max_bytes = config.module_max_bytes;
+        Ok(Self { engine, linker, cache, epochs: Arc::new(epochs), module_max_bytes })
+    }
+
+    /// Checks, compiles (or takes from the cache) and describes a module under the default limits.
+    pub fn load(&self, bytes: &[u8]) -> Result<Module, LoadError> {
+        self.load_with(bytes, &Limits::default(), &mut |_| {})
+    }
+
+    /// Like `load`, with the limits that `describe` runs under and a callback for progress.
+    pub fn load_with(
+        &self,
+        bytes: &[u8],
+        limits: &Limits,
+        progress: &mut dyn FnMut(LoadStage),
+    ) -> Result<Module, LoadError> {
+        let facts = inspect(bytes, self.module_max_bytes)?;
+        let component = self.compiled(bytes, &facts, progress)?;
+        let link = |error: wasmtime::Error| LoadError::Link {
+            digest: facts.digest.clone(),
+            // The chain says which function of which interface.
+            detail: format!("{error:#}"),
+        };
+        let mut linker = self.linker.clone();
+        // What remains are parts of WASI that we do not offer; calling them is a trap, importing them is not.
+        linker.define_unknown_imports_as_traps(&component).map_err(link)?;
+        let pre = linker.instantiate_pre(&component).and_then(GuestPre::new).map_err(link)?;
+        let inner = Arc::new(ModuleInner::new(pre, facts.clone(), Arc::clone(&self.epochs)));
+        progress(LoadStage::Describing);
+        let declaration = describe(&inner, &facts, limits)?;
+        Ok(Module::new(inner, declaration))
+    }
+
+    fn compiled(
+        &self,
+        bytes: &[u8],
+        facts: &ModuleFacts,
+        progress: &mut dyn FnMut(LoadStage),
+    ) -> Result<Component, LoadError> {
+        if let Some(component) = self.cache.as_ref().and_then(|cache| cache.get(&self.engine, &facts.digest)) {
+            progress(LoadStage::LoadedFromCache);
+            return Ok(component);
+        }
+        // Our own validator first: its messages name the place in the file.
+        validate(bytes, &facts.digest)?;
+        progress(LoadStage::Compiling { size_bytes: bytes.len() });
+        let failed = |detail: String| LoadError::Compile { digest: facts.digest.clone(), detail };
+        // A compiler bug that panics must not take the host down.
+        let compiled = catch_unwind(AssertUnwindSafe(|| Component::from_binary(&self.engine, bytes)));
+        let component = compiled
+            .map_err(|panic| failed(failure::host_panic(&*panic).to_string()))?
+            .map_err(|error| failed(format!("{error:#}")))?;
+        if let Some(cache) = &self.cache
+            && let Err(reason) = cache.put(&facts.digest, &component)
+        {
+            progress(LoadStage::NotCached { reason });
+        }
+        Ok(component)
+    }
+}
+
+fn engine_config() -> Config {
+    let mut config = Config::new();
+    config
+        .strategy(Strategy::Cranelift)
+        .cranelift_opt_level(OptLevel::Speed)
+        // Off first: it changes which features may be on.
+        .concurrency_support(false)
+        .wasm_features(FEATURES.complement(), false)
+        .wasm_features(FEATURES, true)
+        .relaxed_simd_deterministic(true)
+        .epoch_interruption(true)
+        .consume_fuel(false)
+        .max_wasm_stack(GUEST_STACK_BYTES)
+        .parallel_compilation(true);
+    config
+}
+
+/// Asks a throw-away instance what the module is.
+fn describe(module: &Arc<ModuleInner>, facts: &ModuleFacts, limits: &Limits) -> Result<Declaration, LoadError> {
+    let failed = |source| LoadError::Describe { digest: facts.digest.clone(), source };
+    let limits = Arc::new(limits.clone());
+    let Live { mut store, guest } = Live::new(module, None, &limits).map_err(failed)?;
+    store.data_mut().begin_describe();
+    store.set_epoch_deadline(deadline_epochs(&limits));
+    let running = module.epochs().call();
+    let result =
+        catch_unwind(AssertUnwindSafe(|| guest.sandbar_processor_processor().call_describe(&mut store)));
+    drop(running);
+    let complaint = store.data().log.end_call().last_complaint;
+    let topology = result
+        .map_err(|panic| failed(failure::host_panic(&*panic)))?
+        .map_err(|error| failed(failure::classify(&error, &limits, complaint.as_deref())))?;
+    Declaration::from_guest(topology)
+        .map_err(|faults| LoadError::Declaration { digest: facts.digest.clone(), faults })
+}

@@ -1,0 +1,227 @@
+//! What a wasmtime `Store` holds for one instance: the `ProcessorContext` of the running call, the budget of the call,
+//! and the instance's own memory limits, WASI tables and schedules. The context is here only between `begin` and
+//! `end`; outside a call every import of ours fails.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use engine::processor::{ProcessorContext, ProcessorError, ScheduleId, StoreIndex};
+use engine::topology::TaskId;
+use wasmtime::component::ResourceTable;
+use wasmtime::{Result, ResourceLimiter};
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+
+use crate::guest_log::GuestLog;
+use crate::imports::wasi::VirtualTime;
+use crate::limits::{Budget, Limits};
+use crate::random::{Random, Seed};
+
+/// Resources of WASI that one instance may hold (streams, pollables, errors).
+const WASI_RESOURCES_MAX: usize = 1_024;
+
+pub(crate) struct TaskState {
+    context: Option<ProcessorContext>,
+    /// What is running, for messages of imports that may not be called now.
+    phase: Phase,
+    pub limits: Arc<Limits>,
+    pub budget: Budget,
+    pub limiter: Limiter,
+    pub log: GuestLog,
+    pub random: Random,
+    pub time: VirtualTime,
+    /// `stores[i]`: whether the instance has opened store `i`.
+    opened_stores: Vec<bool>,
+    schedules: BTreeSet<ScheduleId>,
+    schedules_of_call: Vec<ScheduleId>,
+    wasi: WasiCtx,
+    table: ResourceTable,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Instantiation,
+    Describe,
+    Call,
+}
+
+impl TaskState {
+    pub fn new(task: Option<TaskId>, limits: Arc<Limits>) -> Self {
+        let mut wasi = WasiCtxBuilder::new();
+        wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(WASI_RESOURCES_MAX);
+        Self {
+            context: None,
+            phase: Phase::Instantiation,
+            budget: Budget::default(),
+            limiter: Limiter::new(&limits),
+            log: GuestLog::new(task, limits.log_max_lines),
+            random: Random::new(Seed::new()),
+            time: VirtualTime::default(),
+            opened_stores: Vec::new(),
+            schedules: BTreeSet::new(),
+            schedules_of_call: Vec::new(),
+            wasi: wasi.build(),
+            table,
+            limits,
+        }
+    }
+
+    /// Starts a call; `seed` identifies it, so that the same call sees the same randomness.
+    pub fn begin(&mut self, context: ProcessorContext, seed: Seed) {
+        self.log.begin_call(&context.application_id);
+        self.random = Random::new(seed.bytes(context.application_id.as_bytes()));
+        self.time.begin_call(context.wall_clock_ms);
+        self.budget = Budget::default();
+        self.schedules_of_call.clear();
+        self.phase = Phase::Call;
+        self.context = Some(context);
+    }
+
+    /// Ends a call that `begin` started and gives its context back.
+    pub fn end(&mut self, succeeded: bool) -> ProcessorContext {
+        if !succeeded {
+            // The engine undoes what the call asked for.
+            for schedule in self.schedules_of_call.drain(..) {
+                self.schedules.remove(&schedule);
+            }
+        }
+        self.context.take().expect("`begin` put the context there and imports only borrow it")
+    }
+
+    pub fn begin_describe(&mut self) {
+        self.phase = Phase::Describe;
+        self.budget = Budget::default();
+    }
+
+    /// Counts a host call and gives its context.
+    pub fn context(&mut self, import: &'static str) -> Result<&mut ProcessorContext> {
+        self.budget.host_call(&self.limits)?;
+        match (&mut self.context, self.phase) {
+            (Some(context), _) => Ok(context),
+            (None, phase) => Err(outside_call(import, phase)),
+        }
+    }
+
+    /// Counts a host call on a store and checks the handle.
+    pub fn store(&mut self, import: &'static str, handle: u32) -> Result<(&mut ProcessorContext, StoreIndex)> {
+        let opened = self.opened_stores.get(handle as usize).copied().unwrap_or(false);
+        let context = self.context(import)?;
+        if !opened {
+            let message = format!("{import} was called with the store {handle}, which `open` never returned");
+            return Err(ProcessorError::Trap { message, backtrace: String::new() }.into());
+        }
+        Ok((context, StoreIndex(handle)))
+    }
+
+    pub fn opened(&mut self, store: StoreIndex) {
+        let index = store.0 as usize;
+        if self.opened_stores.len() <= index {
+            self.opened_stores.resize(index + 1, false);
+        }
+        self.opened_stores[index] = true;
+    }
+
+    /// Counts a host call that needs no context.
+    pub fn count_host_call(&mut self) -> Result<()> {
+        Ok(self.budget.host_call(&self.limits)?)
+    }
+
+    pub fn schedule_added(&mut self, schedule: ScheduleId) -> Result<()> {
+        self.schedules.insert(schedule);
+        self.schedules_of_call.push(schedule);
+        let (found, limit) = (self.schedules.len() as u64, self.limits.schedule_max_count);
+        if found > limit {
+            let (name, key) = ("schedules", "processor.schedule.max.count");
+            return Err(ProcessorError::Limit { name, key, limit, found }.into());
+        }
+        Ok(())
+    }
+
+    pub fn schedule_cancelled(&mut self, schedule: ScheduleId) {
+        self.schedules.remove(&schedule);
+    }
+
+    pub fn table(&mut self) -> &mut ResourceTable {
+        &mut self.table
+    }
+}
+
+fn outside_call(import: &str, phase: Phase) -> wasmtime::Error {
+    let when = match phase {
+        Phase::Instantiation => "while it was instantiated",
+        Phase::Describe => "in `describe`, which must be pure",
+        Phase::Call => "outside a call",
+    };
+    let message = format!("the module called {import} {when}");
+    ProcessorError::Trap { message, backtrace: String::new() }.into()
+}
+
+impl WasiView for TaskState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+/// Bounds memories and tables of one instance, all of them together. Growth above the bound traps, so that the error
+/// names the limit and not what the guest's allocator made of it.
+#[derive(Debug)]
+pub(crate) struct Limiter {
+    memory_max_bytes: u64,
+    memory_bytes: u64,
+    table_max_elements: u64,
+    table_elements: u64,
+}
+
+/// Core instances, memories and tables of one component: interpreters link a handful of shared libraries.
+const INSTANCES_MAX: usize = 100;
+const MEMORIES_MAX: usize = 10;
+const TABLES_MAX: usize = 100;
+
+impl Limiter {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            memory_max_bytes: limits.memory_max_bytes,
+            memory_bytes: 0,
+            table_max_elements: limits.table_max_elements,
+            table_elements: 0,
+        }
+    }
+
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
+    }
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> Result<bool> {
+        let grown = self.memory_bytes.saturating_add(desired.saturating_sub(current) as u64);
+        if grown > self.memory_max_bytes {
+            return Err(ProcessorError::Memory { limit_bytes: self.memory_max_bytes }.into());
+        }
+        self.memory_bytes = grown;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> Result<bool> {
+        let grown = self.table_elements.saturating_add(desired.saturating_sub(current) as u64);
+        if grown > self.table_max_elements {
+            let (name, key) = ("table elements", "processor.table.max.elements");
+            return Err(ProcessorError::Limit { name, key, limit: self.table_max_elements, found: grown }.into());
+        }
+        self.table_elements = grown;
+        Ok(true)
+    }
+
+    fn instances(&self) -> usize {
+        INSTANCES_MAX
+    }
+
+    fn tables(&self) -> usize {
+        TABLES_MAX
+    }
+
+    fn memories(&self) -> usize {
+        MEMORIES_MAX
+    }
+}

@@ -1,0 +1,98 @@
+//! What the instances of an application have used, counted once per call. Any thread may read it at any time.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// Counters of one application, shared by all its instances.
+#[derive(Debug, Default)]
+pub struct Usage {
+    calls: AtomicU64,
+    records: AtomicU64,
+    cpu_ns: AtomicU64,
+    host_calls: AtomicU64,
+    failures: AtomicU64,
+    instances: AtomicU64,
+    log_lines: AtomicU64,
+    log_lines_dropped: AtomicU64,
+    memory_peak_bytes: AtomicU64,
+}
+
+/// The counters at one moment; they are read one after the other, not as one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UsageSnapshot {
+    /// Calls of `init`, `process` and `punctuate`.
+    pub calls: u64,
+    /// Records handed to `process`.
+    pub records: u64,
+    /// Thread CPU time inside calls, host calls included.
+    pub cpu_ns: u64,
+    /// Calls of imports.
+    pub host_calls: u64,
+    /// Calls that failed, whatever the reason.
+    pub failures: u64,
+    /// Instances made so far.
+    pub instances: u64,
+    pub log_lines: u64,
+    pub log_lines_dropped: u64,
+    /// The largest linear memory that any instance had.
+    pub memory_peak_bytes: u64,
+}
+
+/// What one call adds to the counters.
+#[derive(Debug, Default)]
+pub(crate) struct CallUsage {
+    pub records: u64,
+    pub cpu_ns: u64,
+    pub host_calls: u64,
+    pub failed: bool,
+    pub log_lines: u64,
+    pub log_lines_dropped: u64,
+    pub memory_bytes: u64,
+}
+
+impl Usage {
+    pub fn snapshot(&self) -> UsageSnapshot {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        UsageSnapshot {
+            calls: read(&self.calls),
+            records: read(&self.records),
+            cpu_ns: read(&self.cpu_ns),
+            host_calls: read(&self.host_calls),
+            failures: read(&self.failures),
+            instances: read(&self.instances),
+            log_lines: read(&self.log_lines),
+            log_lines_dropped: read(&self.log_lines_dropped),
+            memory_peak_bytes: read(&self.memory_peak_bytes),
+        }
+    }
+
+    pub(crate) fn add_instance(&self) {
+        self.instances.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_call(&self, call: &CallUsage) {
+        let add = |counter: &AtomicU64, amount: u64| {
+            if amount != 0 {
+                counter.fetch_add(amount, Ordering::Relaxed);
+            }
+        };
+        add(&self.calls, 1);
+        add(&self.records, call.records);
+        add(&self.cpu_ns, call.cpu_ns);
+        add(&self.host_calls, call.host_calls);
+        add(&self.failures, u64::from(call.failed));
+        add(&self.log_lines, call.log_lines);
+        add(&self.log_lines_dropped, call.log_lines_dropped);
+        if call.memory_bytes > self.memory_peak_bytes.load(Ordering::Relaxed) {
+            self.memory_peak_bytes.fetch_max(call.memory_bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+/// CPU time of the calling thread. A system call, so it is read twice per call of a guest and nowhere else.
+pub(crate) fn thread_cpu_ns() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    // The clock counts from the start of the thread, so neither part is negative.
+    time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
+}
