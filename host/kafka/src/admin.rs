@@ -50,11 +50,7 @@ impl TopicAdmin {
         BrokerError::new(kind_of(code), self.operation(what), code.to_string())
     }
 
-    fn run<T>(
-        &self,
-        what: &str,
-        request: impl Future<Output = Result<Vec<T>, KafkaError>>,
-    ) -> Result<T, BrokerError> {
+    fn run<T>(&self, what: &str, request: impl Future<Output = Result<Vec<T>, KafkaError>>) -> Result<T, BrokerError> {
         // librdkafka answers every request within its own timeout; the grace is for a client that cannot.
         let answer = block_on(request, self.request_timeout + Duration::from_secs(5));
         let failed = |kind, detail: String| BrokerError::new(kind, self.operation(what), detail);

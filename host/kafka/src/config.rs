@@ -119,8 +119,7 @@ const RESERVED: [(&str, &str); 17] = [
 
 /// Checks every property against librdkafka, for every client that would get it.
 pub(crate) fn check(config: &KafkaClientsConfig) -> Result<(), ConfigError> {
-    for (name, value) in
-        [("bootstrap.servers", &config.bootstrap_servers), ("application.id", &config.application_id)]
+    for (name, value) in [("bootstrap.servers", &config.bootstrap_servers), ("application.id", &config.application_id)]
     {
         if value.trim().is_empty() {
             return Err(ConfigError::Empty { name });
@@ -164,11 +163,7 @@ pub(crate) fn passed_through(config: &KafkaClientsConfig, role: Role) -> BTreeMa
     chosen
 }
 
-fn set_passed_through(
-    native: &mut NativeConfig,
-    config: &KafkaClientsConfig,
-    role: Role,
-) -> Result<(), ConfigError> {
+fn set_passed_through(native: &mut NativeConfig, config: &KafkaClientsConfig, role: Role) -> Result<(), ConfigError> {
     for (property, (key, value)) in passed_through(config, role) {
         native.set(property, value).map_err(|fault| match fault {
             PropertyFault::Unknown => ConfigError::Unknown { key: key.into(), property: property.into() },
@@ -216,11 +211,7 @@ fn fixed(role: Role) -> &'static [(&'static str, &'static str)] {
             ("isolation.level", "read_committed"),
             ("enable.partition.eof", "false"),
         ],
-        Role::Producer => &[
-            ("enable.idempotence", "true"),
-            ("acks", "all"),
-            ("partitioner", "murmur2_random"),
-        ],
+        Role::Producer => &[("enable.idempotence", "true"), ("acks", "all"), ("partitioner", "murmur2_random")],
         // Log ends must count open transactions (R9), which read_committed would hide.
         Role::Admin => &[("isolation.level", "read_uncommitted"), ("allow.auto.create.topics", "false")],
     }

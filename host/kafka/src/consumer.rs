@@ -111,7 +111,8 @@ impl GroupConsumer {
             // An eager assignment is replaced as a whole: what is read already goes on where it stands.
             for kept in self.assigned.iter().filter(|kept| !partitions.iter().any(|(new, _)| new == *kept)) {
                 let position = self.position_of(kept)?.unwrap_or(i64::from(sys::RD_KAFKA_OFFSET_STORED));
-                list.add(&kept.topic, kept.partition, position, &[]).map_err(|failure| self.error(failure, "assign"))?;
+                list.add(&kept.topic, kept.partition, position, &[])
+                    .map_err(|failure| self.error(failure, "assign"))?;
             }
         }
         for (partition, start) in partitions {
@@ -125,7 +126,8 @@ impl GroupConsumer {
         }
         let answered =
             if cooperative { self.client.incremental_assign(&list) } else { self.client.assign(Some(&list)) };
-        answered.map_err(|failure| self.error(failure, &format!("assign {}", names(partitions.iter().map(|(p, _)| p)))))?;
+        answered
+            .map_err(|failure| self.error(failure, &format!("assign {}", names(partitions.iter().map(|(p, _)| p)))))?;
         self.assigned.extend(partitions.iter().map(|(partition, _)| partition.clone()));
         Ok(())
     }
@@ -158,7 +160,9 @@ impl GroupConsumer {
 
     fn position_of(&self, partition: &TopicPartition) -> Result<Option<Offset>, BrokerError> {
         let list = self.list(std::slice::from_ref(partition), "ask the position of")?;
-        self.client.position(&list).map_err(|failure| self.error(failure, &format!("ask the position of {partition}")))?;
+        self.client
+            .position(&list)
+            .map_err(|failure| self.error(failure, &format!("ask the position of {partition}")))?;
         self.check_elements(&list, "ask the position of")?;
         Ok(list.entries().first().map(|entry| entry.offset).filter(|offset| *offset >= 0))
     }
@@ -328,7 +332,9 @@ impl Consumer for GroupConsumer {
                     BrokerError::new(
                         BrokerErrorKind::Rejected,
                         self.operation("fetch committed offsets"),
-                        format!("the metadata committed for {partition} is not UTF-8; another program commits to this group"),
+                        format!(
+                            "the metadata committed for {partition} is not UTF-8; another program commits to this group"
+                        ),
                     )
                 })?;
                 Ok(Some(OffsetAndMetadata { offset: entry.offset, metadata }))

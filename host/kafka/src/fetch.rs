@@ -89,7 +89,9 @@ impl Fetcher {
                 continue;
             }
             let index = match latest {
-                Some((topic, partition, index)) if topic == message.topic_handle() && partition == message.partition() => {
+                Some((topic, partition, index))
+                    if topic == message.topic_handle() && partition == message.partition() =>
+                {
                     index
                 }
                 _ => {

@@ -104,8 +104,7 @@ impl MetadataClient {
         let deadline = Instant::now() + self.request_timeout;
         loop {
             let rest = deadline.saturating_duration_since(Instant::now());
-            let answer =
-                self.client.metadata(Some(&handle), rest).map_err(|failure| self.error(failure, what()))?;
+            let answer = self.client.metadata(Some(&handle), rest).map_err(|failure| self.error(failure, what()))?;
             let Some(topic) = answer.topics.into_iter().find(|topic| topic.name == name) else { return Ok(None) };
             match topic.error {
                 None => return Ok(Some(topic)),

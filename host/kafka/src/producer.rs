@@ -82,7 +82,11 @@ impl RecordProducer {
         }
         // Serves the reports of the purged records; what is still on the wire goes with the client.
         if self.client.flush(Duration::ZERO).is_err() {
-            tracing::debug!(client = self.client.events().name(), in_flight = self.in_flight(), "dropped with records in flight");
+            tracing::debug!(
+                client = self.client.events().name(),
+                in_flight = self.in_flight(),
+                "dropped with records in flight"
+            );
         }
     }
 }

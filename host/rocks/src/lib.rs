@@ -1,1 +1,62 @@
-//! To be written.
+//! The engine's state store on RocksDB: one database per task and store, without a write-ahead log, the changelog
+//! offset always in the same batch as the data, so that what a crash leaves is an older state with the offset that
+//! belongs to it. Owns the state directory: its lock, its identity, the removal of stores. Knows no changelog and no
+//! topic.
+
+mod directory;
+mod error;
+mod options;
+mod store;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use engine::state::{StateStore, StoreError, StoreProvider};
+use engine::topology::{StoreSpec, TaskId};
+
+use directory::StateDirectory;
+use options::SharedOptions;
+use store::RocksStore;
+
+pub use directory::FORMAT_VERSION;
+pub use options::RocksOptions;
+
+/// Opens the stores of one application below one state directory. As long as it lives, no other process can.
+pub struct RocksStoreProvider {
+    directory: StateDirectory,
+    shared: Arc<SharedOptions>,
+}
+
+impl RocksStoreProvider {
+    /// Takes the directory `<state.dir>/<application id>`: creates it when there is none, locks it, checks that it
+    /// belongs to this application and to a format that this version reads, and removes what an interrupted wipe left.
+    ///
+    /// # Errors
+    /// `Locked` when another process holds it, `Foreign` when it belongs to something else, `Io` for the rest; nothing is
+    /// changed then.
+    pub fn open(options: RocksOptions) -> Result<Self, StoreError> {
+        let directory = StateDirectory::open(&options)?;
+        Ok(Self { directory, shared: Arc::new(SharedOptions::new(&options)) })
+    }
+
+    /// `<state.dir>/<application id>`.
+    pub fn path(&self) -> PathBuf {
+        self.directory.path().to_path_buf()
+    }
+
+    /// Bytes that all stores together hold in memory: block cache, with the write buffers charged to it.
+    pub fn memory_usage_bytes(&self) -> u64 {
+        self.shared.memory_usage_bytes()
+    }
+}
+
+impl StoreProvider for RocksStoreProvider {
+    fn open(&self, task: TaskId, store: &StoreSpec) -> Result<Box<dyn StateStore>, StoreError> {
+        let path = self.directory.store_path(task, &store.name)?;
+        Ok(Box::new(RocksStore::open(&path, task, store, Arc::clone(&self.shared))?))
+    }
+
+    fn wipe(&self, task: TaskId, store: &StoreSpec) -> Result<(), StoreError> {
+        self.directory.wipe(task, &store.name)
+    }
+}

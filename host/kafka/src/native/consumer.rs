@@ -71,9 +71,8 @@ impl Client {
             sys::rd_kafka_poll_set_consumer(self.raw());
             sys::rd_kafka_queue_get_consumer(self.raw())
         };
-        let queue = NonNull::new(queue).ok_or_else(|| {
-            Failure::with_detail(RDKafkaErrorCode::InvalidArgument, "the consumer has no group.id")
-        })?;
+        let queue = NonNull::new(queue)
+            .ok_or_else(|| Failure::with_detail(RDKafkaErrorCode::InvalidArgument, "the consumer has no group.id"))?;
         self.events().wake_queue.store(queue.as_ptr(), Ordering::Release);
         Ok(ConsumerQueue(queue))
     }

@@ -230,8 +230,7 @@ pub(super) unsafe extern "C" fn delivery_callback(
                 // SAFETY: the message is live; the text may be absent.
                 let detail = unsafe { owned_text(sys::rd_kafka_message_produce_errstr(message)) };
                 let detail = if detail.is_empty() { code.to_string() } else { detail };
-                state.deliveries.first_failure =
-                    Some((topic, message.partition, Failure::with_detail(code, detail)));
+                state.deliveries.first_failure = Some((topic, message.partition, Failure::with_detail(code, detail)));
             }
         }
     }

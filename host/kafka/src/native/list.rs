@@ -45,10 +45,8 @@ impl PartitionList {
                 if !metadata.is_empty() {
                     let copy = sys::rd_kafka_mem_malloc(std::ptr::null_mut(), metadata.len());
                     if let Some(copy) = NonNull::new(copy) {
-                        copy.cast::<u8>().copy_from_nonoverlapping(
-                            NonNull::from(metadata).cast::<u8>(),
-                            metadata.len(),
-                        );
+                        copy.cast::<u8>()
+                            .copy_from_nonoverlapping(NonNull::from(metadata).cast::<u8>(), metadata.len());
                         element.metadata = copy.as_ptr();
                         element.metadata_size = metadata.len();
                     }

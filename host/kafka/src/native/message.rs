@@ -32,9 +32,10 @@ impl Messages {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = Message<'_>> {
-        self.pointers.iter().take(self.count).filter_map(|&pointer| {
-            NonNull::new(pointer).map(|message| Message { message, lifetime: PhantomData })
-        })
+        self.pointers
+            .iter()
+            .take(self.count)
+            .filter_map(|&pointer| NonNull::new(pointer).map(|message| Message { message, lifetime: PhantomData }))
     }
 
     /// Gives all messages back.

@@ -35,13 +35,7 @@ impl Client {
         let handle = topic.map_or(ptr::null_mut(), |topic| topic.id() as *mut sys::rd_kafka_topic_t);
         // SAFETY: live client; the handle is live or null; on success the structure is ours, copied and destroyed once.
         unsafe {
-            Failure::check_code(sys::rd_kafka_metadata(
-                self.raw(),
-                all,
-                handle,
-                &mut metadata,
-                timeout_ms(timeout),
-            ))?;
+            Failure::check_code(sys::rd_kafka_metadata(self.raw(), all, handle, &mut metadata, timeout_ms(timeout)))?;
             let copy = read(metadata);
             if !metadata.is_null() {
                 sys::rd_kafka_metadata_destroy(metadata);

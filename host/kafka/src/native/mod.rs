@@ -241,7 +241,9 @@ impl Client {
         let code = unsafe { sys::rd_kafka_fatal_error(self.raw(), buffer, size) };
         match RDKafkaErrorCode::from(code) {
             RDKafkaErrorCode::NoError => None,
-            code => Some(Failure { code, detail: text.to_string(), fatal: true, retriable: false, requires_abort: false }),
+            code => {
+                Some(Failure { code, detail: text.to_string(), fatal: true, retriable: false, requires_abort: false })
+            }
         }
     }
 
@@ -298,7 +300,10 @@ impl Drop for Client {
             // The sender never sends: the wait ends when the thread drops it.
             Ok(_) => {
                 if wait.recv_timeout(DESTROY_TIMEOUT) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-                    tracing::warn!(client = self.events.name(), "a Kafka client is slow to end; it is left to end by itself");
+                    tracing::warn!(
+                        client = self.events.name(),
+                        "a Kafka client is slow to end; it is left to end by itself"
+                    );
                 }
             }
             // The client leaks; its threads go with the process.

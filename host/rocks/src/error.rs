@@ -1,0 +1,57 @@
+//! RocksDB's errors, mapped once to what the engine does about them.
+
+use std::path::Path;
+
+use engine::state::StoreError;
+use engine::topology::TaskId;
+use rocksdb::ErrorKind;
+
+/// Which store, for every error of it.
+#[derive(Debug, Clone)]
+pub(crate) struct StoreName {
+    pub store: String,
+    pub task: TaskId,
+}
+
+impl StoreName {
+    pub fn corrupt(&self, detail: impl Into<String>) -> StoreError {
+        StoreError::Corrupt { store: self.store.clone(), task: self.task, detail: detail.into() }
+    }
+
+    pub fn io(&self, operation: &'static str, detail: impl Into<String>) -> StoreError {
+        StoreError::Io { store: self.store.clone(), task: self.task, operation, detail: detail.into() }
+    }
+
+    /// What a failed call of RocksDB asks for.
+    pub fn error(&self, operation: &'static str, error: &rocksdb::Error) -> StoreError {
+        let detail = error.to_string();
+        let lower = detail.to_lowercase();
+        // RocksDB's C interface passes texts only; these are the ones of its Status subcodes and of strerror.
+        if lower.contains("no space left on device") || lower.contains("disk quota exceeded") {
+            return StoreError::NoSpace { store: self.store.clone(), task: self.task, detail };
+        }
+        match error.kind() {
+            // A file that the manifest names is not there.
+            ErrorKind::Corruption => self.corrupt(detail),
+            ErrorKind::IOError | ErrorKind::NotFound if lower.contains("no such file") => self.corrupt(detail),
+            _ => self.io(operation, detail),
+        }
+    }
+
+    /// As `error`, for opening: RocksDB's own lock means that the store is still open somewhere.
+    pub fn open_error(&self, path: &Path, error: &rocksdb::Error) -> StoreError {
+        let detail = error.to_string();
+        if is_lock(&detail) {
+            return StoreError::Locked { path: path.display().to_string(), detail };
+        }
+        match error.kind() {
+            // A manifest or options file that cannot be read shows as one of these too.
+            ErrorKind::InvalidArgument | ErrorKind::NotSupported => self.corrupt(detail),
+            _ => self.error("open", error),
+        }
+    }
+}
+
+fn is_lock(detail: &str) -> bool {
+    detail.contains("lock hold by current process") || detail.contains("While lock file") || detail.contains("LOCK:")
+}

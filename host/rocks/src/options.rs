@@ -1,0 +1,92 @@
+//! How the databases of an application are set up: one block cache and one budget for write buffers for all of them, so
+//! that their number does not decide how much memory they take (R15).
+
+use std::path::PathBuf;
+
+use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, LogLevel, Options, WriteBufferManager};
+
+/// Settings of an application's stores.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RocksOptions {
+    /// `state.dir`.
+    pub state_dir: PathBuf,
+    pub application_id: String,
+    /// The cluster whose changelogs the stores follow; checked when it is known.
+    pub cluster_id: Option<String>,
+    /// Memory for blocks, indexes, filters and write buffers of all stores together.
+    pub block_cache_bytes: usize,
+    /// Of it, how much the write buffers of all stores may take before one is written out.
+    pub write_buffers_bytes: usize,
+    /// The write buffer of a single store.
+    pub write_buffer_bytes: usize,
+    /// Open files of a single store.
+    pub max_open_files: u16,
+    /// Threads that write out and compact, for all stores together.
+    pub background_jobs: u16,
+}
+
+impl RocksOptions {
+    /// The defaults for an application.
+    pub fn new(state_dir: impl Into<PathBuf>, application_id: impl Into<String>) -> Self {
+        Self {
+            state_dir: state_dir.into(),
+            application_id: application_id.into(),
+            cluster_id: None,
+            block_cache_bytes: 128 << 20,
+            write_buffers_bytes: 64 << 20,
+            write_buffer_bytes: 16 << 20,
+            max_open_files: 256,
+            background_jobs: 2,
+        }
+    }
+}
+
+/// What the databases share.
+pub(crate) struct SharedOptions {
+    cache: Cache,
+    database: Options,
+}
+
+impl SharedOptions {
+    pub fn new(options: &RocksOptions) -> Self {
+        // Write buffers are charged to the cache, so it must be able to hold them.
+        let cache = Cache::new_lru_cache(options.block_cache_bytes.max(options.write_buffers_bytes));
+        let buffers =
+            WriteBufferManager::new_write_buffer_manager_with_cache(options.write_buffers_bytes, false, cache.clone());
+        let mut table = BlockBasedOptions::default();
+        table.set_block_cache(&cache);
+        table.set_cache_index_and_filter_blocks(true);
+        table.set_cache_index_and_filter_blocks_with_high_priority(true);
+        table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        table.set_bloom_filter(10.0, false);
+        table.set_optimize_filters_for_memory(true);
+        table.set_format_version(6);
+
+        let mut database = Options::default();
+        database.create_if_missing(true);
+        database.set_paranoid_checks(true);
+        database.set_block_based_table_factory(&table);
+        database.set_write_buffer_manager(&buffers);
+        database.set_write_buffer_size(options.write_buffer_bytes);
+        database.set_max_write_buffer_number(3);
+        database.set_compression_type(DBCompressionType::Lz4);
+        database.set_level_compaction_dynamic_level_bytes(true);
+        database.set_max_open_files(i32::from(options.max_open_files));
+        database.set_max_background_jobs(i32::from(options.background_jobs.max(2)));
+        // One thread writes to a store, so the skip list needs no protection against others.
+        database.set_allow_concurrent_memtable_write(false);
+        database.set_log_level(LogLevel::Warn);
+        database.set_keep_log_file_num(2);
+        database.set_max_log_file_size(1 << 20);
+        database.set_stats_dump_period_sec(0);
+        Self { cache, database }
+    }
+
+    pub fn database(&self) -> &Options {
+        &self.database
+    }
+
+    pub fn memory_usage_bytes(&self) -> u64 {
+        self.cache.get_usage() as u64
+    }
+}

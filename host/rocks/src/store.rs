@@ -1,0 +1,340 @@
+//! A store: one database with one column family. The first byte of a key tells metadata (0) from the user's keys (1), so
+//! that data and changelog offset share a batch and a write buffer, and are written out together.
+
+use std::ops::{Bound, ControlFlow};
+use std::path::Path;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use engine::record::Offset;
+use engine::state::{KeyRange, ReadView, StateStore, StoreError, Visit, Write};
+use engine::topology::{StoreSpec, TaskId};
+use rocksdb::{
+    ColumnFamilyDescriptor, DB, DBRawIterator, DEFAULT_COLUMN_FAMILY_NAME, FlushOptions, ReadOptions, WriteBatch,
+    WriteOptions,
+};
+
+use crate::error::StoreName;
+use crate::options::SharedOptions;
+
+const USER: u8 = 1;
+const AFTER_USER: u8 = 2;
+const CHANGELOG_OFFSET: &[u8] = b"\0changelog.offset";
+const SCHEMA_VERSION: &[u8] = b"\0schema.version";
+const METADATA_ENTRIES: u64 = 2;
+
+/// How long `open` waits for a query that still reads the same store, closed a moment ago.
+const REOPEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// An open store.
+pub(crate) struct RocksStore {
+    // The only strong reference that lasts: views hold weak ones, so that closing the store closes the database.
+    database: Arc<Database>,
+    view: Arc<RocksView>,
+    write_options: WriteOptions,
+    /// Reused for the prefixed keys of a batch.
+    key: Vec<u8>,
+}
+
+struct Database {
+    db: DB,
+    name: StoreName,
+    // The cache and the write buffers must outlive the database.
+    _shared: Arc<SharedOptions>,
+}
+
+/// A view that fails, instead of reading, once the store is closed.
+struct RocksView {
+    database: Weak<Database>,
+    name: StoreName,
+}
+
+impl RocksStore {
+    pub fn open(path: &Path, task: TaskId, store: &StoreSpec, shared: Arc<SharedOptions>) -> Result<Self, StoreError> {
+        let name = StoreName { store: store.name.to_string(), task };
+        std::fs::create_dir_all(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::StorageFull => {
+                StoreError::NoSpace { store: name.store.clone(), task, detail: error.to_string() }
+            }
+            _ => name.io("create its directory", format!("{}: {error}", path.display())),
+        })?;
+        check_files(path, &name)?;
+        let db = open_database(path, &name, &shared)?;
+        let database = Arc::new(Database { db, name: name.clone(), _shared: shared });
+        database.check_schema_version(path, store.version)?;
+        let mut write_options = WriteOptions::default();
+        write_options.disable_wal(true);
+        let view = Arc::new(RocksView { database: Arc::downgrade(&database), name });
+        Ok(Self { database, view, write_options, key: Vec::new() })
+    }
+}
+
+/// A database whose pointer to its manifest is gone would be created anew over its own tables: an empty store that
+/// looks like a fresh one.
+fn check_files(path: &Path, name: &StoreName) -> Result<(), StoreError> {
+    if path.join("CURRENT").exists() {
+        return Ok(());
+    }
+    let entries = std::fs::read_dir(path).map_err(|error| name.io("list its directory", error.to_string()))?;
+    let table = entries.flatten().find(|entry| {
+        let file = entry.file_name();
+        let file = file.to_string_lossy();
+        file.ends_with(".sst") || file.starts_with("MANIFEST-")
+    });
+    match table {
+        Some(entry) => Err(name.corrupt(format!(
+            "{} has no file CURRENT but {}",
+            path.display(),
+            entry.file_name().to_string_lossy()
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn open_database(path: &Path, name: &StoreName, shared: &SharedOptions) -> Result<DB, StoreError> {
+    let deadline = Instant::now() + REOPEN_TIMEOUT;
+    loop {
+        let family = ColumnFamilyDescriptor::new(DEFAULT_COLUMN_FAMILY_NAME, shared.database().clone());
+        match DB::open_cf_descriptors(shared.database(), path, [family]) {
+            Ok(db) => return Ok(db),
+            Err(error) => match name.open_error(path, &error) {
+                StoreError::Locked { .. } if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+                error => return Err(error),
+            },
+        }
+    }
+}
+
+impl Database {
+    fn check_schema_version(&self, path: &Path, version: u32) -> Result<(), StoreError> {
+        let found = self.db.get_pinned(SCHEMA_VERSION).map_err(|error| self.name.error("read its version", &error))?;
+        let Some(found) = found else {
+            let mut write_options = WriteOptions::default();
+            write_options.disable_wal(true);
+            return self
+                .db
+                .put_opt(SCHEMA_VERSION, version.to_be_bytes(), &write_options)
+                .map_err(|error| self.name.error("write its version", &error));
+        };
+        let found = <[u8; 4]>::try_from(&*found)
+            .map(u32::from_be_bytes)
+            .map_err(|_| self.name.corrupt(format!("its schema version has {} bytes instead of 4", found.len())))?;
+        if found == version {
+            return Ok(());
+        }
+        Err(StoreError::Foreign {
+            path: path.display().to_string(),
+            detail: format!(
+                "holds version {found} of store {}, the module declares version {version}: deploy a module that \
+                 declares version {found}, or give the application a new id",
+                self.name.store
+            ),
+        })
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let found = with_prefix(key, |key| self.db.get_pinned(key));
+        match found {
+            Ok(value) => Ok(value.map(|value| Bytes::copy_from_slice(&value))),
+            Err(error) => Err(self.name.error("get", &error)),
+        }
+    }
+
+    fn get_many(&self, keys: &[&[u8]], found: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<(), StoreError> {
+        let length: usize = keys.iter().map(|key| key.len() + 1).sum();
+        let mut buffer = Vec::with_capacity(length);
+        for key in keys {
+            buffer.push(USER);
+            buffer.extend_from_slice(key);
+        }
+        let mut rest = buffer.as_slice();
+        let prefixed: Vec<&[u8]> = keys
+            .iter()
+            .map(|key| {
+                let (key, tail) = rest.split_at(key.len() + 1);
+                rest = tail;
+                key
+            })
+            .collect();
+        let sorted = prefixed.is_sorted();
+        let Some(family) = self.db.cf_handle(DEFAULT_COLUMN_FAMILY_NAME) else {
+            return Err(self.name.io("get many", "the default column family is not open"));
+        };
+        let values = self.db.batched_multi_get_cf(family, prefixed.iter().copied(), sorted);
+        for (index, value) in values.into_iter().enumerate() {
+            let value = value.map_err(|error| self.name.error("get many", &error))?;
+            found(index, value.as_deref());
+        }
+        Ok(())
+    }
+
+    /// `fill_cache` is false for queries: the blocks of a long scan would push out those that processing needs.
+    fn scan(
+        &self,
+        range: KeyRange<'_>,
+        reverse: bool,
+        fill_cache: bool,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        let lower = match range.lower {
+            Bound::Unbounded => vec![USER],
+            Bound::Included(key) => prefixed(key),
+            Bound::Excluded(key) => successor(key),
+        };
+        let upper = match range.upper {
+            Bound::Unbounded => vec![AFTER_USER],
+            Bound::Excluded(key) => prefixed(key),
+            Bound::Included(key) => successor(key),
+        };
+        if lower >= upper {
+            return Ok(());
+        }
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(lower);
+        options.set_iterate_upper_bound(upper);
+        options.fill_cache(fill_cache);
+        let mut entries: DBRawIterator<'_> = self.db.raw_iterator_opt(options);
+        if reverse {
+            entries.seek_to_last()
+        } else {
+            entries.seek_to_first()
+        }
+        while let Some((key, value)) = entries.item() {
+            let key = key.get(1..).unwrap_or_default();
+            if visit(key, value) == ControlFlow::Break(()) {
+                return Ok(());
+            }
+            if reverse { entries.prev() } else { entries.next() }
+        }
+        entries.status().map_err(|error| self.name.error("scan", &error))
+    }
+
+    fn changelog_offset(&self) -> Result<Option<Offset>, StoreError> {
+        let found = self
+            .db
+            .get_pinned(CHANGELOG_OFFSET)
+            .map_err(|error| self.name.error("read its changelog offset", &error))?;
+        found
+            .map(|bytes| {
+                <[u8; 8]>::try_from(&*bytes).map(Offset::from_be_bytes).map_err(|_| {
+                    self.name.corrupt(format!("its changelog offset has {} bytes instead of 8", bytes.len()))
+                })
+            })
+            .transpose()
+    }
+
+    fn approximate_entries(&self) -> u64 {
+        // An estimate that cannot be had is none.
+        let keys = self.db.property_int_value("rocksdb.estimate-num-keys").ok().flatten().unwrap_or(0);
+        keys.saturating_sub(METADATA_ENTRIES)
+    }
+}
+
+fn prefixed(key: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(key.len() + 2);
+    bytes.push(USER);
+    bytes.extend_from_slice(key);
+    bytes
+}
+
+/// The smallest key above `key`.
+fn successor(key: &[u8]) -> Vec<u8> {
+    let mut bytes = prefixed(key);
+    bytes.push(0);
+    bytes
+}
+
+/// Calls `read` with the stored form of a key; short ones need no allocation.
+fn with_prefix<T>(key: &[u8], read: impl FnOnce(&[u8]) -> T) -> T {
+    let mut short = [0; 64];
+    match short.get_mut(..=key.len()) {
+        Some(stored) => {
+            if let Some((first, rest)) = stored.split_first_mut() {
+                *first = USER;
+                rest.copy_from_slice(key);
+            }
+            read(stored)
+        }
+        None => read(&prefixed(key)),
+    }
+}
+
+impl StateStore for RocksStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.database.get(key)
+    }
+
+    fn get_many(&self, keys: &[&[u8]], found: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<(), StoreError> {
+        self.database.get_many(keys, found)
+    }
+
+    fn scan(&self, range: KeyRange<'_>, reverse: bool, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.database.scan(range, reverse, true, visit)
+    }
+
+    fn write(&mut self, writes: &[Write], changelog_offset: Option<Offset>) -> Result<(), StoreError> {
+        if writes.is_empty() && changelog_offset.is_none() {
+            return Ok(());
+        }
+        let mut batch = WriteBatch::default();
+        for (key, value) in writes {
+            self.key.clear();
+            self.key.push(USER);
+            self.key.extend_from_slice(key);
+            match value {
+                Some(value) => batch.put(&self.key, value),
+                None => batch.delete(&self.key),
+            }
+        }
+        if let Some(offset) = changelog_offset {
+            batch.put(CHANGELOG_OFFSET, offset.to_be_bytes());
+        }
+        self.database
+            .db
+            .write_opt(batch, &self.write_options)
+            .map_err(|error| self.database.name.error("write", &error))
+    }
+
+    fn changelog_offset(&self) -> Result<Option<Offset>, StoreError> {
+        self.database.changelog_offset()
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        self.database.db.flush_opt(&options).map_err(|error| self.database.name.error("flush", &error))
+    }
+
+    fn read_view(&self) -> Arc<dyn ReadView> {
+        Arc::clone(&self.view) as Arc<dyn ReadView>
+    }
+
+    fn approximate_entries(&self) -> u64 {
+        self.database.approximate_entries()
+    }
+}
+
+impl RocksView {
+    fn database(&self) -> Result<Arc<Database>, StoreError> {
+        self.database.upgrade().ok_or_else(|| self.name.io("read", "the store is closed; its task may have moved"))
+    }
+}
+
+impl ReadView for RocksView {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.database()?.get(key)
+    }
+
+    fn scan(&self, range: KeyRange<'_>, reverse: bool, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.database()?.scan(range, reverse, false, visit)
+    }
+
+    fn changelog_offset(&self) -> Result<Option<Offset>, StoreError> {
+        self.database()?.changelog_offset()
+    }
+
+    fn approximate_entries(&self) -> u64 {
+        self.database().map_or(0, |database| database.approximate_entries())
+    }
+}
