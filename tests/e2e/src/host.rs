@@ -1,6 +1,7 @@
 //! A running `sandbar run` as a child process: start, ask by REST, end with a signal. Its output goes to a file, which
 //! every error names the end of. A host that a test forgets is killed with the value.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -120,6 +121,35 @@ impl Host {
         get(&format!("{}{path}", self.url))
     }
 
+    /// What the host says of its application.
+    ///
+    /// # Errors
+    /// When nothing answers, or another status than 200.
+    pub fn application(&self) -> Result<Application> {
+        let (_, apps) = self.get("/v1/apps")?;
+        let id = apps["apps"][0]["id"].as_str().with_context(|| format!("no application in {apps}"))?;
+        let (status, body) = self.get(&format!("/v1/apps/{id}"))?;
+        ensure!(status == 200, "/v1/apps/{id}: {status} {body}");
+        Ok(Application { id: id.to_owned(), body })
+    }
+
+    /// All entries of a store that this host holds, by key.
+    ///
+    /// # Errors
+    /// When the store does not answer with them.
+    pub fn store(&self, name: &str) -> Result<BTreeMap<String, Value>> {
+        let id = self.application()?.id;
+        let (status, body) = self.get(&format!("/v1/apps/{id}/stores/{name}/entries?limit=10000"))?;
+        ensure!(status == 200, "store {name}: {status} {body}");
+        ensure!(body["next_cursor"].is_null(), "store {name} has more than one page");
+        let entries = body["entries"].as_array().with_context(|| format!("no entries in {body}"))?;
+        let pair = |entry: &Value| {
+            let key = entry["key"].as_str().with_context(|| format!("the key of {entry} is not text"))?;
+            Ok((key.to_owned(), entry["value"].clone()))
+        };
+        entries.iter().map(pair).collect()
+    }
+
     /// Waits for the end of the process.
     ///
     /// # Errors
@@ -167,6 +197,62 @@ impl Host {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+}
+
+/// A host's answer on its application.
+pub struct Application {
+    pub id: String,
+    pub body: Value,
+}
+
+impl Application {
+    /// The tasks of this host that process, for example `0_3`.
+    pub fn running_tasks(&self) -> BTreeSet<String> {
+        let running = self.tasks().filter(|task| task["state"].as_str() == Some("RUNNING"));
+        running.filter_map(|task| task["task"].as_str()).map(str::to_owned).collect()
+    }
+
+    /// Records of a source topic before the committed offsets of this host's tasks.
+    pub fn committed(&self, topic: &str) -> u64 {
+        let partitions = self.tasks().flat_map(|task| task["partitions"].as_array().into_iter().flatten());
+        let of_topic = partitions.filter(|partition| partition["topic"].as_str() == Some(topic));
+        of_topic.filter_map(|partition| partition["committed_offset"].as_u64()).sum()
+    }
+
+    fn tasks(&self) -> impl Iterator<Item = &Value> {
+        let threads = self.body["threads"].as_array().into_iter().flatten();
+        threads.flat_map(|thread| thread["tasks"].as_array().into_iter().flatten())
+    }
+}
+
+/// Waits until hosts have together committed so many records of a source topic.
+///
+/// # Errors
+/// When that takes longer than `limit`.
+pub fn wait_committed(hosts: &[&Host], topic: &str, records: u64, limit: Duration) -> Result<()> {
+    wait_until(limit, || {
+        let mut committed = 0;
+        for host in hosts {
+            committed += host.application()?.committed(topic);
+        }
+        ensure!(committed >= records, "{committed} of {records} records of {topic} are committed");
+        Ok(())
+    })
+}
+
+/// Tries until it succeeds.
+///
+/// # Errors
+/// The last error, when `limit` has passed.
+pub fn wait_until<T>(limit: Duration, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        match attempt() {
+            Ok(value) => return Ok(value),
+            Err(error) if Instant::now() >= deadline => return Err(error.context(format!("after {limit:?}"))),
+            Err(_) => thread::sleep(Duration::from_millis(100)),
+        }
     }
 }
 

@@ -1,0 +1,84 @@
+//! `sandbar topics` on both brokers: what is written is read again, and mistakes are told.
+
+use anyhow::Result;
+use e2e::kafka;
+use e2e::repository;
+use e2e::topics::{self, Broker};
+use serde_json::{Value, json};
+
+fn brokers(name: &str) -> Result<[Broker; 2]> {
+    Ok([kafka::broker()?, Broker::Embedded(repository::scratch(&repository::unique(name))?.join("broker"))])
+}
+
+/// What a failing `sandbar topics` says.
+fn refused(broker: &Broker, verb: &str, arguments: &[&str], input: &str) -> Result<String> {
+    let output = topics::run(broker, verb, arguments, input)?;
+    assert!(!output.status.success(), "topics {verb} {arguments:?} succeeded");
+    Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn what_is_produced_is_read_again() -> Result<()> {
+    for broker in brokers("roundtrip")? {
+        let topic = repository::unique("roundtrip");
+        topics::create(&broker, &topic, 2)?;
+        let lines = [
+            json!({ "key": "a", "value": "Hello", "timestamp": 1_357_020_000_000_i64, "partition": 1 }),
+            json!({ "key": null, "value": "no key", "timestamp": 5, "partition": 1 }),
+            json!({ "key": "tombstone", "value": null, "timestamp": 6, "partition": 1 }),
+            json!({ "key": "ü", "value": {"nested": [1, 2.5, "x"]}, "timestamp": 7, "partition": 0 }),
+        ];
+        topics::produce(&broker, &topic, &lines.map(|line| line.to_string()).join("\n"))?;
+
+        let records = topics::read(&broker, &topic)?;
+        let shown: Vec<_> = records.iter().map(|r| (r.partition, r.offset, r.timestamp, &r.key, &r.value)).collect();
+        assert_eq!(
+            shown,
+            [
+                (0, 0, 7, &json!("ü"), &json!({"nested": [1, 2.5, "x"]})),
+                (1, 0, 1_357_020_000_000, &json!("a"), &json!("Hello")),
+                (1, 1, 5, &Value::Null, &json!("no key")),
+                (1, 2, 6, &json!("tombstone"), &Value::Null),
+            ],
+            "{broker:?}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_record_without_a_timestamp_gets_the_time_of_its_producer() -> Result<()> {
+    for broker in brokers("no-timestamp")? {
+        let topic = repository::unique("no-timestamp");
+        topics::create(&broker, &topic, 1)?;
+        topics::produce(&broker, &topic, r#"{"key":"a","value":"b"}"#)?;
+        let timestamp = topics::read(&broker, &topic)?[0].timestamp;
+        assert!(timestamp > 1_700_000_000_000, "{broker:?}: {timestamp}");
+    }
+    Ok(())
+}
+
+#[test]
+fn mistakes_are_told() -> Result<()> {
+    for broker in brokers("mistakes")? {
+        let topic = repository::unique("mistakes");
+        let unknown = refused(&broker, "produce", &[&topic], r#"{"value":"a"}"#)?;
+        assert!(unknown.contains(&topic), "{unknown}");
+        let unknown = refused(&broker, "read", &[&topic], "")?;
+        assert!(unknown.contains(&topic), "{unknown}");
+
+        topics::create(&broker, &topic, 1)?;
+        let twice = refused(&broker, "create", &[&topic], "")?;
+        assert!(twice.contains(&topic) && twice.contains("exists"), "{twice}");
+
+        let negative = refused(&broker, "produce", &[&topic], r#"{"value":"a","timestamp":-5}"#)?;
+        assert!(negative.contains("-5"), "{negative}");
+        let garbage = refused(&broker, "produce", &[&topic], "{\"value\":\"good\"}\nnot json\n")?;
+        assert!(garbage.contains("line 2"), "{garbage}");
+        let large = json!({ "value": "x".repeat(2 << 20) }).to_string();
+        let large = refused(&broker, "produce", &[&topic], &large)?;
+        assert!(large.contains(&topic) || large.contains("line 1"), "{large}");
+        assert!(large.to_lowercase().contains("large") || large.contains("bytes"), "{large}");
+    }
+    Ok(())
+}
