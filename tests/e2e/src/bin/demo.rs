@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use e2e::host::{Host, Options, get};
+use anyhow::{Context, Result, ensure};
+use e2e::host::{Host, Options, get, wait_until};
 use e2e::repository;
 use e2e::topics::{self, Broker, Record};
 use e2e::votes::{self, Comparison};
@@ -59,7 +59,7 @@ fn run(folder: &Path, manifest: &Path) -> Result<Comparison> {
     println!("host with the embedded broker at {}", host.url);
 
     load(&broker, &reports)?;
-    let records = await_votes(&broker, reports.len())?;
+    let records = await_votes(&host, &broker, reports.len())?;
     show_votes(&records)?;
     show_store(&host)?;
     let status = host.terminate()?;
@@ -81,15 +81,17 @@ fn load(broker: &Broker, reports: &[weather::Report]) -> Result<()> {
     Ok(())
 }
 
-/// Waits until every report has its vote.
-fn await_votes(broker: &Broker, reports: usize) -> Result<Vec<Record>> {
+/// Waits until every report is processed and committed, and reads the votes.
+fn await_votes(host: &Host, broker: &Broker, reports: usize) -> Result<Vec<Record>> {
     let started = Instant::now();
-    let records = topics::wait_for(broker, VOTES_TOPIC, PROCESSING_LIMIT, |records| {
-        progress(&format!("{} of {reports} votes", records.len()));
-        records.len() >= reports
+    wait_until(PROCESSING_LIMIT, || {
+        let committed = host.application()?.committed(REPORTS_TOPIC);
+        progress(&format!("processed {committed} of {reports} reports"));
+        ensure!(committed >= reports as u64, "{committed} of {reports} reports are processed");
+        Ok(())
     })?;
-    done(&format!("{} votes in {VOTES_TOPIC}", records.len()), started, records.len());
-    Ok(records)
+    done(&format!("processed {reports} reports"), started, reports);
+    topics::read(broker, VOTES_TOPIC)
 }
 
 /// Shows how each object ended, and the first changes.
