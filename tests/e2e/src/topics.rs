@@ -1,14 +1,13 @@
 //! `sandbar topics` as a test uses it: create, fill and read topics of either broker. Reads everything that is there
-//! and never waits for more; who waits is `wait_for`.
+//! and never waits for more.
 
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::repository;
@@ -83,20 +82,36 @@ pub fn create(broker: &Broker, topic: &str, partitions: u32) -> Result<()> {
     run_or_fail(broker, "create", &[topic, "--partitions", &partitions.to_string()], "").map(drop)
 }
 
+/// How a topic's values are written in lines of NDJSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Values {
+    Text,
+    Json,
+}
+
+impl Values {
+    fn flag(self) -> &'static str {
+        match self {
+            Self::Text => "--value-format=utf8",
+            Self::Json => "--value-format=json",
+        }
+    }
+}
+
 /// Writes records, one line of NDJSON each.
 ///
 /// # Errors
 /// When the command fails.
-pub fn produce(broker: &Broker, topic: &str, lines: &str) -> Result<()> {
-    run_or_fail(broker, "produce", &[topic], lines).map(drop)
+pub fn produce(broker: &Broker, topic: &str, values: Values, lines: &str) -> Result<()> {
+    run_or_fail(broker, "produce", &[values.flag(), topic], lines).map(drop)
 }
 
 /// All records of a topic, in offset order within a partition.
 ///
 /// # Errors
 /// When the command fails or prints something else than records.
-pub fn read(broker: &Broker, topic: &str) -> Result<Vec<Record>> {
-    let text = run_or_fail(broker, "read", &[topic], "")?;
+pub fn read(broker: &Broker, topic: &str, values: Values) -> Result<Vec<Record>> {
+    let text = run_or_fail(broker, "read", &[values.flag(), topic], "")?;
     let mut records = text.lines().map(parse).collect::<Result<Vec<_>>>()?;
     records.sort_by_key(|record| (record.partition, record.offset));
     Ok(records)
@@ -112,29 +127,4 @@ fn parse(line: &str) -> Result<Record> {
         key: fields["key"].clone(),
         value: fields["value"].clone(),
     })
-}
-
-/// Reads a topic until `enough` says so, and gives what it holds then.
-///
-/// # Errors
-/// When that does not happen within `limit`.
-pub fn wait_for(
-    broker: &Broker,
-    topic: &str,
-    limit: Duration,
-    mut enough: impl FnMut(&[Record]) -> bool,
-) -> Result<Vec<Record>> {
-    let deadline = Instant::now() + limit;
-    loop {
-        let records = read(broker, topic)?;
-        if enough(&records) {
-            return Ok(records);
-        }
-        let count = records.len();
-        ensure!(
-            Instant::now() < deadline,
-            "{topic} has {count} records after {limit:?}, which is not what was awaited"
-        );
-        thread::sleep(Duration::from_millis(200));
-    }
 }

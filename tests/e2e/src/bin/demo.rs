@@ -3,13 +3,13 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use e2e::host::{Host, Options, get, wait_until};
 use e2e::repository;
-use e2e::topics::{self, Broker, Record};
+use e2e::topics::{self, Broker, Record, Values};
 use e2e::votes::{self, Comparison};
 use e2e::weather;
 
@@ -18,9 +18,6 @@ const REPORTS_TOPIC: &str = "reports";
 const VOTES_TOPIC: &str = "votes";
 /// The store of the latest reports by object.
 const STORE: &str = "latest";
-const PARTITIONS: u32 = 4;
-/// Reports that one call of `sandbar topics produce` loads.
-const CHUNK: usize = 8_000;
 const PROCESSING_LIMIT: Duration = Duration::from_secs(240);
 const DIFFERENCES_SHOWN: usize = 10;
 
@@ -58,7 +55,7 @@ fn run(folder: &Path, manifest: &Path) -> Result<Comparison> {
     let mut host = Host::start_ready(&options).context("the host did not start")?;
     println!("host with the embedded broker at {}", host.url);
 
-    load(&broker, &reports)?;
+    load(folder, &broker, &reports)?;
     let records = await_votes(&host, &broker, reports.len())?;
     show_votes(&records)?;
     show_store(&host)?;
@@ -67,17 +64,19 @@ fn run(folder: &Path, manifest: &Path) -> Result<Comparison> {
     Ok(votes::compare(&expected, &votes::last_of_each(&records)?))
 }
 
-/// Loads the reports in order of event time.
-fn load(broker: &Broker, reports: &[weather::Report]) -> Result<()> {
-    let started = Instant::now();
-    let mut loaded = 0;
-    for chunk in reports.chunks(CHUNK) {
-        let lines: String = chunk.iter().map(|report| report.to_line() + "\n").collect();
-        topics::produce(broker, REPORTS_TOPIC, &lines)?;
-        loaded += chunk.len();
-        progress(&format!("loaded {loaded} of {} reports", reports.len()));
-    }
-    done(&format!("loaded {loaded} reports into {REPORTS_TOPIC} ({PARTITIONS} partitions)"), started, loaded);
+/// Loads the reports in order of event time, with the progress of `sandbar topics produce`.
+fn load(folder: &Path, broker: &Broker, reports: &[weather::Report]) -> Result<()> {
+    let file = folder.join("reports.ndjson");
+    let lines: String = reports.iter().map(|report| report.to_line() + "\n").collect();
+    std::fs::write(&file, lines).with_context(|| format!("cannot write {}", file.display()))?;
+    let status = Command::new(repository::sandbar()?)
+        .args(["topics", "produce", "--value-format", "json"])
+        .args(broker.flags())
+        .arg(REPORTS_TOPIC)
+        .arg(&file)
+        .status()
+        .context("cannot start sandbar topics produce")?;
+    ensure!(status.success(), "sandbar topics produce ended with {status}");
     Ok(())
 }
 
@@ -91,7 +90,7 @@ fn await_votes(host: &Host, broker: &Broker, reports: usize) -> Result<Vec<Recor
         Ok(())
     })?;
     done(&format!("processed {reports} reports"), started, reports);
-    topics::read(broker, VOTES_TOPIC)
+    topics::read(broker, VOTES_TOPIC, Values::Json)
 }
 
 /// Shows how each object ended, and the first changes.

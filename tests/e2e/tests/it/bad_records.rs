@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use e2e::host::{Host, Options};
-use e2e::topics::{self, Broker};
+use e2e::topics::{self, Broker, Values};
 use e2e::{kafka, repository};
 use serde_json::json;
 
@@ -48,11 +48,11 @@ impl Hello {
     }
 
     fn produce(&self, line: &str) -> Result<()> {
-        topics::produce(&self.broker, &self.topic("greetings"), line)
+        topics::produce(&self.broker, &self.topic("greetings"), Values::Text, line)
     }
 
     fn answers(&self) -> Result<Vec<String>> {
-        let records = topics::read(&self.broker, &self.topic("answers"))?;
+        let records = topics::read(&self.broker, &self.topic("answers"), Values::Text)?;
         Ok(records.iter().map(|record| record.value.as_str().unwrap_or_default().to_owned()).collect())
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use e2e::host::{Host, Options, wait_committed, wait_until};
-use e2e::topics::{self, Broker};
+use e2e::topics::{self, Broker, Values};
 use e2e::votes::{self, Votes};
 use e2e::weather::{self, Report};
 use e2e::{kafka, repository};
@@ -56,7 +56,7 @@ impl Vote {
 
     fn produce(&self, reports: &[Report]) -> Result<()> {
         let lines: String = reports.iter().map(|report| report.to_line() + "\n").collect();
-        topics::produce(&self.broker, &self.topic("reports"), &lines)
+        topics::produce(&self.broker, &self.topic("reports"), Values::Json, &lines)
     }
 
     fn wait_committed(&self, hosts: &[&Host], records: usize) -> Result<()> {
@@ -65,7 +65,7 @@ impl Vote {
 
     /// That the last vote on each object and hour is the expected one.
     fn check_votes(&self, expected: &Votes) -> Result<()> {
-        let found = votes::last_of_each(&topics::read(&self.broker, &self.topic("votes"))?)?;
+        let found = votes::last_of_each(&topics::read(&self.broker, &self.topic("votes"), Values::Json)?)?;
         let comparison = votes::compare(expected, &found);
         ensure!(
             comparison.differences.is_empty(),
@@ -169,13 +169,13 @@ fn a_killed_host_on_the_embedded_broker_goes_on_where_it_was() -> Result<()> {
     ensure!(host.terminate()?.success(), "SIGTERM failed:\n{}", host.log());
 
     // A clean end leaves nothing to restore and nothing to repeat.
-    let before = topics::read(&vote.broker, &vote.topic("votes"))?.len();
+    let before = topics::read(&vote.broker, &vote.topic("votes"), Values::Json)?.len();
     let restarted = vote.host("state")?;
     wait_all_tasks(&[&restarted])?;
     let application = restarted.application()?;
     assert_eq!(application.body["restoring"]["records_restored"], 0, "{}", application.body);
     assert_eq!(restarted.store("latest")?, latest(&reports));
-    assert_eq!(topics::read(&vote.broker, &vote.topic("votes"))?.len(), before);
+    assert_eq!(topics::read(&vote.broker, &vote.topic("votes"), Values::Json)?.len(), before);
     Ok(())
 }
 

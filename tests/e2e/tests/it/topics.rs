@@ -3,7 +3,7 @@
 use anyhow::Result;
 use e2e::kafka;
 use e2e::repository;
-use e2e::topics::{self, Broker};
+use e2e::topics::{self, Broker, Values};
 use serde_json::{Value, json};
 
 fn brokers(name: &str) -> Result<[Broker; 2]> {
@@ -26,16 +26,16 @@ fn what_is_produced_is_read_again() -> Result<()> {
             json!({ "key": "a", "value": "Hello", "timestamp": 1_357_020_000_000_i64, "partition": 1 }),
             json!({ "key": null, "value": "no key", "timestamp": 5, "partition": 1 }),
             json!({ "key": "tombstone", "value": null, "timestamp": 6, "partition": 1 }),
-            json!({ "key": "ü", "value": {"nested": [1, 2.5, "x"]}, "timestamp": 7, "partition": 0 }),
+            json!({ "key": "ü", "value": "Tschüss", "timestamp": 7, "partition": 0, "headers": {"trace": "1"} }),
         ];
-        topics::produce(&broker, &topic, &lines.map(|line| line.to_string()).join("\n"))?;
+        topics::produce(&broker, &topic, Values::Text, &lines.map(|line| line.to_string()).join("\n"))?;
 
-        let records = topics::read(&broker, &topic)?;
+        let records = topics::read(&broker, &topic, Values::Text)?;
         let shown: Vec<_> = records.iter().map(|r| (r.partition, r.offset, r.timestamp, &r.key, &r.value)).collect();
         assert_eq!(
             shown,
             [
-                (0, 0, 7, &json!("ü"), &json!({"nested": [1, 2.5, "x"]})),
+                (0, 0, 7, &json!("ü"), &json!("Tschüss")),
                 (1, 0, 1_357_020_000_000, &json!("a"), &json!("Hello")),
                 (1, 1, 5, &Value::Null, &json!("no key")),
                 (1, 2, 6, &json!("tombstone"), &Value::Null),
@@ -47,12 +47,24 @@ fn what_is_produced_is_read_again() -> Result<()> {
 }
 
 #[test]
+fn json_values_keep_their_text() -> Result<()> {
+    for broker in brokers("json")? {
+        let topic = repository::unique("json");
+        topics::create(&broker, &topic, 1)?;
+        topics::produce(&broker, &topic, Values::Json, r#"{"key":"a","value":{"b": [1, 2.50, "x"]},"timestamp":1}"#)?;
+        assert_eq!(topics::read(&broker, &topic, Values::Json)?[0].value, json!({ "b": [1, 2.5, "x"] }));
+        assert_eq!(topics::read(&broker, &topic, Values::Text)?[0].value, json!(r#"{"b": [1, 2.50, "x"]}"#));
+    }
+    Ok(())
+}
+
+#[test]
 fn a_record_without_a_timestamp_gets_the_time_of_its_producer() -> Result<()> {
     for broker in brokers("no-timestamp")? {
         let topic = repository::unique("no-timestamp");
         topics::create(&broker, &topic, 1)?;
-        topics::produce(&broker, &topic, r#"{"key":"a","value":"b"}"#)?;
-        let timestamp = topics::read(&broker, &topic)?[0].timestamp;
+        topics::produce(&broker, &topic, Values::Text, r#"{"key":"a","value":"b"}"#)?;
+        let timestamp = topics::read(&broker, &topic, Values::Text)?[0].timestamp;
         assert!(timestamp > 1_700_000_000_000, "{broker:?}: {timestamp}");
     }
     Ok(())
