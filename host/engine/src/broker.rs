@@ -128,6 +128,13 @@ pub trait Consumer: Send {
     /// was polled yet.
     fn position(&mut self, partition: &TopicPartition) -> Result<Option<Offset>, BrokerError>;
 
+    /// The end of the partition's log as the last fetch reported it, without asking the broker; `None` when that is
+    /// not known.
+    fn end_offset(&mut self, partition: &TopicPartition) -> Result<Option<Offset>, BrokerError> {
+        let _ = partition;
+        Ok(None)
+    }
+
     /// The group's committed offsets, in the order asked, `None` where there is none.
     fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<OffsetAndMetadata>>, BrokerError>;
 

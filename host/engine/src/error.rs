@@ -80,6 +80,10 @@ pub enum EngineError {
     )]
     InvalidTimestamp { task: TaskId, partition: TopicPartition, offset: Offset, timestamp: Timestamp },
 
+    /// An output could not be handed to the producer.
+    #[error("task {task}, output to {topic}: {error}")]
+    Send { task: TaskId, topic: String, error: BrokerError },
+
     #[error("topics do not exist: {}; create them first", .topics.join(", "))]
     MissingTopics { topics: Vec<String> },
     #[error("internal topic {topic} cannot be used: {}; correct or delete it (its data is the only copy of the state if the state directory is lost)", .faults.join(", "))]
@@ -157,7 +161,7 @@ impl EngineError {
     /// The one place that decides about errors.
     fn classify(&self) -> (Remedy, Blame) {
         match self {
-            Self::Broker(error) => (broker_remedy(error.kind), broker_blame(error.kind)),
+            Self::Broker(error) | Self::Send { error, .. } => (broker_remedy(error.kind), broker_blame(error.kind)),
             Self::Store(error) => store_remedy(error),
             Self::Processing { error, .. } | Self::Punctuation { error, .. } | Self::Start { error, .. } => match error
             {

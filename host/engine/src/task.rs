@@ -7,6 +7,22 @@ use std::fmt;
 use crate::error::EngineError;
 use crate::topology::TaskId;
 
+pub mod record_queue;
+
+pub mod partition_group;
+
+pub mod punctuation;
+
+pub mod record_collector;
+
+pub mod streams_producer;
+
+pub mod offset_metadata;
+
+pub mod stream_task;
+
+pub mod commit;
+
 /// The states of a task, with Kafka Streams' names (`Task.State`).
 ///
 /// ```text

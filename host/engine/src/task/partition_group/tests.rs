@@ -1,0 +1,1 @@
+//! Tests of `partition_group`.

@@ -1,0 +1,138 @@
+//! A task's part in a commit, one function for each stage that concerns it. The order of the stages is `commit`'s.
+
+use super::{Processed, StreamTask};
+use crate::broker::{BrokerError, BrokerErrorKind, Consumer, OffsetAndMetadata, ProducerRecord, SendError};
+use crate::error::EngineError;
+use crate::metrics::Metric;
+use crate::record::{Timestamp, TopicPartition};
+use crate::state::TaskStore;
+use crate::task::record_collector::send_once_more_when_full;
+use crate::task::streams_producer::StreamsProducer;
+use crate::task::{TaskState, offset_metadata};
+
+/// The offsets of a task that a commit covers.
+pub type TaskOffsets = Vec<(TopicPartition, OffsetAndMetadata)>;
+
+impl StreamTask {
+    /// Whether there is anything to commit. Positions that moved past control records only do not count.
+    pub fn commit_needed(&self) -> bool {
+        self.state == TaskState::Running && (self.commit_needed || self.initial_commit)
+    }
+
+    /// Whether nothing may be processed before the next commit.
+    pub fn awaits_initial_commit(&self) -> bool {
+        self.state == TaskState::Running && self.initial_commit
+    }
+
+    /// Stage `SendOutputs`: true when all outputs are with the producer and no schedule on stream time is due.
+    pub fn send_outputs(
+        &mut self,
+        producer: &mut StreamsProducer,
+        wall_clock_ms: Timestamp,
+    ) -> Result<bool, EngineError> {
+        self.changelog_cursor = (0, 0);
+        self.finish_outputs(producer, wall_clock_ms, &mut Processed::default())
+    }
+
+    /// Stage `WriteChangelogs`: sends each dirty entry of each logged store; true when all are with the producer.
+    /// Goes on where it stopped when the producer's queue was full.
+    pub fn write_changelogs(&mut self, producer: &mut StreamsProducer) -> Result<bool, EngineError> {
+        let Some(context) = &self.context else { return Ok(true) };
+        let (mut store_index, mut entry_index) = self.changelog_cursor;
+        let mut sent = 0;
+        let mut full = false;
+        'stores: while let Some(store) = context.stores().get(store_index) {
+            if let Some(Some(changelog)) = self.changelogs.get(store_index) {
+                for entry in store.dirty_entries().skip(entry_index) {
+                    let record = ProducerRecord {
+                        topic: &changelog.topic,
+                        partition: Some(changelog.partition),
+                        timestamp: entry.timestamp,
+                        key: Some(entry.key),
+                        value: entry.value.map(|value| &value[..]),
+                        headers: &[],
+                    };
+                    match send_once_more_when_full(producer, record) {
+                        Ok(()) => {}
+                        Err(SendError::QueueFull) => {
+                            full = true;
+                            break 'stores;
+                        }
+                        Err(SendError::Failed(error)) => {
+                            return Err(EngineError::Send { task: self.id, topic: changelog.topic.to_string(), error });
+                        }
+                    }
+                    entry_index += 1;
+                    sent += 1;
+                }
+            }
+            store_index += 1;
+            entry_index = 0;
+        }
+        self.changelog_cursor = (store_index, entry_index);
+        self.options.metrics.add(Metric::ChangelogRecords, sent);
+        Ok(!full)
+    }
+
+    /// The offsets that differ from what the group has, with the partition times.
+    pub fn offsets_to_commit(&self, consumer: &mut dyn Consumer) -> Result<TaskOffsets, EngineError> {
+        let mut offsets = Vec::new();
+        for queue in self.group.queues() {
+            let position = if queue.is_empty() { consumer.position(&queue.partition)? } else { None };
+            let offset = queue.offset_to_commit(position);
+            if queue.committed_offset != Some(offset) {
+                let metadata = offset_metadata::encode(queue.partition_time());
+                offsets.push((queue.partition.clone(), OffsetAndMetadata { offset, metadata }));
+            }
+        }
+        Ok(offsets)
+    }
+
+    /// The offsets are committed; what follows cannot fail for the broker's sake any more.
+    pub fn offsets_committed(&mut self, offsets: &TaskOffsets) {
+        for (partition, committed) in offsets {
+            if let Some(queue) = self.group.queue_mut(partition) {
+                queue.committed_offset = Some(committed.offset);
+            }
+        }
+        self.initial_commit = false;
+    }
+
+    /// Stage `WriteStores`: one write for each store, with the offset that follows its changelog records. May be
+    /// repeated after an error.
+    pub fn write_stores(&mut self, producer: &StreamsProducer) -> Result<(), EngineError> {
+        let Some(context) = &mut self.context else { return Ok(()) };
+        for (store, changelog) in context.stores_mut().iter_mut().zip(&self.changelogs) {
+            if !store.is_dirty() {
+                continue;
+            }
+            let offset = match changelog {
+                Some(changelog) => Some(next_changelog_offset(store, changelog, producer)?),
+                None => None,
+            };
+            store.commit(offset)?;
+        }
+        self.commit_needed = false;
+        self.changelog_cursor = (0, 0);
+        Ok(())
+    }
+
+    /// Makes durable what was committed.
+    pub fn flush_stores(&mut self) -> Result<(), EngineError> {
+        Ok(self.stores_mut().iter_mut().try_for_each(TaskStore::flush)?)
+    }
+}
+
+/// The offset after the last changelog record of the store. Every dirty entry was sent and everything sent was
+/// acknowledged, so it is missing only when the producer has lost its account.
+fn next_changelog_offset(
+    store: &TaskStore,
+    changelog: &TopicPartition,
+    producer: &StreamsProducer,
+) -> Result<i64, EngineError> {
+    let acknowledged = producer.acknowledged(changelog);
+    acknowledged.map(|offset| offset + 1).ok_or_else(|| {
+        let operation = format!("write changelog {changelog} of store {}", store.spec().name);
+        BrokerError::new(BrokerErrorKind::Abortable, operation, "no record of it was acknowledged").into()
+    })
+}

@@ -1,0 +1,239 @@
+//! The life of an active task: opening its stores, its start after the restore, suspending, closing clean or dirty,
+//! and reviving. Every change of state goes through the table in `task`. A task closed dirty writes nothing.
+
+use std::sync::Arc;
+
+use super::StreamTask;
+use crate::broker::OffsetAndMetadata;
+use crate::error::EngineError;
+use crate::processor::{ProcessorContext, ProcessorError};
+use crate::query::{Availability, Registration, Role};
+use crate::record::{NO_TIMESTAMP, Offset, Timestamp, TopicPartition};
+use crate::state::{StateStore, StoreError, TaskStore};
+use crate::stream_thread::StreamThreadOptions;
+use crate::task::partition_group::PartitionGroup;
+use crate::task::punctuation::PunctuationQueue;
+use crate::task::record_collector::RecordCollector;
+use crate::task::{TaskState, offset_metadata};
+use crate::topology::{StoreSpec, SubTopology, TaskId, changelog_topic};
+
+impl StreamTask {
+    /// A task in state CREATED.
+    pub fn new(id: TaskId, partitions: &[TopicPartition], options: Arc<StreamThreadOptions>) -> Self {
+        let none = SubTopology::default();
+        let sub_topology = options.processors.topology().sub_topology(id.sub_topology).unwrap_or(&none);
+        let changelog = |store: &StoreSpec| {
+            let topic = changelog_topic(&options.application_id, &store.name);
+            store.logging_enabled.then(|| TopicPartition::new(topic, id.partition))
+        };
+        let changelogs = sub_topology.stores.iter().map(changelog).collect();
+        let collector = RecordCollector::new(id, sub_topology, &options.partition_counts);
+        Self {
+            id,
+            state: TaskState::Created,
+            group: PartitionGroup::new(id, partitions, options.config.max_task_idle_ms),
+            changelogs,
+            stores: Vec::new(),
+            registrations: Vec::new(),
+            context: None,
+            processor: None,
+            schedules: PunctuationQueue::default(),
+            collector,
+            stream_time_moved: false,
+            commit_needed: false,
+            initial_commit: false,
+            rewind: false,
+            changelog_cursor: (0, 0),
+            options,
+        }
+    }
+
+    fn move_to(&mut self, next: TaskState) -> Result<(), EngineError> {
+        self.state = self.state.moved_to(next, self.id)?;
+        Ok(())
+    }
+
+    /// Sets where a partition starts and what the group has committed for it.
+    pub fn set_start(&mut self, partition: &TopicPartition, start: Offset, committed: Option<&OffsetAndMetadata>) {
+        let time = committed.map_or(NO_TIMESTAMP, |committed| offset_metadata::decode(&committed.metadata));
+        if let Some(queue) = self.group.queue_mut(partition) {
+            queue.reset(start, time);
+            queue.committed_offset = committed.map(|committed| committed.offset);
+        }
+        self.group.reset_stream_time();
+        self.initial_commit = self.group.queues().iter().all(|queue| queue.committed_offset.is_none());
+    }
+
+    /// Whether the group has no committed offset for any of its partitions.
+    pub fn has_no_committed_offsets(&self) -> bool {
+        self.initial_commit
+    }
+
+    /// Whether the consumer must be moved to the committed offsets before the task may go on.
+    pub fn needs_rewind(&self) -> bool {
+        self.rewind
+    }
+
+    /// The consumer stands at the committed offsets again.
+    pub fn rewound(&mut self) {
+        self.rewind = false;
+    }
+
+    /// The changelog of each store, in the order of declaration.
+    pub fn changelogs(&self) -> &[Option<TopicPartition>] {
+        &self.changelogs
+    }
+
+    pub fn stores(&self) -> &[TaskStore] {
+        self.context.as_ref().map_or(&self.stores, |context| context.stores())
+    }
+
+    pub fn stores_mut(&mut self) -> &mut [TaskStore] {
+        match &mut self.context {
+            Some(context) => context.stores_mut(),
+            None => &mut self.stores,
+        }
+    }
+
+    /// Opens the stores, wiping those that turn out to be corrupt (R12): CREATED to RESTORING. On an error the task
+    /// stays as it is and the call may be repeated.
+    pub fn open_stores(&mut self) -> Result<(), EngineError> {
+        let topology = Arc::clone(self.options.processors.topology());
+        let specs = topology.sub_topology(self.id.sub_topology).map_or(&[][..], |sub_topology| &sub_topology.stores);
+        let mut stores = Vec::with_capacity(specs.len());
+        for spec in specs {
+            let backend = match self.options.stores.open(self.id, spec) {
+                Err(StoreError::Corrupt { detail, .. }) => {
+                    tracing::warn!(task = %self.id, store = %spec.name, detail, "corrupt store, wiping it");
+                    self.options.stores.wipe(self.id, spec)?;
+                    self.options.stores.open(self.id, spec)?
+                }
+                opened => opened?,
+            };
+            stores.push(TaskStore::new(spec.clone(), backend, 0));
+        }
+        self.move_to(TaskState::Restoring)?;
+        for store in &stores {
+            self.registrations.push(self.options.queries.register(registration(self.id, store)));
+        }
+        self.stores = stores;
+        Ok(())
+    }
+
+    /// Replaces a store by an empty one, while the task is restoring.
+    pub fn wipe_store(&mut self, index: usize) -> Result<(), EngineError> {
+        if index >= self.stores.len() {
+            return Ok(());
+        }
+        self.options.queries.unregister(self.registrations[index]);
+        let (spec, backend) = self.stores.remove(index).into_backend();
+        drop(backend);
+        // On an error the task lacks a store: whoever gets it closes the task dirty.
+        self.options.stores.wipe(self.id, &spec)?;
+        let backend: Box<dyn StateStore> = self.options.stores.open(self.id, &spec)?;
+        let store = TaskStore::new(spec, backend, 0);
+        self.registrations[index] = self.options.queries.register(registration(self.id, &store));
+        self.stores.insert(index, store);
+        Ok(())
+    }
+
+    /// Tells queries how far the restore of a store is.
+    pub fn report_restore(&self, index: usize, position: Offset, target: Offset) {
+        if let Some(&registration) = self.registrations.get(index) {
+            self.options.queries.set_availability(registration, Availability::Restoring { position, target });
+        }
+    }
+
+    /// Makes and initialises the processor: RESTORING to RUNNING. The stores are up to date.
+    pub fn begin_running(&mut self, wall_clock_ms: Timestamp) -> Result<(), EngineError> {
+        let started =
+            |error| EngineError::Start { task: self.id, digest: self.options.processors.digest().to_owned(), error };
+        let mut processor = self.options.processors.create(self.id).map_err(started)?;
+        let stream_time = self.group.stream_time();
+        let (application_id, config) = (self.options.application_id.clone(), self.options.processor_config.clone());
+        let mut context = ProcessorContext::new(self.id, application_id, config, std::mem::take(&mut self.stores));
+        context.begin_call(stream_time, stream_time.unwrap_or(wall_clock_ms), wall_clock_ms);
+        let (mut context, result): (_, Result<(), ProcessorError>) = processor.init(context);
+        if let Err(error) = result {
+            context.fail_call();
+            let error = started(error);
+            self.stores = context.into_stores();
+            return Err(error);
+        }
+        self.schedules.apply(context.complete_call(), wall_clock_ms);
+        self.commit_needed = context.stores().iter().any(TaskStore::is_dirty);
+        self.move_to(TaskState::Running)?;
+        self.context = Some(context);
+        self.processor = Some(processor);
+        for &registration in &self.registrations {
+            self.options.queries.set_availability(registration, Availability::Running);
+        }
+        Ok(())
+    }
+
+    /// Drops everything that is not committed, together with the processor and what waits in the queues; the stores
+    /// stay open at their last commit. From CREATED, RESTORING or RUNNING to SUSPENDED.
+    pub fn suspend(&mut self) -> Result<(), EngineError> {
+        self.move_to(TaskState::Suspended)?;
+        if let Some(context) = self.context.take() {
+            self.stores = context.into_stores();
+        }
+        self.stores.iter_mut().for_each(TaskStore::abort);
+        self.processor = None;
+        self.schedules = PunctuationQueue::default();
+        self.collector.abort();
+        self.stream_time_moved = false;
+        self.commit_needed = false;
+        self.changelog_cursor = (0, 0);
+        self.rewind = true;
+        for queue in self.group.queues_mut() {
+            let (offset, time) = (queue.next_offset(), queue.partition_time());
+            queue.reset(offset, time);
+        }
+        Ok(())
+    }
+
+    /// Goes on after `suspend` and the rewind: SUSPENDED to RESTORING, with the stores still open.
+    pub fn resume(&mut self) -> Result<(), EngineError> {
+        self.move_to(TaskState::Restoring)
+    }
+
+    /// Closes after a commit: makes the stores durable, then closes them. When that fails the task is closed all the
+    /// same, and what was not durable is restored from the changelog.
+    pub fn close_clean(&mut self) -> Result<(), EngineError> {
+        debug_assert!(!self.commit_needed, "task {} is closed clean with uncommitted work", self.id);
+        let flushed = self.stores_mut().iter_mut().try_for_each(TaskStore::flush);
+        self.close_dirty()?;
+        Ok(flushed?)
+    }
+
+    /// Closes without writing anything.
+    pub fn close_dirty(&mut self) -> Result<(), EngineError> {
+        for registration in self.registrations.drain(..) {
+            self.options.queries.unregister(registration);
+        }
+        if !matches!(self.state, TaskState::Suspended | TaskState::Closed) {
+            self.suspend()?;
+        }
+        self.stores.clear();
+        if self.state == TaskState::Suspended {
+            self.move_to(TaskState::Closed)?;
+        }
+        Ok(())
+    }
+
+    /// Begins a new life with the same partitions: CLOSED to CREATED.
+    pub fn revive(&mut self) -> Result<(), EngineError> {
+        self.move_to(TaskState::Created)
+    }
+}
+
+fn registration(task: TaskId, store: &TaskStore) -> Registration {
+    Registration {
+        store: store.spec().name.clone(),
+        task,
+        role: Role::Active,
+        availability: Availability::Restoring { position: 0, target: 0 },
+        view: store.read_view(),
+    }
+}

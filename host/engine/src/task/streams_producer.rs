@@ -1,0 +1,120 @@
+//! The producer of a stream thread with what its tasks must not repeat: when a transaction begins, which offsets were
+//! acknowledged, and when everything sent has arrived (Kafka Streams' `StreamsProducer`). Any failed delivery is
+//! reported as doubt, whatever the client calls it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::broker::{
+    BrokerError, BrokerErrorKind, GroupMetadata, OffsetAndMetadata, Producer, ProducerRecord, SendError,
+};
+use crate::record::{Offset, TopicPartition};
+
+/// Owns the producer and the state of its transaction.
+pub struct StreamsProducer {
+    producer: Box<dyn Producer>,
+    transactional: bool,
+    in_transaction: bool,
+    /// The highest acknowledged offset of each partition since the last commit of its task.
+    acknowledged: BTreeMap<TopicPartition, Offset>,
+    pub records_sent: u64,
+}
+
+/// A delivery that failed leaves a hole, so trying the same producer again is never right (R5, T4).
+fn in_doubt(mut error: BrokerError) -> BrokerError {
+    if matches!(error.kind, BrokerErrorKind::Retriable | BrokerErrorKind::Rebalanced) {
+        error.kind = BrokerErrorKind::Abortable;
+    }
+    error
+}
+
+impl StreamsProducer {
+    /// Takes a producer; under exactly-once its transactions are initialised already.
+    pub fn new(producer: Box<dyn Producer>, transactional: bool) -> Self {
+        Self { producer, transactional, in_transaction: false, acknowledged: BTreeMap::new(), records_sent: 0 }
+    }
+
+    /// Sends a record, in a transaction where the guarantee asks for one.
+    pub fn send(&mut self, record: ProducerRecord<'_>) -> Result<(), SendError> {
+        self.begin()?;
+        match self.producer.send(record) {
+            Ok(()) => {
+                self.records_sent += 1;
+                Ok(())
+            }
+            Err(SendError::QueueFull) => Err(SendError::QueueFull),
+            Err(SendError::Failed(error)) => Err(SendError::Failed(in_doubt(error))),
+        }
+    }
+
+    fn begin(&mut self) -> Result<(), BrokerError> {
+        if self.transactional && !self.in_transaction {
+            self.producer.begin_transaction()?;
+            self.in_transaction = true;
+        }
+        Ok(())
+    }
+
+    /// Serves delivery reports. An error is doubt.
+    pub fn poll(&mut self, timeout: Duration) -> Result<(), BrokerError> {
+        self.producer.poll(timeout).map_err(in_doubt)
+    }
+
+    /// Serves delivery reports once and says whether nothing is in flight.
+    pub fn drain(&mut self, timeout: Duration) -> Result<bool, BrokerError> {
+        self.poll(timeout)?;
+        if self.producer.in_flight() > 0 {
+            return Ok(false);
+        }
+        // The last report may have come after the first failure was looked for.
+        self.poll(Duration::ZERO)?;
+        for (partition, offset) in self.producer.take_acknowledged() {
+            let known = self.acknowledged.entry(partition).or_insert(offset);
+            *known = offset.max(*known);
+        }
+        Ok(true)
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.producer.in_flight()
+    }
+
+    /// The highest acknowledged offset of a partition since `forget`.
+    pub fn acknowledged(&self, partition: &TopicPartition) -> Option<Offset> {
+        self.acknowledged.get(partition).copied()
+    }
+
+    /// Forgets the account of acknowledged offsets, once stores hold them.
+    pub fn forget_acknowledged(&mut self) {
+        self.acknowledged.clear();
+    }
+
+    /// Adds offsets to the transaction. An error other than a rebalance is doubt.
+    pub fn send_offsets(
+        &mut self,
+        offsets: &[(TopicPartition, OffsetAndMetadata)],
+        group: &GroupMetadata,
+        timeout: Duration,
+    ) -> Result<(), BrokerError> {
+        self.begin()?;
+        self.producer.send_offsets(offsets, group, timeout).map_err(in_doubt)
+    }
+
+    /// Commits the open transaction, if there is one. An error is doubt: it may have been committed or not.
+    pub fn commit_transaction(&mut self, timeout: Duration) -> Result<(), BrokerError> {
+        if self.in_transaction {
+            self.producer.commit_transaction(timeout).map_err(in_doubt)?;
+            self.in_transaction = false;
+        }
+        Ok(())
+    }
+
+    /// Aborts what is open, for an orderly end. The producer is not used afterwards.
+    pub fn abort(&mut self, timeout: Duration) -> Result<(), BrokerError> {
+        if self.in_transaction {
+            self.in_transaction = false;
+            self.producer.abort_transaction(timeout)?;
+        }
+        Ok(())
+    }
+}
