@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# Builds the example modules (all, or those named) with `sandbar build`.
+# Builds modules with `sandbar build`.
 #
-#   guests.sh [NAME...]    build
-#   guests.sh format       check the format of the workspaces of modules
+#   guests.sh              every example and every test guest
+#   guests.sh NAME...      these examples
+#   guests.sh format       check the format of their workspaces
+#   guests.sh test         the examples' native tests
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
-sandbar=${CARGO_TARGET_DIR:-$root/target}/release/sandbar
+target=${CARGO_TARGET_DIR:-$root/target}
+sandbar=$target/release/sandbar
 
 if [[ ${1:-} == format ]]; then
   for workspace in examples tests/guests; do
@@ -15,12 +18,18 @@ if [[ ${1:-} == format ]]; then
   done
   exit 0
 fi
-
-names=("$@")
-if ((${#names[@]} == 0)); then
-  for manifest in examples/*/sandbar.toml; do names+=("$(basename "$(dirname "$manifest")")"); done
+if [[ ${1:-} == test ]]; then
+  cd examples && exec cargo test --locked
 fi
-for name in "${names[@]}"; do
-  echo "guest $name" >&2
-  (cd "examples/$name" && "$sandbar" build)
-done
+
+# An example's module goes where its manifest says, a test guest's into the target folder, for the tests to find.
+build_example() { (cd "examples/$1" && "$sandbar" build --locked); }
+build_test_guest() { "$sandbar" build --locked "tests/guests/$1" --out "$target/guests/$1.wasm"; }
+
+if (($#)); then
+  for name in "$@"; do build_example "$name"; done
+else
+  for manifest in examples/*/sandbar.toml; do build_example "$(basename "$(dirname "$manifest")")"; done
+  mkdir -p "$target/guests"
+  for manifest in tests/guests/*/Cargo.toml; do build_test_guest "$(basename "$(dirname "$manifest")")"; done
+fi

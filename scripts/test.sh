@@ -40,7 +40,7 @@ stage_unit() {
 
 stage_build() { cargo build "${release[@]}" --bins; }
 
-stage_guests() { scripts/guests.sh; }
+stage_guests() { scripts/guests.sh && scripts/guests.sh test; }
 
 stage_release() {
   local exclude=() name
