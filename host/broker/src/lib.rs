@@ -4,3 +4,9 @@
 //! applications.
 
 pub mod core;
+pub mod direct;
+pub mod disk;
+mod embedded;
+pub mod wire;
+
+pub use embedded::{EmbeddedBroker, EmbeddedBrokerError, EmbeddedBrokerOptions, running_at};

@@ -1,0 +1,239 @@
+//! The folder behind the broker. What was answered is in the files before, so it survives `kill -9` of the process; with
+//! `fsync` it survives a power cut too. One process at a time: the folder is locked. A folder of a newer format is
+//! refused and not touched.
+//!
+//! ```text
+//! lock                     held while the broker runs
+//! format.json              format version and cluster id
+//! listener                 the address of the last start
+//! metadata.log             topics, settings, offsets, ids: one checked line a change
+//! logs/NAME-ID/PARTITION/  00000000000000000000.log, .summary
+//! ```
+
+pub mod journal;
+mod log;
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::metadata::{MetadataImage, MetadataRecord, TopicId};
+use crate::core::storage::{LogStore, Storage, StorageError};
+use journal::Journal;
+use log::DiskLog;
+
+/// The format this code writes; it reads this one and older ones.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Why a folder could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    #[error(
+        "open the broker's folder {dir}: another process uses it{}; stop it, or use that broker",
+        address.map(|address| format!(" (a broker at {address})")).unwrap_or_default()
+    )]
+    InUse { dir: PathBuf, address: Option<SocketAddr> },
+    #[error(
+        "open the broker's folder {dir}: format {found}, this program knows up to {FORMAT_VERSION}; use a newer one"
+    )]
+    NewerFormat { dir: PathBuf, found: u32 },
+    #[error("read {path}: {detail}; it is not a broker's folder, or the file is damaged")]
+    Format { path: PathBuf, detail: String },
+    #[error("{operation} {path}")]
+    Io { operation: &'static str, path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Format {
+    version: u32,
+    #[serde(default)]
+    cluster_id: String,
+}
+
+/// Storage in a folder.
+#[derive(Debug)]
+pub struct DiskStorage {
+    dir: PathBuf,
+    cluster_id: String,
+    fsync: bool,
+    journal: Mutex<Journal>,
+    /// Held open: the lock ends with it.
+    _lock: File,
+}
+
+fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DiskError {
+    let path = path.to_owned();
+    move |source| DiskError::Io { operation, path, source }
+}
+
+fn storage_error(operation: &'static str, path: &Path, error: &io::Error) -> StorageError {
+    StorageError { operation, subject: path.display().to_string(), detail: error.to_string() }
+}
+
+impl DiskStorage {
+    /// Opens or makes the folder and locks it.
+    pub fn open(dir: &Path, fsync: bool) -> Result<Self, DiskError> {
+        fs::create_dir_all(dir).map_err(io_error("make the folder", dir))?;
+        let lock = lock(dir)?;
+        let format = open_format(dir)?;
+        let logs = dir.join("logs");
+        fs::create_dir_all(&logs).map_err(io_error("make the folder", &logs))?;
+        let journal = Journal::open(&dir.join("metadata.log"), fsync)?;
+        let storage = Self {
+            dir: dir.to_owned(),
+            cluster_id: format.cluster_id,
+            fsync,
+            journal: Mutex::new(journal),
+            _lock: lock,
+        };
+        storage.remove_leftovers()?;
+        Ok(storage)
+    }
+
+    pub fn cluster_id(&self) -> &str {
+        &self.cluster_id
+    }
+
+    /// A number that differs between folders, for topic ids.
+    pub fn topic_id_seed(&self) -> u64 {
+        self.cluster_id.get(..16).and_then(|half| u64::from_str_radix(half, 16).ok()).unwrap_or(1).max(1)
+    }
+
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn topic_dir(&self, topic: TopicId, name: &str) -> PathBuf {
+        self.dir.join("logs").join(topic_dir_name(topic, name))
+    }
+
+    /// Removes folders of topics that do not exist: their deletion or their creation was cut short.
+    fn remove_leftovers(&self) -> Result<(), DiskError> {
+        let logs = self.dir.join("logs");
+        let known: BTreeSet<String> = {
+            let journal = self.journal();
+            journal.image().topics.iter().map(|(name, topic)| topic_dir_name(topic.id, name)).collect()
+        };
+        for entry in fs::read_dir(&logs).map_err(io_error("list", &logs))? {
+            let entry = entry.map_err(io_error("list", &logs))?;
+            if entry.file_name().to_str().is_some_and(|name| !known.contains(name)) {
+                let path = entry.path();
+                tracing::info!(path = %path.display(), "removing what is left of a topic that does not exist");
+                fs::remove_dir_all(&path).map_err(io_error("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Remembers the address, for other processes and for the next start.
+    pub fn write_listener(&self, address: SocketAddr) -> Result<(), DiskError> {
+        replace_file(&self.dir.join("listener"), format!("{address}\n").as_bytes())
+    }
+}
+
+/// Readable, unique, and short enough for every file system: topic names may be longer than a file name with an id.
+fn topic_dir_name(topic: TopicId, name: &str) -> String {
+    let head: String = name.chars().take(100).collect();
+    format!("{head}-{:032x}", topic.0)
+}
+
+fn lock(dir: &Path) -> Result<File, DiskError> {
+    let path = dir.join("lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(io_error("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(DiskError::InUse { dir: dir.to_owned(), address: remembered_listener(dir) })
+        }
+        Err(TryLockError::Error(source)) => Err(DiskError::Io { operation: "lock", path, source }),
+    }
+}
+
+/// The address of the last start, whether or not it still runs.
+pub fn remembered_listener(dir: &Path) -> Option<SocketAddr> {
+    fs::read_to_string(dir.join("listener")).ok()?.trim().parse().ok()
+}
+
+/// The cluster id of a folder.
+pub fn remembered_cluster_id(dir: &Path) -> Option<String> {
+    let text = fs::read(dir.join("format.json")).ok()?;
+    serde_json::from_slice::<Format>(&text).ok().map(|format| format.cluster_id)
+}
+
+fn open_format(dir: &Path) -> Result<Format, DiskError> {
+    let path = dir.join("format.json");
+    match fs::read(&path) {
+        Ok(text) => {
+            let format: Format = serde_json::from_slice(&text)
+                .map_err(|error| DiskError::Format { path: path.clone(), detail: error.to_string() })?;
+            if format.version > FORMAT_VERSION {
+                return Err(DiskError::NewerFormat { dir: dir.to_owned(), found: format.version });
+            }
+            Ok(format)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if dir.join("metadata.log").exists() {
+                let detail = String::from("it is missing beside a metadata.log");
+                return Err(DiskError::Format { path, detail });
+            }
+            let format = Format { version: FORMAT_VERSION, cluster_id: new_cluster_id()? };
+            let text = serde_json::to_vec(&format)
+                .map_err(|error| DiskError::Format { path: path.clone(), detail: error.to_string() })?;
+            replace_file(&path, &text)?;
+            Ok(format)
+        }
+        Err(source) => Err(DiskError::Io { operation: "read", path, source }),
+    }
+}
+
+fn new_cluster_id() -> Result<String, DiskError> {
+    let source = Path::new("/dev/urandom");
+    let mut bytes = [0u8; 16];
+    File::open(source).and_then(|mut file| file.read_exact(&mut bytes)).map_err(io_error("read", source))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Writes a file as a whole: the old one or the new one is there, never a half.
+fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
+    let next = path.with_extension("new");
+    let write = || -> io::Result<()> {
+        let mut file = File::create(&next)?;
+        file.write_all(bytes)?;
+        file.sync_data()?;
+        fs::rename(&next, path)
+    };
+    write().map_err(io_error("write", path))
+}
+
+impl Storage for DiskStorage {
+    fn load_metadata(&self) -> Result<MetadataImage, StorageError> {
+        Ok(self.journal().image().clone())
+    }
+
+    fn append_metadata(&self, records: &[MetadataRecord]) -> Result<(), StorageError> {
+        self.journal().append(records)
+    }
+
+    fn open_log(&self, topic: TopicId, name: &str, partition: i32) -> Result<Box<dyn LogStore>, StorageError> {
+        let dir = self.topic_dir(topic, name).join(partition.to_string());
+        Ok(Box::new(DiskLog::open(dir, self.fsync)?))
+    }
+
+    fn remove_topic(&self, topic: TopicId, name: &str) -> Result<(), StorageError> {
+        let dir = self.topic_dir(topic, name);
+        match fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(storage_error("remove", &dir, &error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,166 @@
+//! One partition's segments as files. Positions come from the core; a failed append is cut off again, and if even that
+//! fails the next append overwrites it.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, IoSlice, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+
+use super::storage_error;
+use crate::core::storage::{LogStore, StorageError};
+
+/// Files kept open beside the one that is written.
+const OPEN_FILES_MAX: usize = 3;
+
+/// The files of one partition.
+pub struct DiskLog {
+    dir: PathBuf,
+    fsync: bool,
+    files: RefCell<BTreeMap<i64, File>>,
+    /// The file and place where the operating system's cursor stands, to save a seek.
+    cursor: Option<(i64, u64)>,
+}
+
+impl DiskLog {
+    pub fn open(dir: PathBuf, fsync: bool) -> Result<Self, StorageError> {
+        fs::create_dir_all(&dir).map_err(|error| storage_error("make the folder", &dir, &error))?;
+        Ok(Self { dir, fsync, files: RefCell::new(BTreeMap::new()), cursor: None })
+    }
+
+    fn path(&self, base_offset: i64, extension: &str) -> PathBuf {
+        self.dir.join(format!("{base_offset:020}.{extension}"))
+    }
+
+    fn error(&self, operation: &'static str, base_offset: i64, error: &io::Error) -> StorageError {
+        storage_error(operation, &self.path(base_offset, "log"), error)
+    }
+
+    fn with_file<T>(&self, base_offset: i64, work: impl FnOnce(&mut File) -> io::Result<T>) -> io::Result<T> {
+        let mut files = self.files.borrow_mut();
+        if !files.contains_key(&base_offset) {
+            let file = File::options().read(true).write(true).open(self.path(base_offset, "log"))?;
+            // The last segment is the one that is written: it goes last.
+            while files.len() > OPEN_FILES_MAX {
+                files.pop_first();
+            }
+            files.insert(base_offset, file);
+        }
+        let file = files.get_mut(&base_offset).ok_or_else(|| io::Error::other("the file was closed"))?;
+        work(file)
+    }
+}
+
+impl LogStore for DiskLog {
+    fn segments(&self) -> Result<Vec<(i64, u64)>, StorageError> {
+        let list = || -> io::Result<Vec<(i64, u64)>> {
+            let mut segments = Vec::new();
+            for entry in fs::read_dir(&self.dir)? {
+                let entry = entry?;
+                let name = entry.file_name();
+                let base = name.to_str().and_then(|name| name.strip_suffix(".log")).and_then(|base| base.parse().ok());
+                if let Some(base) = base {
+                    segments.push((base, entry.metadata()?.len()));
+                }
+            }
+            segments.sort_unstable();
+            Ok(segments)
+        };
+        list().map_err(|error| storage_error("list", &self.dir, &error))
+    }
+
+    fn create_segment(&mut self, base_offset: i64) -> Result<(), StorageError> {
+        let path = self.path(base_offset, "log");
+        // A file may be left from an attempt whose first batch could not be written.
+        let made = File::options().create(true).truncate(true).read(true).write(true).open(&path);
+        let file = made.map_err(|error| storage_error("make", &path, &error))?;
+        self.files.borrow_mut().insert(base_offset, file);
+        self.cursor = None;
+        Ok(())
+    }
+
+    fn append(&mut self, base_offset: i64, position: u64, parts: &[&[u8]]) -> Result<(), StorageError> {
+        let at_place = self.cursor == Some((base_offset, position));
+        self.cursor = None;
+        let fsync = self.fsync;
+        let written = self.with_file(base_offset, |file| {
+            if !at_place {
+                file.seek(SeekFrom::Start(position))?;
+            }
+            let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+            let written = write_all_vectored(file, &mut slices).and_then(|()| match fsync {
+                true => file.sync_data(),
+                false => Ok(()),
+            });
+            if written.is_err() {
+                drop(file.set_len(position));
+            }
+            written
+        });
+        written.map_err(|error| self.error("append to", base_offset, &error))?;
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        self.cursor = Some((base_offset, position + length as u64));
+        Ok(())
+    }
+
+    fn read(&self, base_offset: i64, position: u64, length: usize) -> Result<Bytes, StorageError> {
+        let read = self.with_file(base_offset, |file| {
+            let left = file.metadata()?.len().saturating_sub(position);
+            let length = length.min(usize::try_from(left).unwrap_or(usize::MAX));
+            let mut bytes = vec![0; length];
+            file.read_exact_at(&mut bytes, position)?;
+            Ok(Bytes::from(bytes))
+        });
+        read.map_err(|error| self.error("read", base_offset, &error))
+    }
+
+    fn truncate(&mut self, base_offset: i64, length: u64) -> Result<(), StorageError> {
+        self.cursor = None;
+        self.with_file(base_offset, |file| file.set_len(length))
+            .map_err(|error| self.error("truncate", base_offset, &error))
+    }
+
+    fn remove_segment(&mut self, base_offset: i64) -> Result<(), StorageError> {
+        self.files.borrow_mut().remove(&base_offset);
+        for extension in ["summary", "log"] {
+            let path = self.path(base_offset, extension);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(storage_error("remove", &path, &error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn write_summary(&mut self, base_offset: i64, summary: &[u8]) -> Result<(), StorageError> {
+        let path = self.path(base_offset, "summary");
+        fs::write(&path, summary).map_err(|error| storage_error("write", &path, &error))
+    }
+
+    fn read_summary(&self, base_offset: i64) -> Result<Option<Bytes>, StorageError> {
+        let path = self.path(base_offset, "summary");
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(Bytes::from(bytes))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(storage_error("read", &path, &error)),
+        }
+    }
+}
+
+fn write_all_vectored(file: &mut File, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+    IoSlice::advance_slices(&mut slices, 0);
+    while !slices.is_empty() {
+        match file.write_vectored(slices) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => IoSlice::advance_slices(&mut slices, count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

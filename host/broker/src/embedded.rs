@@ -1,0 +1,153 @@
+//! The broker as a host embeds it: folder, core and wire put together, started and stopped as one.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::core::group::GroupOptions;
+use crate::core::storage::StorageError;
+use crate::core::{Core, CoreOptions};
+use crate::disk::{self, DiskError, DiskStorage};
+use crate::wire::{self, Server, ServerError, WireOptions};
+
+/// How long a broker that was found has to say who it is.
+const ASK_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Options of an embedded broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmbeddedBrokerOptions {
+    /// 0 = the port of the folder's last start if it is free, else any.
+    pub port: u16,
+    /// Partitions of topics that are made without a count (`num.partitions`).
+    pub default_partitions: i32,
+    /// Topics come into being when a client asks for them (`auto.create.topics.enable`).
+    pub auto_create_topics: bool,
+    /// Every acknowledged write survives a power cut, at a high price. Without it, it survives the process only.
+    pub fsync: bool,
+    pub groups: GroupOptions,
+    /// More connections are refused.
+    pub connections_max: usize,
+    /// The largest request (`socket.request.max.bytes`).
+    pub request_bytes_max: usize,
+}
+
+impl Default for EmbeddedBrokerOptions {
+    fn default() -> Self {
+        let wire = WireOptions::default();
+        let core = CoreOptions::default();
+        Self {
+            port: 0,
+            default_partitions: core.default_partitions,
+            auto_create_topics: wire.auto_create_topics,
+            fsync: false,
+            groups: core.groups,
+            connections_max: wire.connections_max,
+            request_bytes_max: wire.request_bytes_max,
+        }
+    }
+}
+
+/// Why an embedded broker could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbeddedBrokerError {
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error("open the broker in {dir}")]
+    Open { dir: PathBuf, source: StorageError },
+    #[error(transparent)]
+    Server(#[from] ServerError),
+}
+
+/// A running broker. Dropping it stops it; its folder keeps everything.
+#[derive(Debug)]
+pub struct EmbeddedBroker {
+    server: Server,
+    core: Arc<Core>,
+}
+
+impl EmbeddedBroker {
+    /// Opens the folder and serves it on 127.0.0.1.
+    ///
+    /// # Errors
+    /// The folder is in use, of a newer format or damaged; the port is in use.
+    pub fn start(dir: &Path, options: &EmbeddedBrokerOptions) -> Result<Self, EmbeddedBrokerError> {
+        let storage = Arc::new(DiskStorage::open(dir, options.fsync)?);
+        let core_options = CoreOptions {
+            default_partitions: options.default_partitions,
+            topic_id_seed: storage.topic_id_seed(),
+            groups: options.groups.clone(),
+            ..CoreOptions::default()
+        };
+        let (core, recoveries) = Core::open(core_options, Arc::clone(&storage) as Arc<_>)
+            .map_err(|source| EmbeddedBrokerError::Open { dir: dir.to_owned(), source })?;
+        for recovery in recoveries {
+            tracing::warn!(
+                log = %recovery.log,
+                cut_bytes = recovery.cut_bytes,
+                next_offset = recovery.next_offset,
+                "cut the torn end of a log: a write was not finished when the broker last stopped"
+            );
+        }
+        let core = Arc::new(core);
+        let wire_options = WireOptions {
+            port: options.port,
+            auto_create_topics: options.auto_create_topics,
+            connections_max: options.connections_max,
+            request_bytes_max: options.request_bytes_max,
+            cluster_id: storage.cluster_id().to_owned(),
+            ..WireOptions::default()
+        };
+        let server = listen(dir, &core, wire_options)?;
+        storage.write_listener(server.address())?;
+        tracing::info!(
+            address = %server.address(),
+            dir = %dir.display(),
+            "embedded single-node broker, for trials and tests; set bootstrap.servers for a real Kafka"
+        );
+        Ok(Self { server, core })
+    }
+
+    /// Where clients connect: `bootstrap.servers`.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// The broker's state, for callers in the same process.
+    pub fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// Stops serving and closes the folder.
+    pub fn shutdown(mut self) {
+        self.server.shutdown();
+    }
+}
+
+fn listen(dir: &Path, core: &Arc<Core>, options: WireOptions) -> Result<Server, ServerError> {
+    let last = disk::remembered_listener(dir).map(|address| address.port());
+    if options.port == 0
+        && let Some(port) = last
+    {
+        let again = WireOptions { port, ..options.clone() };
+        match Server::start(Arc::clone(core), again) {
+            Err(ServerError::PortInUse { .. }) => {}
+            started => return started,
+        }
+    }
+    Server::start(Arc::clone(core), options)
+}
+
+/// The address of a broker that runs on this folder, in this or another process; `None` when none does.
+pub fn running_at(dir: &Path) -> Option<SocketAddr> {
+    let address = disk::remembered_listener(dir)?;
+    let cluster_id = disk::remembered_cluster_id(dir)?;
+    if address.ip() != Ipv4Addr::LOCALHOST {
+        return None;
+    }
+    // The port may be another program's by now: only this folder's broker knows this cluster id.
+    let stream = TcpStream::connect_timeout(&address, ASK_TIMEOUT).ok()?;
+    stream.set_read_timeout(Some(ASK_TIMEOUT)).ok()?;
+    stream.set_write_timeout(Some(ASK_TIMEOUT)).ok()?;
+    (wire::ask_cluster_id(stream)? == cluster_id).then_some(address)
+}

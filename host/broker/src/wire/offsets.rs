@@ -1,0 +1,125 @@
+//! Committed offsets on the wire.
+
+use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
+use kafka_protocol::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
+use kafka_protocol::messages::offset_fetch_response::{
+    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
+    OffsetFetchResponseTopics,
+};
+use kafka_protocol::messages::{
+    OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse, OffsetFetchRequest,
+    OffsetFetchResponse, TopicName,
+};
+
+use super::connection::Session;
+use super::{code, text};
+use crate::core::group::MemberIdentity;
+use crate::core::group::offsets::OffsetToCommit;
+use crate::core::metadata::CommittedOffset;
+
+pub(super) fn commit(session: &Session<'_>, request: OffsetCommitRequest) -> OffsetCommitResponse {
+    let member = MemberIdentity {
+        generation: request.generation_id_or_member_epoch,
+        member_id: request.member_id.as_str().to_owned(),
+        instance_id: request.group_instance_id.as_ref().map(|id| id.as_str().to_owned()),
+    };
+    let mut offsets = Vec::new();
+    for topic in &request.topics {
+        offsets.extend(topic.partitions.iter().map(|partition| OffsetToCommit {
+            topic: topic.name.as_str().to_owned(),
+            partition: partition.partition_index,
+            offset: partition.committed_offset,
+            leader_epoch: partition.committed_leader_epoch,
+            metadata: partition.committed_metadata.as_ref().map_or_else(String::new, |text| text.as_str().to_owned()),
+        }));
+    }
+    let shared = session.shared;
+    let result = shared.core.commit_offsets(shared.now_ms(), &request.group_id, &member, offsets);
+    let (whole, each) = match result {
+        Ok(each) => (0, each),
+        Err(refusal) => (refusal.code.code(), Vec::new()),
+    };
+    let mut codes = each.iter().map(code);
+    let topics = request.topics.into_iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|partition| {
+            OffsetCommitResponsePartition::default()
+                .with_partition_index(partition.partition_index)
+                .with_error_code(codes.next().unwrap_or(whole))
+        });
+        let partitions = partitions.collect();
+        OffsetCommitResponseTopic::default().with_name(topic.name).with_partitions(partitions)
+    });
+    OffsetCommitResponse::default().with_topics(topics.collect())
+}
+
+/// Topics with partitions, as a group asked for them or as they are committed.
+fn wanted(session: &Session<'_>, group: &str, asked: Option<Vec<(TopicName, Vec<i32>)>>) -> Vec<(TopicName, Vec<i32>)> {
+    asked.unwrap_or_else(|| {
+        let all = session.shared.core.committed_offsets(group);
+        all.into_iter().map(|(topic, offsets)| (TopicName(text(topic)), offsets.into_keys().collect())).collect()
+    })
+}
+
+pub(super) fn fetch(session: &Session<'_>, version: i16, request: OffsetFetchRequest) -> OffsetFetchResponse {
+    let core = &session.shared.core;
+    let response = OffsetFetchResponse::default();
+    if version < 8 {
+        let asked = request.topics.map(|topics| topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)));
+        let group = request.group_id.as_str();
+        let topics = wanted(session, group, asked.map(Iterator::collect)).into_iter().map(|(name, partitions)| {
+            let partitions = partitions.into_iter().map(|index| {
+                let found = core.committed_offset(group, &name, index).unwrap_or_else(none);
+                OffsetFetchResponsePartition::default()
+                    .with_partition_index(index)
+                    .with_committed_offset(found.offset)
+                    .with_committed_leader_epoch(if version >= 5 { found.leader_epoch } else { -1 })
+                    .with_metadata(Some(text(found.metadata)))
+            });
+            let partitions = partitions.collect();
+            OffsetFetchResponseTopic::default().with_name(name).with_partitions(partitions)
+        });
+        return response.with_topics(topics.collect());
+    }
+    let groups = request.groups.into_iter().map(|group| {
+        let asked = group.topics.map(|topics| topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)));
+        let name = group.group_id.as_str();
+        let topics = wanted(session, name, asked.map(Iterator::collect)).into_iter().map(|(topic, partitions)| {
+            let partitions = partitions.into_iter().map(|index| {
+                let found = core.committed_offset(name, &topic, index).unwrap_or_else(none);
+                OffsetFetchResponsePartitions::default()
+                    .with_partition_index(index)
+                    .with_committed_offset(found.offset)
+                    .with_committed_leader_epoch(found.leader_epoch)
+                    .with_metadata(Some(text(found.metadata)))
+            });
+            let partitions = partitions.collect();
+            OffsetFetchResponseTopics::default().with_name(topic).with_partitions(partitions)
+        });
+        let topics = topics.collect();
+        OffsetFetchResponseGroup::default().with_group_id(group.group_id).with_topics(topics)
+    });
+    response.with_groups(groups.collect())
+}
+
+/// The answer where nothing is committed.
+fn none() -> CommittedOffset {
+    CommittedOffset { offset: -1, leader_epoch: -1, metadata: String::new(), commit_timestamp: -1 }
+}
+
+pub(super) fn delete(session: &Session<'_>, request: &OffsetDeleteRequest) -> OffsetDeleteResponse {
+    let mut partitions = Vec::new();
+    for topic in &request.topics {
+        partitions.extend(topic.partitions.iter().map(|one| (topic.name.as_str().to_owned(), one.partition_index)));
+    }
+    let result = session.shared.core.delete_offsets(&request.group_id, partitions);
+    let topics = request.topics.iter().map(|topic| {
+        let partitions = topic
+            .partitions
+            .iter()
+            .map(|one| OffsetDeleteResponsePartition::default().with_partition_index(one.partition_index));
+        let partitions = partitions.collect();
+        OffsetDeleteResponseTopic::default().with_name(topic.name.clone()).with_partitions(partitions)
+    });
+    let topics = if result.is_ok() { topics.collect() } else { Vec::new() };
+    OffsetDeleteResponse::default().with_error_code(code(&result)).with_topics(topics)
+}

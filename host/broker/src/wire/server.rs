@@ -1,0 +1,250 @@
+//! Listens, starts a thread a connection, and keeps the group clock. Owns every thread it starts: `shutdown` ends them.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::connection;
+use super::park::{Alarm, FetchParks, GroupParks};
+use crate::core::Core;
+use crate::core::group::Outcome;
+
+/// How often idempotent producers that are long silent are forgotten.
+const PRODUCER_EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
+/// Requests decode without recursion; a small stack lets a thousand idle clients cost little.
+const CONNECTION_STACK_BYTES: usize = 512 * 1024;
+
+/// What the wire is told once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WireOptions {
+    /// 0 = any free port.
+    pub port: u16,
+    /// `socket.request.max.bytes`.
+    pub request_bytes_max: usize,
+    /// More connections than this are closed at once.
+    pub connections_max: usize,
+    /// `connections.max.idle.ms`.
+    pub idle_timeout: Duration,
+    /// A client that takes no bytes, or stops inside of a request, for this long is cut off.
+    pub stall_timeout: Duration,
+    /// `auto.create.topics.enable`.
+    pub auto_create_topics: bool,
+    pub cluster_id: String,
+}
+
+impl Default for WireOptions {
+    fn default() -> Self {
+        Self {
+            port: 0,
+            request_bytes_max: 104_857_600,
+            connections_max: 2_000,
+            idle_timeout: Duration::from_secs(600),
+            stall_timeout: Duration::from_secs(30),
+            auto_create_topics: false,
+            cluster_id: String::from("sandbar"),
+        }
+    }
+}
+
+/// Why the wire could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error("listen on 127.0.0.1:{port}: the port is in use by another process; give another port, or 0 for any")]
+    PortInUse { port: u16 },
+    #[error("listen on 127.0.0.1:{port}")]
+    Listen { port: u16, source: io::Error },
+    #[error("start a thread of the broker")]
+    Thread(#[source] io::Error),
+}
+
+/// What all connections share.
+pub(super) struct Shared {
+    pub core: Arc<Core>,
+    pub options: WireOptions,
+    pub address: SocketAddr,
+    pub fetches: FetchParks,
+    pub groups: GroupParks,
+    pub group_clock: Alarm,
+    pub stopping: AtomicBool,
+    connections: Mutex<BTreeMap<u64, TcpStream>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    /// Milliseconds since the epoch.
+    pub fn now_ms(&self) -> i64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+    }
+
+    /// Hands out the answers of a group call and lets the group clock look at its deadlines again.
+    pub fn deliver(&self, outcome: Outcome) {
+        self.groups.deliver(outcome);
+        self.group_clock.ring();
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+}
+
+/// A listening broker.
+pub struct Server {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("address", &self.shared.address).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Listens and serves until `shutdown`.
+    pub fn start(core: Arc<Core>, options: WireOptions) -> Result<Self, ServerError> {
+        let port = options.port;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => ServerError::PortInUse { port },
+            _ => ServerError::Listen { port, source },
+        })?;
+        let address = listener.local_addr().map_err(|source| ServerError::Listen { port, source })?;
+        let shared = Arc::new(Shared {
+            core,
+            options,
+            address,
+            fetches: FetchParks::default(),
+            groups: GroupParks::default(),
+            group_clock: Alarm::default(),
+            stopping: AtomicBool::new(false),
+            connections: Mutex::new(BTreeMap::new()),
+        });
+        let mut server = Self { shared, threads: Vec::new() };
+        let shared = Arc::clone(&server.shared);
+        server.spawn("broker-groups", move || keep_group_clock(&shared))?;
+        let shared = Arc::clone(&server.shared);
+        server.spawn("broker-accept", move || accept(&shared, &listener))?;
+        Ok(server)
+    }
+
+    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), ServerError> {
+        let thread = std::thread::Builder::new().name(name.into()).spawn(work).map_err(ServerError::Thread)?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.shared.address
+    }
+
+    /// Stops listening, closes every connection and waits for the threads.
+    pub fn shutdown(&mut self) {
+        if self.shared.stopping.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        self.shared.group_clock.ring();
+        // The accepting thread sleeps in `accept`: a connection wakes it.
+        drop(TcpStream::connect_timeout(&self.shared.address, Duration::from_secs(1)));
+        for thread in self.threads.drain(..) {
+            drop(thread.join());
+        }
+        for stream in locked(&self.shared.connections).values() {
+            drop(stream.shutdown(Shutdown::Both));
+        }
+        // Connection threads are detached; each leaves the table as its last act.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !locked(&self.shared.connections).is_empty() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
+    let mut number = 0u64;
+    loop {
+        let accepted = listener.accept();
+        if shared.is_stopping() {
+            return;
+        }
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file handles, or the client was gone already: go on, but not in a hot loop.
+                tracing::warn!(%error, "the broker could not accept a connection");
+                std::thread::sleep(Duration::from_millis(50));
+                continue;
+            }
+        };
+        number += 1;
+        if let Err(error) = begin(shared, number, stream, peer) {
+            tracing::warn!(%error, %peer, "the broker refused a connection");
+        }
+    }
+}
+
+fn begin(shared: &Arc<Shared>, number: u64, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+    let present = locked(&shared.connections).len();
+    if present >= shared.options.connections_max {
+        return Err(io::Error::other(format!("{present} connections are open, the most that are allowed")));
+    }
+    stream.set_nodelay(true)?;
+    stream.set_write_timeout(Some(shared.options.stall_timeout))?;
+    stream.set_read_timeout(Some(shared.options.stall_timeout))?;
+    locked(&shared.connections).insert(number, stream.try_clone()?);
+    let entry = Entry { shared: Arc::clone(shared), number };
+    let name = format!("broker-{number}");
+    // When the thread cannot start, its closure is dropped and with it the entry.
+    std::thread::Builder::new().name(name).stack_size(CONNECTION_STACK_BYTES).spawn(move || {
+        let entry = entry;
+        connection::serve(&entry.shared, stream, peer);
+    })?;
+    Ok(())
+}
+
+/// A connection's place in the table; leaves it when its thread ends, however it ends.
+struct Entry {
+    shared: Arc<Shared>,
+    number: u64,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        locked(&self.shared.connections).remove(&self.number);
+    }
+}
+
+/// Expires sessions and rebalances, exactly when the next one is due.
+fn keep_group_clock(shared: &Shared) {
+    let mut expire_at = Instant::now() + PRODUCER_EXPIRY_INTERVAL;
+    while !shared.is_stopping() {
+        let now_ms = shared.now_ms();
+        let due_ms = shared.core.next_group_deadline();
+        if due_ms.is_some_and(|due_ms| due_ms <= now_ms) {
+            shared.groups.deliver(shared.core.tick_groups(now_ms));
+            // Guards against a hot loop should a deadline ever stay in the past.
+            if shared.core.next_group_deadline().is_some_and(|due_ms| due_ms <= now_ms) {
+                shared.group_clock.sleep_until(Instant::now() + Duration::from_millis(10));
+            }
+            continue;
+        }
+        if Instant::now() >= expire_at {
+            shared.core.expire_producers(now_ms);
+            expire_at = Instant::now() + PRODUCER_EXPIRY_INTERVAL;
+        }
+        let wait_ms = due_ms.map_or(i64::MAX, |due_ms| due_ms - now_ms).min(60_000);
+        let wait = Instant::now() + Duration::from_millis(wait_ms.max(1) as u64);
+        shared.group_clock.sleep_until(wait.min(expire_at));
+    }
+}
