@@ -127,6 +127,8 @@ pub enum EngineError {
 
     #[error("gave up after {waited_ms} ms: {error}")]
     TimedOut { waited_ms: u64, error: Box<EngineError> },
+    #[error("gave up after {times} attempts without a commit: {error}")]
+    Recycled { times: u32, error: Box<EngineError> },
     #[error("commit of thread {thread} failed in stage {stage}: {error}")]
     Commit { thread: usize, stage: &'static str, error: Box<EngineError> },
     #[error("task {task} cannot move from {from} to {to}")]
@@ -170,7 +172,7 @@ impl EngineError {
             },
             Self::Refused { .. } | Self::InvalidTimestamp { .. } => (Remedy::Fatal, Blame::Guest),
             Self::Commit { error, .. } => error.classify(),
-            Self::TimedOut { error, .. } => (Remedy::Fatal, error.blame()),
+            Self::TimedOut { error, .. } | Self::Recycled { error, .. } => (Remedy::Fatal, error.blame()),
             Self::Topology(_)
             | Self::MissingTopics { .. }
             | Self::InternalTopic { .. }

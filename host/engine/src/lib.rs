@@ -14,6 +14,8 @@ pub mod topology;
 
 pub mod stream_thread;
 
+pub mod task_manager;
+
 pub mod task;
 
 pub mod processor;
@@ -21,6 +23,8 @@ pub mod processor;
 pub mod partitioner;
 
 pub mod state;
+
+pub mod restore;
 
 pub mod internal_topics;
 

@@ -1,13 +1,27 @@
 //! A stream thread: one consumer, one producer and a set of tasks, driven by calls of `run_once`. Owns the order of
-//! a turn (poll, process, punctuate, commit) and what is done about each error. Never looks into records or stores.
+//! a turn (poll, process, punctuate, commit) and what is done about each error. Never looks into records or stores,
+//! never waits except in its clients' calls.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::broker::{BrokerErrorKind, Consumer};
 use crate::error::EngineError;
+use crate::processor::ProcessorSupplier;
+use crate::restore::StoreChangelogReader;
+use crate::task::streams_producer::StreamsProducer;
+use crate::task_manager::TaskManager;
 
 mod options;
 mod progress;
+mod recovery;
+mod reporting;
 
 pub use options::{AutoOffsetReset, ProcessingGuarantee, StreamThreadOptions, StreamsConfig};
 pub use progress::{PartitionReport, RestoreReport, SharedProgress, TaskReport, ThreadReport, ThreadState};
+
+use recovery::Recovery;
+use reporting::Reporting;
 
 /// What one turn did, and when the next one is worth it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,10 +34,18 @@ pub struct RunOnce {
     pub wait_ms: u64,
 }
 
+impl RunOnce {
+    /// Whether the turn found nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.records_processed == 0 && self.records_restored == 0 && self.punctuations == 0 && !self.committed
+    }
+}
+
 /// How a thread is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseMode {
-    /// Commit what was processed, flush the stores, leave the group.
+    /// Commit what was processed, flush the stores, leave the group. After a failed call that is everything before
+    /// the call.
     Clean,
     /// Drop what is uncommitted, leave the group.
     Dirty,
@@ -31,24 +53,233 @@ pub enum CloseMode {
 
 /// One consumer, one producer and the tasks of their partitions.
 pub struct StreamThread {
-    options: StreamThreadOptions,
+    options: Arc<StreamThreadOptions>,
+    /// `None` between the loss of a membership and the next attempt to join.
+    consumer: Option<Box<dyn Consumer>>,
+    /// `None` after doubt, until it is made anew (R5).
+    producer: Option<StreamsProducer>,
+    manager: TaskManager,
+    recovery: Recovery,
+    reporting: Reporting,
+    /// How many batches each task may process before the thread looks at the time again; adapted by what happens.
+    batches_per_round: u32,
+    /// When the consumer was polled last, monotonic.
+    last_poll_ms: u64,
+    closed: bool,
 }
 
 impl StreamThread {
-    /// Makes the clients and joins the group. Nothing is read or written before the first `run_once`.
+    /// Makes the restore client; joins the group with the first `run_once`.
     pub fn new(options: StreamThreadOptions) -> Result<Self, EngineError> {
-        Ok(Self { options })
+        let options = Arc::new(options);
+        if options.config.processing_guarantee == ProcessingGuarantee::ExactlyOnceV2
+            && options.transactional_id.is_none()
+        {
+            return Err(EngineError::NoTransactionalId { thread: options.thread });
+        }
+        let restore_consumer = options.clients.restore_consumer(options.thread)?;
+        let reader = StoreChangelogReader::new(restore_consumer, options.config.transaction_timeout_ms);
+        let now_ms = options.clock.monotonic_ms();
+        Ok(Self {
+            consumer: None,
+            producer: None,
+            manager: TaskManager::new(Arc::clone(&options), reader, now_ms),
+            recovery: Recovery::default(),
+            reporting: Reporting::new(now_ms),
+            batches_per_round: 1,
+            last_poll_ms: now_ms,
+            closed: false,
+            options,
+        })
     }
 
     /// One turn: poll, process, punctuate, commit. An error is final: close the thread and stop the application.
+    /// Whatever has a remedy is remedied here.
     pub fn run_once(&mut self) -> Result<RunOnce, EngineError> {
-        let _ = &self.options.thread;
-        Ok(RunOnce::default())
+        let mut turn = RunOnce::default();
+        let result = self.turn(&mut turn);
+        let result = match result {
+            Ok(()) => {
+                self.recovery.succeeded(&turn);
+                Ok(turn)
+            }
+            Err(error) => self.remedy(error).map(|wait_ms| RunOnce { wait_ms: wait_ms.max(turn.wait_ms), ..turn }),
+        };
+        self.publish(&turn, result.as_ref().err());
+        result
+    }
+
+    /// The order of everything.
+    fn turn(&mut self, turn: &mut RunOnce) -> Result<(), EngineError> {
+        self.ensure_clients()?;
+        self.poll(turn)?;
+        self.bring_up(turn)?;
+        loop {
+            let records_processed = self.process(turn)?;
+            let punctuations = self.punctuate(turn)?;
+            let committed = self.commit(turn)?;
+            if records_processed == 0 || !self.adapt(punctuations > 0 || committed) {
+                return self.manager.maybe_flush(self.options.clock.monotonic_ms());
+            }
+        }
+    }
+
+    /// Fills the queues and answers rebalances. Waits only when there is nothing else to do.
+    fn poll(&mut self, turn: &mut RunOnce) -> Result<(), EngineError> {
+        let timeout = self.poll_timeout();
+        let now_ms = self.options.clock.monotonic_ms();
+        let (Some(consumer), Some(producer)) = (self.consumer.as_deref_mut(), self.producer.as_mut()) else {
+            return Ok(());
+        };
+        producer.poll(Duration::ZERO)?;
+        match consumer.poll(timeout, self.options.config.max_poll_records) {
+            Ok(polled) => {
+                self.last_poll_ms = now_ms;
+                self.manager.add_records(polled.records, consumer)?;
+                self.manager.add_events(polled.events);
+            }
+            // A broker that is away is no reason to stop, however long it takes; what is here can be processed.
+            Err(error) if error.kind == BrokerErrorKind::Retriable => {
+                self.recovery.trouble(&error.into(), now_ms);
+                turn.wait_ms = self.options.config.retry_backoff_ms;
+            }
+            Err(error) if error.kind == BrokerErrorKind::OffsetOutOfRange => {
+                return Err(EngineError::OffsetOutOfRange { partition: error.operation, detail: error.detail });
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.manager.answer_events(producer, consumer, now_ms)?;
+        Ok(())
+    }
+
+    /// How long a poll may wait: not at all while there is work, else until something is due.
+    fn poll_timeout(&self) -> Duration {
+        let (now_ms, wall_clock_ms) = (self.options.clock.monotonic_ms(), self.options.clock.wall_clock_ms());
+        let manager = &self.manager;
+        if manager.is_processable(wall_clock_ms) || manager.is_committing() || !manager.all_running() {
+            return Duration::ZERO;
+        }
+        let mut timeout_ms = self.options.config.poll_ms;
+        if let Some(due) = manager.next_wall_clock_punctuation() {
+            timeout_ms = timeout_ms.min(due.saturating_sub(wall_clock_ms).max(0) as u64);
+        }
+        if let Some(until_commit_ms) = manager.until_commit_ms(now_ms) {
+            timeout_ms = timeout_ms.min(until_commit_ms);
+        }
+        Duration::from_millis(timeout_ms)
+    }
+
+    /// Takes tasks that do not run yet further, a slice of their restore included.
+    fn bring_up(&mut self, turn: &mut RunOnce) -> Result<(), EngineError> {
+        let Some(consumer) = self.consumer.as_deref_mut() else { return Ok(()) };
+        let (now_ms, wall_clock_ms) = (self.options.clock.monotonic_ms(), self.options.clock.wall_clock_ms());
+        let timeout = Duration::from_millis(self.options.config.poll_ms);
+        turn.records_restored += self.manager.bring_up(consumer, timeout, now_ms, wall_clock_ms)?;
+        Ok(())
+    }
+
+    /// One round over the tasks. Returns how many records were processed.
+    fn process(&mut self, turn: &mut RunOnce) -> Result<u64, EngineError> {
+        let (Some(consumer), Some(producer)) = (self.consumer.as_deref_mut(), self.producer.as_mut()) else {
+            return Ok(0);
+        };
+        let wall_clock_ms = self.options.clock.wall_clock_ms();
+        self.manager.look_for_more(consumer, wall_clock_ms)?;
+        let processed = self.manager.process(self.batches_per_round, producer, wall_clock_ms)?;
+        turn.records_processed += processed.records;
+        turn.punctuations += processed.punctuations;
+        self.reporting.processed(&processed);
+        self.manager.resume_partitions(consumer)?;
+        Ok(processed.records)
+    }
+
+    fn punctuate(&mut self, turn: &mut RunOnce) -> Result<u64, EngineError> {
+        let Some(producer) = self.producer.as_mut() else { return Ok(0) };
+        let punctuations = self.manager.punctuate(producer, self.options.clock.wall_clock_ms())?;
+        turn.punctuations += punctuations;
+        self.reporting.punctuated(punctuations);
+        Ok(punctuations)
+    }
+
+    fn commit(&mut self, turn: &mut RunOnce) -> Result<bool, EngineError> {
+        let (Some(consumer), Some(producer)) = (self.consumer.as_deref_mut(), self.producer.as_mut()) else {
+            return Ok(false);
+        };
+        let clock = &self.options.clock;
+        let committed = self.manager.maybe_commit(producer, consumer, clock.monotonic_ms(), clock.wall_clock_ms())?;
+        if committed {
+            turn.committed = true;
+            self.reporting.committed();
+        }
+        self.check_commit_time()?;
+        Ok(committed)
+    }
+
+    /// Adapts how much is done between two looks at the time, as Kafka Streams does: more while records flow, half
+    /// after a commit or a punctuation. False when the consumer must be polled first.
+    fn adapt(&mut self, interrupted: bool) -> bool {
+        let since_poll_ms = self.options.clock.monotonic_ms().saturating_sub(self.last_poll_ms);
+        let must_poll = since_poll_ms > self.options.config.max_poll_interval_ms / 2;
+        if must_poll || interrupted {
+            self.batches_per_round = (self.batches_per_round / 2).max(1);
+        } else {
+            self.batches_per_round = self.batches_per_round.saturating_add(1);
+        }
+        !must_poll
     }
 
     /// Ends the thread. A clean close that fails still closes everything, dirty, and returns why.
     pub fn close(&mut self, mode: CloseMode) -> Result<(), EngineError> {
-        let _ = mode;
+        if self.closed {
+            return Ok(());
+        }
+        self.closed = true;
+        let mut result = Ok(());
+        if let (CloseMode::Clean, Some(consumer), Some(producer)) =
+            (mode, self.consumer.as_deref_mut(), self.producer.as_mut())
+        {
+            // Tasks whose commit did not succeed are closed dirty below.
+            result = self.manager.commit_now(producer, consumer).map(|_| ());
+            result = result.and(self.manager.close_all(true));
+        }
+        result = result.and(self.manager.close_all(false));
+        if let Some(mut producer) = self.producer.take() {
+            let timeout = Duration::from_millis(self.options.config.commit_timeout_ms);
+            result = result.and(producer.abort(timeout).map_err(EngineError::from));
+        }
+        if let Some(mut consumer) = self.consumer.take() {
+            result = result.and(consumer.close().map_err(EngineError::from));
+        }
+        self.publish_final();
+        result
+    }
+
+    /// Makes what recovery has dropped: the producer first, so that older ones are fenced before a restore looks at
+    /// the ends of the changelogs (R9).
+    fn ensure_clients(&mut self) -> Result<(), EngineError> {
+        let options = &self.options;
+        if self.producer.is_none() {
+            let exactly_once = options.config.processing_guarantee == ProcessingGuarantee::ExactlyOnceV2;
+            let id = options.transactional_id.as_deref().filter(|_| exactly_once);
+            let mut producer = options.clients.producer(options.thread, id)?;
+            if exactly_once {
+                producer.init_transactions(Duration::from_millis(2 * options.config.transaction_timeout_ms))?;
+            }
+            self.producer = Some(StreamsProducer::new(producer, exactly_once));
+        }
+        if self.consumer.is_none() {
+            let mut consumer = options.clients.consumer(options.thread)?;
+            consumer.subscribe(&options.processors.topology().source_topics())?;
+            self.consumer = Some(consumer);
+        }
         Ok(())
     }
+
+    /// What the processor declares; the same as in the options.
+    pub fn processors(&self) -> &Arc<dyn ProcessorSupplier> {
+        &self.options.processors
+    }
 }
+
+#[cfg(test)]
+mod tests;

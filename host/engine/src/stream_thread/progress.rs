@@ -8,7 +8,7 @@ use crate::task::TaskState;
 use crate::topology::TaskId;
 
 /// The states of a stream thread (Kafka Streams' `StreamThread.State`, without the ones that nobody waits for).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum ThreadState {
     /// `run_once` was not called yet.
     #[default]

@@ -1,0 +1,339 @@
+//! Restoring stores from their changelogs (Kafka Streams' `StoreChangelogReader`): off the processing path, in bounded
+//! slices, resumable at any point because each write carries its offset. A store is complete when the reader's
+//! position, which passes control records, has reached the log end that was asked for when the restore began (R9).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::broker::{PartitionRecords, RestoreConsumer, Watermarks};
+use crate::error::EngineError;
+use crate::record::{Offset, TopicPartition};
+use crate::state::Write;
+use crate::stream_thread::RestoreReport;
+use crate::task::stream_task::StreamTask;
+use crate::topology::TaskId;
+
+/// A restore that stands still for this long is reported, and its target checked (R10).
+const STALL_REPORT_MS: u64 = 30_000;
+
+/// Where a restore begins, by R11.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RestoreStart {
+    /// The store has everything.
+    Complete,
+    From(Offset),
+    /// Records between the store's offset and the log start are gone, deletes among them: begin with an empty store.
+    WipeAndFrom(Offset),
+    /// The store knows more than the changelog: that was deleted or made anew.
+    Regressed,
+}
+
+/// Decides where to begin with a store whose next changelog offset is `stored`.
+pub fn restore_start(stored: Option<Offset>, log: Watermarks) -> RestoreStart {
+    match stored {
+        Some(stored) if stored > log.high => RestoreStart::Regressed,
+        Some(stored) if stored < log.low => RestoreStart::WipeAndFrom(log.low),
+        Some(stored) if stored == log.high => RestoreStart::Complete,
+        Some(stored) => RestoreStart::From(stored),
+        None if log.low == log.high => RestoreStart::Complete,
+        None => RestoreStart::From(log.low),
+    }
+}
+
+/// What is known of a logged store before its restore.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangelogFacts {
+    /// The store's place in the declaration.
+    pub index: usize,
+    pub store: String,
+    pub changelog: TopicPartition,
+    pub stored: Option<Offset>,
+    pub log: Watermarks,
+}
+
+impl ChangelogFacts {
+    /// What shows that the store was in use before, if anything does.
+    pub fn evidence_of_state(&self) -> Option<String> {
+        match self.stored {
+            Some(stored) if stored > 0 => Some(format!("local changelog offset {stored}")),
+            _ if self.log.high > self.log.low => {
+                Some(format!("changelog {} ends at offset {}", self.changelog, self.log.high))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A changelog that is being restored.
+#[derive(Debug)]
+struct Changelog {
+    task: TaskId,
+    index: usize,
+    store: String,
+    start: Offset,
+    position: Offset,
+    target: Offset,
+    records: u64,
+    /// Monotonic time at which the position moved last, or the broker could not be asked.
+    moved_ms: u64,
+    stall_reported: bool,
+}
+
+/// Restores the stores of a thread's tasks.
+pub struct StoreChangelogReader {
+    consumer: Box<dyn RestoreConsumer>,
+    changelogs: BTreeMap<TopicPartition, Changelog>,
+    /// A restore that stands still for longer fails (R10).
+    stall_max_ms: u64,
+}
+
+impl StoreChangelogReader {
+    pub fn new(consumer: Box<dyn RestoreConsumer>, transaction_timeout_ms: u64) -> Self {
+        let stall_max_ms = (2 * transaction_timeout_ms).max(2 * STALL_REPORT_MS);
+        Self { consumer, changelogs: BTreeMap::new(), stall_max_ms }
+    }
+
+    /// Log start and log end of any partitions, in the order asked.
+    pub fn watermarks(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Watermarks>, EngineError> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(self.consumer.watermarks(partitions)?)
+    }
+
+    /// Looks at the stores of a task and the bounds of their changelogs. Called after the assignment, and under
+    /// exactly-once after older producers were fenced (R9).
+    pub fn look(&mut self, task: &StreamTask) -> Result<Vec<ChangelogFacts>, EngineError> {
+        let mut facts = Vec::new();
+        for (index, (store, changelog)) in task.stores().iter().zip(task.changelogs()).enumerate() {
+            if let Some(changelog) = changelog {
+                facts.push(ChangelogFacts {
+                    index,
+                    store: store.spec().name.to_string(),
+                    changelog: changelog.clone(),
+                    stored: store.changelog_offset()?,
+                    log: Watermarks { low: 0, high: 0 },
+                });
+            }
+        }
+        let changelogs: Vec<TopicPartition> = facts.iter().map(|facts| facts.changelog.clone()).collect();
+        for (facts, log) in facts.iter_mut().zip(self.watermarks(&changelogs)?) {
+            facts.log = log;
+        }
+        Ok(facts)
+    }
+
+    /// Begins to restore the stores of a task that need it.
+    pub fn begin(&mut self, task: &mut StreamTask, facts: &[ChangelogFacts], now_ms: u64) -> Result<(), EngineError> {
+        for facts in facts {
+            let start = match restore_start(facts.stored, facts.log) {
+                RestoreStart::Complete => continue,
+                RestoreStart::From(start) => start,
+                RestoreStart::WipeAndFrom(start) => {
+                    tracing::warn!(task = %task.id(), store = facts.store, changelog = %facts.changelog,
+                        stored = facts.stored, log_start = start, "changelog was cut above the store, wiping the store");
+                    task.wipe_store(facts.index)?;
+                    start
+                }
+                RestoreStart::Regressed => {
+                    return Err(EngineError::ChangelogRegressed {
+                        task: task.id(),
+                        store: facts.store.clone(),
+                        changelog: facts.changelog.clone(),
+                        stored: facts.stored.unwrap_or(0),
+                        end: facts.log.high,
+                    });
+                }
+            };
+            self.consumer.assign(&facts.changelog, start)?;
+            let changelog = Changelog {
+                task: task.id(),
+                index: facts.index,
+                store: facts.store.clone(),
+                start,
+                position: start,
+                target: facts.log.high,
+                records: 0,
+                moved_ms: now_ms,
+                stall_reported: false,
+            };
+            task.report_restore(facts.index, start, facts.log.high);
+            self.changelogs.insert(facts.changelog.clone(), changelog);
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is being restored.
+    pub fn is_idle(&self) -> bool {
+        self.changelogs.is_empty()
+    }
+
+    /// Whether no store of the task is being restored.
+    pub fn is_complete(&self, task: TaskId) -> bool {
+        self.changelogs.values().all(|changelog| changelog.task != task)
+    }
+
+    /// Stops restoring a task. Its stores keep what was restored, with its offset (R12).
+    pub fn remove(&mut self, task: TaskId) -> Result<(), EngineError> {
+        let of_task = self.changelogs.iter().filter(|(_, changelog)| changelog.task == task);
+        let partitions: Vec<TopicPartition> = of_task.map(|(partition, _)| partition.clone()).collect();
+        let mut result = Ok(());
+        for partition in partitions {
+            self.changelogs.remove(&partition);
+            let unassigned = self.consumer.unassign(&partition);
+            result = result.and(unassigned);
+        }
+        Ok(result?)
+    }
+
+    /// One slice: reads at most `max_records`, waiting at most `timeout` for the first, and applies them. Returns how
+    /// many there were. A store that fails is left out, to begin again from its own offset; the others go on.
+    pub fn restore(
+        &mut self,
+        tasks: &mut BTreeMap<TaskId, StreamTask>,
+        timeout: Duration,
+        max_records: usize,
+        now_ms: u64,
+    ) -> Result<u64, EngineError> {
+        if self.changelogs.is_empty() {
+            return Ok(0);
+        }
+        let polled = self.consumer.poll(timeout, max_records).inspect_err(|_| {
+            // Time without a broker is no sign of a hanging transaction.
+            self.changelogs.values_mut().for_each(|changelog| changelog.moved_ms = now_ms);
+        })?;
+        let mut restored = 0;
+        let mut result = Ok(());
+        for records in polled {
+            match self.apply(tasks, &records) {
+                Ok(count) => restored += count,
+                Err((task, error)) => {
+                    let removed = self.remove(task);
+                    result = result.and(Err::<(), EngineError>(error)).and(removed);
+                }
+            }
+        }
+        result.and(self.follow_positions(tasks, now_ms)).map(|()| restored)
+    }
+
+    fn apply(
+        &mut self,
+        tasks: &mut BTreeMap<TaskId, StreamTask>,
+        polled: &PartitionRecords,
+    ) -> Result<u64, (TaskId, EngineError)> {
+        let Some(changelog) = self.changelogs.get_mut(&polled.partition) else { return Ok(0) };
+        let task = changelog.task;
+        let mut writes: Vec<Write> = Vec::with_capacity(polled.records.len());
+        for record in &polled.records {
+            let Some(key) = &record.key else {
+                let (store, partition) = (changelog.store.clone(), polled.partition.clone());
+                let error = EngineError::ChangelogRecord { store, changelog: partition, offset: record.offset };
+                return Err((task, error));
+            };
+            writes.push((key.clone(), record.value.clone()));
+        }
+        let Some(last) = polled.records.last() else { return Ok(0) };
+        let store = tasks.get_mut(&task).and_then(|task| task.stores_mut().get_mut(changelog.index));
+        if let Some(store) = store {
+            store.restore(&writes, last.offset + 1).map_err(|error| (task, error.into()))?;
+        }
+        changelog.records += writes.len() as u64;
+        Ok(writes.len() as u64)
+    }
+
+    fn follow_positions(&mut self, tasks: &mut BTreeMap<TaskId, StreamTask>, now_ms: u64) -> Result<(), EngineError> {
+        let mut complete = Vec::new();
+        for (partition, changelog) in &mut self.changelogs {
+            let position = self.consumer.position(partition)?.unwrap_or(changelog.position);
+            if position > changelog.position {
+                changelog.position = position;
+                changelog.moved_ms = now_ms;
+                changelog.stall_reported = false;
+                if let Some(task) = tasks.get(&changelog.task) {
+                    task.report_restore(changelog.index, position, changelog.target);
+                }
+            }
+            if position >= changelog.target {
+                complete.push(partition.clone());
+            }
+        }
+        for partition in complete {
+            self.complete(tasks, &partition)?;
+        }
+        self.watch(now_ms)
+    }
+
+    /// The store has reached its target: its offset moves past the control records at the end too.
+    fn complete(
+        &mut self,
+        tasks: &mut BTreeMap<TaskId, StreamTask>,
+        partition: &TopicPartition,
+    ) -> Result<(), EngineError> {
+        let Some(changelog) = self.changelogs.get(partition) else { return Ok(()) };
+        let store = tasks.get_mut(&changelog.task).and_then(|task| task.stores_mut().get_mut(changelog.index));
+        if let Some(store) = store {
+            if store.changelog_offset()? != Some(changelog.position) {
+                store.restore(&[], changelog.position)?;
+            }
+        }
+        self.consumer.unassign(partition)?;
+        if let Some(done) = self.changelogs.remove(partition) {
+            tracing::info!(task = %done.task, store = done.store, records = done.records, from = done.start,
+                to = done.position, "store restored");
+        }
+        Ok(())
+    }
+
+    /// Reports and finally fails a restore that stands still (R10).
+    fn watch(&mut self, now_ms: u64) -> Result<(), EngineError> {
+        let mut stalled = Vec::new();
+        for (partition, changelog) in &mut self.changelogs {
+            let stalled_ms = now_ms.saturating_sub(changelog.moved_ms);
+            if stalled_ms >= self.stall_max_ms {
+                return Err(EngineError::RestoreStalled {
+                    task: changelog.task,
+                    store: changelog.store.clone(),
+                    changelog: partition.clone(),
+                    position: changelog.position,
+                    target: changelog.target,
+                    stalled_ms,
+                });
+            }
+            if stalled_ms >= STALL_REPORT_MS && !changelog.stall_reported {
+                changelog.stall_reported = true;
+                tracing::warn!(task = %changelog.task, store = changelog.store, changelog = %partition, stalled_ms,
+                    position = changelog.position, target = changelog.target, "restore stands still");
+                stalled.push(partition.clone());
+            }
+        }
+        for (partition, log) in stalled.iter().zip(self.watermarks(&stalled)?) {
+            if let Some(changelog) = self.changelogs.get(partition).filter(|changelog| log.high < changelog.target) {
+                return Err(EngineError::ChangelogRegressed {
+                    task: changelog.task,
+                    store: changelog.store.clone(),
+                    changelog: partition.clone(),
+                    stored: changelog.target,
+                    end: log.high,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// How far the restores of a task are.
+    pub fn reports(&self, task: TaskId) -> Vec<RestoreReport> {
+        let of_task = self.changelogs.iter().filter(|(_, changelog)| changelog.task == task);
+        let report = |(partition, changelog): (&TopicPartition, &Changelog)| RestoreReport {
+            store: changelog.store.clone(),
+            changelog: partition.clone(),
+            start_offset: changelog.start,
+            position: changelog.position,
+            target: changelog.target,
+            records: changelog.records,
+        };
+        of_task.map(report).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

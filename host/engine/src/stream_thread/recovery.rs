@@ -1,0 +1,168 @@
+//! What a stream thread does about an error: by its remedy, and within bounds. Remedies that keep failing end in an
+//! error of their own.
+
+use super::{RunOnce, StreamThread};
+use crate::broker::{BrokerError, BrokerErrorKind};
+use crate::error::{EngineError, Remedy};
+use crate::processor::ProcessorError;
+use crate::state::StoreError;
+use crate::stream_thread::ProcessingGuarantee;
+use crate::topology::TaskId;
+
+/// How often uncommitted work is dropped without one successful commit in between.
+const RECYCLES_MAX: u32 = 10;
+
+/// How often the group is joined anew without one successful commit in between: two hosts that fence each other must
+/// end loudly.
+const REJOINS_MAX: u32 = 3;
+
+/// How long a thread waits for space on the disk before it looks again.
+const NO_SPACE_WAIT_MS: u64 = 1_000;
+
+/// What the thread is trying to get over.
+#[derive(Debug, Default)]
+pub(super) struct Recovery {
+    /// The last error with a remedy, and since when there is trouble (monotonic).
+    trouble: Option<(String, u64)>,
+    /// Since when calls are tried again (monotonic).
+    retrying_since_ms: Option<u64>,
+    /// Since the last commit.
+    recycles: u32,
+    rejoins: u32,
+    /// A poll failed in the running turn.
+    polled_in_vain: bool,
+    pub(super) recycles_total: u64,
+}
+
+impl Recovery {
+    /// Notes an error that does not end the turn.
+    pub(super) fn trouble(&mut self, error: &EngineError, now_ms: u64) {
+        self.polled_in_vain = true;
+        self.note(error, now_ms);
+    }
+
+    fn note(&mut self, error: &EngineError, now_ms: u64) {
+        let since = self.trouble.as_ref().map_or(now_ms, |(_, since)| *since);
+        self.trouble = Some((error.to_string(), since));
+    }
+
+    /// A turn came to its end.
+    pub(super) fn succeeded(&mut self, turn: &RunOnce) {
+        self.retrying_since_ms = None;
+        if !std::mem::take(&mut self.polled_in_vain) {
+            self.trouble = None;
+        }
+        if turn.committed {
+            self.recycles = 0;
+            self.rejoins = 0;
+        }
+    }
+
+    pub(super) fn current_trouble(&self) -> Option<(String, u64)> {
+        self.trouble.clone()
+    }
+}
+
+/// The store that an error calls corrupt.
+fn corrupt_store(error: &EngineError) -> Option<(TaskId, String)> {
+    match error {
+        EngineError::Commit { error, .. } => corrupt_store(error),
+        EngineError::Store(StoreError::Corrupt { task, store, .. })
+        | EngineError::Processing { error: ProcessorError::Store(StoreError::Corrupt { task, store, .. }), .. }
+        | EngineError::Punctuation { error: ProcessorError::Store(StoreError::Corrupt { task, store, .. }), .. }
+        | EngineError::Start { error: ProcessorError::Store(StoreError::Corrupt { task, store, .. }), .. } => {
+            Some((*task, store.clone()))
+        }
+        _ => None,
+    }
+}
+
+impl StreamThread {
+    /// Does what an error asks for. Returns how long to wait before the next turn, or the error that ends the thread.
+    pub(super) fn remedy(&mut self, error: EngineError) -> Result<u64, EngineError> {
+        let now_ms = self.options.clock.monotonic_ms();
+        let remedy = error.remedy();
+        if remedy != Remedy::Fatal {
+            tracing::warn!(thread = self.options.thread, %error, ?remedy, "trouble");
+            self.recovery.note(&error, now_ms);
+        }
+        match remedy {
+            Remedy::Fatal => Err(error),
+            Remedy::Retry | Remedy::Rebalance => {
+                let since = *self.recovery.retrying_since_ms.get_or_insert(now_ms);
+                let waited_ms = now_ms.saturating_sub(since);
+                if waited_ms >= self.options.config.task_timeout_ms {
+                    return Err(EngineError::TimedOut { waited_ms, error: Box::new(error) });
+                }
+                Ok(self.options.config.retry_backoff_ms)
+            }
+            Remedy::Pause => Ok(NO_SPACE_WAIT_MS),
+            Remedy::Recycle => self.recycle(error),
+            Remedy::TaskMigrated => self.rejoin(error),
+            Remedy::TaskCorrupted => self.revive(error),
+        }
+    }
+
+    /// Drops everything uncommitted and the producer; the tasks go on from the last commit (R5).
+    fn recycle(&mut self, error: EngineError) -> Result<u64, EngineError> {
+        self.recovery.recycles += 1;
+        self.recovery.recycles_total += 1;
+        if self.recovery.recycles > RECYCLES_MAX {
+            return Err(EngineError::Recycled { times: RECYCLES_MAX, error: Box::new(error) });
+        }
+        self.producer = None;
+        self.manager.suspend_all()?;
+        Ok(self.options.config.retry_backoff_ms)
+    }
+
+    /// Closes every task without writing, drops both clients, and joins anew in the next turn.
+    fn rejoin(&mut self, error: EngineError) -> Result<u64, EngineError> {
+        self.recovery.rejoins += 1;
+        if self.recovery.rejoins > REJOINS_MAX {
+            return Err(EngineError::Recycled { times: REJOINS_MAX, error: Box::new(error) });
+        }
+        self.producer = None;
+        let closed = self.manager.close_all(false);
+        if let Some(mut consumer) = self.consumer.take() {
+            // The membership is gone; leaving is a courtesy that may fail.
+            if let Err(error) = consumer.close() {
+                tracing::info!(thread = self.options.thread, %error, "leaving the group failed");
+            }
+        }
+        closed.map(|()| self.options.config.retry_backoff_ms)
+    }
+
+    /// Wipes a corrupt store; its task begins again. Under exactly-once the open transaction holds its work, so all
+    /// tasks of the thread go back to the last commit.
+    fn revive(&mut self, error: EngineError) -> Result<u64, EngineError> {
+        let Some((task, store)) = corrupt_store(&error) else { return Err(error) };
+        self.recovery.recycles += 1;
+        if self.recovery.recycles > RECYCLES_MAX {
+            return Err(EngineError::Recycled { times: RECYCLES_MAX, error: Box::new(error) });
+        }
+        let in_transaction = self.options.config.processing_guarantee == ProcessingGuarantee::ExactlyOnceV2;
+        if in_transaction {
+            self.producer = None;
+            self.manager.suspend_all()?;
+        }
+        self.manager.revive(task, &store)?;
+        Ok(0)
+    }
+
+    /// A commit whose outcome is open for too long is in doubt under exactly-once (R5), and hopeless otherwise.
+    pub(super) fn check_commit_time(&self) -> Result<(), EngineError> {
+        let config = &self.options.config;
+        let limit_ms = match config.processing_guarantee {
+            ProcessingGuarantee::ExactlyOnceV2 => config.commit_timeout_ms,
+            ProcessingGuarantee::AtLeastOnce => config.task_timeout_ms,
+        };
+        let taken_ms = self.manager.undecided_commit_ms(self.options.clock.monotonic_ms()).unwrap_or(0);
+        if taken_ms < limit_ms {
+            return Ok(());
+        }
+        let stage = self.manager.commit_stage().unwrap_or("unknown");
+        let operation = format!("commit of thread {}", self.options.thread);
+        let detail = format!("still in stage {stage} after {taken_ms} ms, limit {limit_ms} ms");
+        Err(BrokerError::new(BrokerErrorKind::Abortable, operation, detail).into())
+    }
+}

@@ -1,0 +1,470 @@
+//! The tasks of a stream thread: which exist, which commit now, what a rebalance does to them, and how they come to
+//! run. Decides by facts and executes; never looks inside a record or a store.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::broker::{Consumer, OffsetAndMetadata, PartitionRecords, RebalanceEvent};
+use crate::error::{EngineError, Remedy};
+use crate::metrics::{DurationMetric, Metric};
+use crate::record::{Offset, Timestamp, TopicPartition};
+use crate::restore::StoreChangelogReader;
+use crate::stream_thread::{PartitionReport, StreamThreadOptions, TaskReport};
+use crate::task::TaskState;
+use crate::task::commit::{Commit, CommitParts};
+use crate::task::stream_task::{Processed, StreamTask};
+use crate::task::streams_producer::StreamsProducer;
+use crate::topology::TaskId;
+
+mod bring_up;
+mod plan;
+mod rebalance;
+
+use plan::Action;
+
+/// Where a partition starts: the offset, and what the group has committed.
+type Start = (Offset, Option<OffsetAndMetadata>);
+
+/// The tasks of one thread.
+pub struct TaskManager {
+    options: Arc<StreamThreadOptions>,
+    tasks: BTreeMap<TaskId, StreamTask>,
+    reader: StoreChangelogReader,
+    assigned: BTreeSet<TopicPartition>,
+    /// Where assigned partitions start, until their task is created.
+    starts: BTreeMap<TopicPartition, Start>,
+    /// Incomplete tasks, and since when they wait (monotonic).
+    held: BTreeMap<TaskId, u64>,
+    /// Rebalance events that were not looked at, and the rest of the answer to the current one.
+    events: VecDeque<RebalanceEvent>,
+    actions: VecDeque<Action>,
+    /// Tasks whose restore has begun, and when they were assigned (monotonic).
+    restoring: BTreeMap<TaskId, u64>,
+    /// Tasks with state but without committed offsets: since when, and when that was asked last.
+    missing_offsets: BTreeMap<TaskId, (u64, u64)>,
+    /// The commit on its way.
+    commit: Option<Commit>,
+    last_commit_ms: u64,
+    last_flush_ms: u64,
+}
+
+impl TaskManager {
+    pub fn new(options: Arc<StreamThreadOptions>, reader: StoreChangelogReader, now_ms: u64) -> Self {
+        Self {
+            options,
+            tasks: BTreeMap::new(),
+            reader,
+            assigned: BTreeSet::new(),
+            starts: BTreeMap::new(),
+            held: BTreeMap::new(),
+            events: VecDeque::new(),
+            actions: VecDeque::new(),
+            restoring: BTreeMap::new(),
+            missing_offsets: BTreeMap::new(),
+            commit: None,
+            last_commit_ms: now_ms,
+            last_flush_ms: now_ms,
+        }
+    }
+
+    pub fn tasks(&self) -> &BTreeMap<TaskId, StreamTask> {
+        &self.tasks
+    }
+
+    /// Whether all tasks run, all partitions belong to a task, and no rebalance waits to be answered.
+    pub fn all_running(&self) -> bool {
+        self.held.is_empty()
+            && self.events.is_empty()
+            && self.actions.is_empty()
+            && self.tasks.values().all(|task| task.state() == TaskState::Running)
+    }
+
+    /// Whether a task would process something now.
+    pub fn is_processable(&self, wall_clock_ms: Timestamp) -> bool {
+        self.commit.is_none() && self.tasks.values().any(|task| task.is_processable(wall_clock_ms))
+    }
+
+    /// Whether a commit is on its way.
+    pub fn is_committing(&self) -> bool {
+        self.commit.is_some()
+    }
+
+    /// Whether changelogs are being read.
+    pub fn is_restoring(&self) -> bool {
+        !self.reader.is_idle()
+    }
+
+    /// Hands polled records to the tasks and pauses partitions whose queues are full.
+    pub fn add_records(
+        &mut self,
+        polled: Vec<PartitionRecords>,
+        consumer: &mut dyn Consumer,
+    ) -> Result<(), EngineError> {
+        let max = self.options.config.buffered_records_per_partition;
+        let mut full = Vec::new();
+        for PartitionRecords { partition, records } in polled {
+            let id = self.options.processors.topology().task_of(&partition);
+            let Some(task) = id.and_then(|id| self.tasks.get_mut(&id)) else {
+                // An incomplete task's partitions are paused, so nothing is lost by an answer that says so.
+                return Err(EngineError::UnexpectedPartition { partition });
+            };
+            self.options.metrics.add(Metric::RecordsConsumed, records.len() as u64);
+            task.add_records(&partition, records);
+            if let Some(queue) = task.group_mut().queue_mut(&partition) {
+                if queue.len() >= max && !queue.paused {
+                    queue.paused = true;
+                    full.push(partition);
+                }
+            }
+        }
+        if !full.is_empty() {
+            consumer.pause(&full)?;
+        }
+        Ok(())
+    }
+
+    /// Resumes partitions of running tasks whose queues have room again.
+    pub fn resume_partitions(&mut self, consumer: &mut dyn Consumer) -> Result<(), EngineError> {
+        let low = self.options.config.buffered_records_per_partition / 2;
+        let mut resumed = Vec::new();
+        for task in self.tasks.values_mut().filter(|task| task.state() == TaskState::Running) {
+            let queues = task.group_mut().queues_mut().iter_mut();
+            for queue in queues.filter(|queue| queue.paused && queue.len() <= low) {
+                queue.paused = false;
+                resumed.push(queue.partition.clone());
+            }
+        }
+        if !resumed.is_empty() {
+            consumer.resume(&resumed)?;
+        }
+        Ok(())
+    }
+
+    /// Lets each task process at most `batches` batches.
+    pub fn process(
+        &mut self,
+        batches: u32,
+        producer: &mut StreamsProducer,
+        wall_clock_ms: Timestamp,
+    ) -> Result<Processed, EngineError> {
+        let mut total = Processed::default();
+        if self.commit.is_some() {
+            return Ok(total);
+        }
+        for task in self.tasks.values_mut() {
+            for _ in 0..batches {
+                let processed = task.process(producer, wall_clock_ms)?;
+                total.records += processed.records;
+                total.bytes += processed.bytes;
+                total.batches += processed.batches;
+                total.punctuations += processed.punctuations;
+                if processed.batches == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(total)
+    }
+
+    /// Runs the wall-clock schedules that are due.
+    pub fn punctuate(&mut self, producer: &mut StreamsProducer, wall_clock_ms: Timestamp) -> Result<u64, EngineError> {
+        let mut punctuations = 0;
+        if self.commit.is_none() {
+            for task in self.tasks.values_mut() {
+                punctuations += task.punctuate_wall_clock(producer, wall_clock_ms)?;
+            }
+        }
+        Ok(punctuations)
+    }
+
+    /// When the next wall-clock schedule is due.
+    pub fn next_wall_clock_punctuation(&self) -> Option<Timestamp> {
+        self.tasks.values().filter_map(StreamTask::next_wall_clock_punctuation).min()
+    }
+
+    /// How long until the next commit is due; `None` when nothing is to be committed.
+    pub fn until_commit_ms(&self, now_ms: u64) -> Option<u64> {
+        let needed = self.tasks.values().any(StreamTask::commit_needed);
+        needed.then(|| (self.last_commit_ms + self.options.config.commit_interval_ms).saturating_sub(now_ms))
+    }
+
+    fn uncommitted_bytes(&self) -> usize {
+        self.tasks.values().map(StreamTask::uncommitted_bytes).sum()
+    }
+
+    /// Begins a commit if one is due (by time, by uncommitted bytes, or for a task's first offsets), and takes the
+    /// one on its way as far as it gets. True when one was completed.
+    pub fn maybe_commit(
+        &mut self,
+        producer: &mut StreamsProducer,
+        consumer: &mut dyn Consumer,
+        now_ms: u64,
+        wall_clock_ms: Timestamp,
+    ) -> Result<bool, EngineError> {
+        if self.commit.is_none() {
+            let config = &self.options.config;
+            let by_time = now_ms.saturating_sub(self.last_commit_ms) >= config.commit_interval_ms;
+            let by_bytes = self.uncommitted_bytes() > config.statestore_uncommitted_max_bytes;
+            if !by_time && !by_bytes && !self.tasks.values().any(StreamTask::awaits_initial_commit) {
+                return Ok(false);
+            }
+            if by_bytes && !by_time {
+                self.options.metrics.add(Metric::CommitsForcedBySize, 1);
+            }
+            if !self.begin_commit(now_ms) {
+                self.last_commit_ms = now_ms;
+                return Ok(false);
+            }
+        }
+        self.advance_commit(producer, consumer, now_ms, wall_clock_ms)
+    }
+
+    /// Begins a commit of every task that has something to commit.
+    fn begin_commit(&mut self, now_ms: u64) -> bool {
+        let needed = self.tasks.values().filter(|task| task.commit_needed()).map(StreamTask::id);
+        let needed: Vec<TaskId> = needed.collect();
+        if needed.is_empty() {
+            return false;
+        }
+        self.commit = Some(Commit::new(self.options.config.processing_guarantee, needed, now_ms));
+        true
+    }
+
+    fn advance_commit(
+        &mut self,
+        producer: &mut StreamsProducer,
+        consumer: &mut dyn Consumer,
+        now_ms: u64,
+        wall_clock_ms: Timestamp,
+    ) -> Result<bool, EngineError> {
+        let Some(commit) = &mut self.commit else { return Ok(false) };
+        let mut parts = CommitParts {
+            thread: self.options.thread,
+            tasks: &mut self.tasks,
+            producer,
+            consumer,
+            wall_clock_ms,
+            timeout: Duration::from_millis(self.options.config.commit_timeout_ms),
+        };
+        let advanced = commit.advance(&mut parts);
+        if matches!(advanced, Ok(true)) {
+            self.options.metrics.add(Metric::Commits, 1);
+            self.options.metrics.observe_ms(DurationMetric::Commit, now_ms.saturating_sub(commit.started_ms));
+            self.commit = None;
+            self.last_commit_ms = now_ms;
+        } else if advanced.is_err() {
+            self.options.metrics.add(Metric::CommitsFailed, 1);
+        }
+        advanced
+    }
+
+    /// How long the commit on its way has taken, while its outcome is open.
+    pub fn undecided_commit_ms(&self, now_ms: u64) -> Option<u64> {
+        let commit = self.commit.as_ref().filter(|commit| !commit.stage().is_decided())?;
+        Some(now_ms.saturating_sub(commit.started_ms))
+    }
+
+    /// The stage of the commit on its way.
+    pub fn commit_stage(&self) -> Option<&'static str> {
+        self.commit.as_ref().map(|commit| commit.stage().name())
+    }
+
+    /// Commits everything now, for at most `commit_timeout_ms`: before partitions are given up and at a clean end.
+    /// False when it could not be done in that time; an error when the work must be dropped.
+    pub fn commit_now(
+        &mut self,
+        producer: &mut StreamsProducer,
+        consumer: &mut dyn Consumer,
+    ) -> Result<bool, EngineError> {
+        /// Ends the loop where the clock stands still.
+        const ATTEMPTS_MAX: u32 = 1_000;
+        const PAUSE: Duration = Duration::from_millis(10);
+        let clock = Arc::clone(&self.options.clock);
+        let deadline_ms = clock.monotonic_ms() + self.options.config.commit_timeout_ms;
+        // A commit on its way may leave out work that was done since; there is none, as nothing is processed then.
+        if self.commit.is_none() && !self.begin_commit(clock.monotonic_ms()) {
+            return Ok(true);
+        }
+        for _ in 0..ATTEMPTS_MAX {
+            match self.advance_commit(producer, consumer, clock.monotonic_ms(), clock.wall_clock_ms()) {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(error) if error.remedy() == Remedy::Retry => {
+                    tracing::debug!(%error, "commit is tried again");
+                    producer.poll(PAUSE)?;
+                }
+                Err(error) if matches!(error.remedy(), Remedy::Rebalance | Remedy::Pause) => {
+                    tracing::warn!(%error, "commit given up");
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
+            }
+            if clock.monotonic_ms() >= deadline_ms {
+                break;
+            }
+        }
+        tracing::warn!(stage = self.commit_stage(), "commit took too long and is given up");
+        Ok(false)
+    }
+
+    /// Makes durable what was committed, from time to time (R4).
+    pub fn maybe_flush(&mut self, now_ms: u64) -> Result<(), EngineError> {
+        if now_ms.saturating_sub(self.last_flush_ms) < self.options.config.statestore_flush_interval_ms {
+            return Ok(());
+        }
+        self.last_flush_ms = now_ms;
+        let running = self.tasks.values_mut().filter(|task| task.state() == TaskState::Running);
+        running.into_iter().try_for_each(StreamTask::flush_stores)
+    }
+
+    /// Asks for the ends of empty partitions whose tasks have records of others, so that they know whether to wait.
+    pub fn look_for_more(&mut self, consumer: &mut dyn Consumer, wall_clock_ms: Timestamp) -> Result<(), EngineError> {
+        for task in self.tasks.values_mut().filter(|task| task.state() == TaskState::Running) {
+            for index in task.group().to_ask().collect::<Vec<_>>() {
+                let Some(queue) = task.group().queues().get(index) else { continue };
+                let partition = queue.partition.clone();
+                let position = consumer.position(&partition)?.unwrap_or(queue.next_offset());
+                let end = match consumer.end_offset(&partition)? {
+                    Some(end) => Some(end),
+                    None => self.reader.watermarks(&[partition])?.first().map(|log| log.high),
+                };
+                if let Some(end) = end {
+                    task.group_mut().set_end(index, position, end, wall_clock_ms);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for the ends of all assigned partitions, for the progress report.
+    pub fn ask_ends(&mut self, consumer: &mut dyn Consumer) -> Result<(), EngineError> {
+        let mut unknown = Vec::new();
+        for queue in self.tasks.values_mut().flat_map(|task| task.group_mut().queues_mut()) {
+            match consumer.end_offset(&queue.partition)? {
+                Some(end) => queue.end_offset = Some(end),
+                None => unknown.push(queue.partition.clone()),
+            }
+        }
+        let ends = self.reader.watermarks(&unknown)?;
+        let ends: BTreeMap<TopicPartition, Offset> =
+            unknown.into_iter().zip(ends.into_iter().map(|log| log.high)).collect();
+        for queue in self.tasks.values_mut().flat_map(|task| task.group_mut().queues_mut()) {
+            if let Some(&end) = ends.get(&queue.partition) {
+                queue.end_offset = Some(end);
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops everything that is not committed; the tasks begin again at the last commit with their stores as they
+    /// are (R5). The producer is made anew by the caller.
+    pub fn suspend_all(&mut self) -> Result<(), EngineError> {
+        self.commit = None;
+        let mut result = Ok(());
+        for task in self.tasks.values_mut() {
+            match task.state() {
+                TaskState::Running => result = result.and(task.suspend()),
+                // What the old producer left in the changelogs is only known once it is fenced.
+                TaskState::Restoring => {
+                    self.restoring.remove(&task.id());
+                    result = result.and(self.reader.remove(task.id()));
+                }
+                TaskState::Created | TaskState::Suspended | TaskState::Closed => {}
+            }
+        }
+        result
+    }
+
+    /// Closes a task whose store is corrupt, wipes the store, and lets the task begin again.
+    pub fn revive(&mut self, id: TaskId, store: &str) -> Result<(), EngineError> {
+        if let Some(commit) = &mut self.commit {
+            commit.remove(id);
+        }
+        self.restoring.remove(&id);
+        self.reader.remove(id)?;
+        let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
+        task.close_dirty()?;
+        self.options.metrics.add(Metric::TasksClosedDirty, 1);
+        let topology = Arc::clone(self.options.processors.topology());
+        let stores = topology.sub_topology(id.sub_topology).map_or(&[][..], |sub_topology| &sub_topology.stores);
+        // The task lives again even if the wipe fails: opening the store finds the damage once more.
+        task.revive()?;
+        if let Some(spec) = stores.iter().find(|spec| &*spec.name == store) {
+            self.options.stores.wipe(id, spec)?;
+        }
+        Ok(())
+    }
+
+    /// Drops a task without writing.
+    fn close_dirty(&mut self, id: TaskId) -> Result<(), EngineError> {
+        let Some(mut task) = self.tasks.remove(&id) else { return Ok(()) };
+        let forgotten = self.forget(id);
+        self.options.metrics.add(Metric::TasksClosedDirty, 1);
+        task.close_dirty().and(forgotten)
+    }
+
+    /// Closes a task whose work is committed; dirty when it is not.
+    fn close_clean(&mut self, id: TaskId) -> Result<(), EngineError> {
+        if self.tasks.get(&id).is_some_and(StreamTask::commit_needed) {
+            tracing::warn!(task = %id, "closed without its last commit; its records will be processed again");
+            return self.close_dirty(id);
+        }
+        let Some(mut task) = self.tasks.remove(&id) else { return Ok(()) };
+        let forgotten = self.forget(id);
+        self.options.metrics.add(Metric::TasksClosedClean, 1);
+        task.close_clean().and(forgotten)
+    }
+
+    /// Forgets a task that is being closed.
+    fn forget(&mut self, id: TaskId) -> Result<(), EngineError> {
+        if let Some(commit) = &mut self.commit {
+            commit.remove(id);
+        }
+        self.restoring.remove(&id);
+        self.missing_offsets.remove(&id);
+        self.reader.remove(id)
+    }
+
+    /// Closes every task, and forgets the assignment. Returns the first fault after everything is closed.
+    pub fn close_all(&mut self, clean: bool) -> Result<(), EngineError> {
+        let mut result = Ok(());
+        for id in self.tasks.keys().copied().collect::<Vec<_>>() {
+            let closed = if clean { self.close_clean(id) } else { self.close_dirty(id) };
+            result = result.and(closed);
+        }
+        self.commit = None;
+        self.assigned.clear();
+        self.starts.clear();
+        self.held.clear();
+        self.events.clear();
+        self.actions.clear();
+        result
+    }
+
+    /// What the progress report says of the tasks.
+    pub fn reports(&self) -> Vec<TaskReport> {
+        let report = |task: &StreamTask| TaskReport {
+            task: task.id(),
+            state: task.state(),
+            stream_time: task.group().stream_time(),
+            uncommitted_bytes: task.uncommitted_bytes(),
+            partitions: task.group().queues().iter().map(partition_report).collect(),
+            restores: self.reader.reports(task.id()),
+        };
+        self.tasks.values().map(report).collect()
+    }
+}
+
+fn partition_report(queue: &crate::task::record_queue::RecordQueue) -> PartitionReport {
+    PartitionReport {
+        partition: queue.partition.clone(),
+        buffered: queue.len(),
+        next_offset: Some(queue.next_offset()),
+        committed_offset: queue.committed_offset,
+        end_offset: queue.end_offset,
+    }
+}
+
+#[cfg(test)]
+mod tests;
