@@ -1,0 +1,173 @@
+//! `sandbar build`: compiles a guest crate, makes a component of it and checks it before the file is written. Says which
+//! toolchain it takes. Runs no module.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use crate::terminal::{Format, Terminal, print_line};
+use crate::toolchain::{self, BuildRequest, Component, Route, RouteChoice};
+
+/// The manifest of an application beside its crate; its `module` key is where the component goes.
+const MANIFEST: &str = "sandbar.toml";
+
+#[derive(Debug, clap::Args)]
+pub struct BuildArgs {
+    /// The guest crate: its folder or its Cargo.toml
+    #[arg(default_value = ".", value_name = "CRATE")]
+    pub path: PathBuf,
+
+    /// The guest crate's Cargo.toml, as cargo names it
+    #[arg(long, value_name = "FILE", conflicts_with = "path")]
+    pub manifest_path: Option<PathBuf>,
+
+    /// The package to build, where the manifest is that of a workspace
+    #[arg(short, long)]
+    pub package: Option<String>,
+
+    /// Where the component goes; without it, the `module` of the sandbar.toml beside the crate, or else
+    /// `target/<crate>.wasm`
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+
+    /// Build with the optimised profile; this is the default
+    #[arg(long, conflicts_with = "profile")]
+    pub release: bool,
+
+    /// The cargo profile to build with
+    #[arg(long, default_value = "release")]
+    pub profile: String,
+
+    /// The way to a wasm target
+    #[arg(long, value_enum, default_value_t)]
+    pub route: RouteChoice,
+
+    /// Fetch nothing from the network
+    #[arg(long)]
+    pub offline: bool,
+
+    /// Take Cargo.lock as it is
+    #[arg(long)]
+    pub locked: bool,
+}
+
+/// Builds the component.
+///
+/// # Errors
+/// When the crate is not found or does not build, no toolchain makes wasm, or the result is no processor module.
+pub fn run(arguments: &BuildArgs, terminal: Terminal) -> Result<()> {
+    let started = Instant::now();
+    let manifest = find_manifest(arguments.manifest_path.as_deref().unwrap_or(&arguments.path))?;
+    let folder = manifest.parent().unwrap_or(Path::new(".")).to_owned();
+    let declared = declared_module(&folder)?;
+
+    let say = |line: &str| terminal.notice("progress", line, json!({ "message": line }));
+    let (route, found) = toolchain::find(&folder, arguments.route, arguments.offline, &say)?;
+    say(&format!("building {} for {} with {} ({})", folder.display(), found.target, found.version, describe(route)));
+    let request = BuildRequest {
+        manifest: &manifest,
+        package: arguments.package.as_deref(),
+        profile: &arguments.profile,
+        offline: arguments.offline,
+        locked: arguments.locked,
+    };
+    let linked = toolchain::build(&found, &request)?;
+    let destination = match (&arguments.out, declared) {
+        (Some(out), _) => out.clone(),
+        (None, Some(module)) => module,
+        (None, None) => folder.join("target").join(linked.file_name().context("cargo made a file without a name")?),
+    };
+    let component = toolchain::make(&linked, &destination)?;
+    report(&component, route, started.elapsed().as_millis(), terminal);
+    Ok(())
+}
+
+fn describe(route: Route) -> &'static str {
+    match route {
+        Route::Installed => "the target is installed",
+        Route::Rustup => "the target was added by rustup",
+        Route::BuildStd => "with a standard library built from source",
+    }
+}
+
+fn report(component: &Component, route: Route, took_ms: u128, terminal: Terminal) {
+    let Component { path, size_bytes, digest, imports } = component;
+    match terminal.format {
+        Format::Text => {
+            print_line(&format!("{}  {size_bytes} bytes  sha256:{digest}", path.display()));
+            if let Some(wasi) = imports.iter().find(|import| import.starts_with("wasi:")) {
+                eprintln!("note: it imports WASI ({wasi} and perhaps more), which a host links with everything denied");
+            }
+        }
+        Format::Json => terminal.notice(
+            "built",
+            "",
+            json!({
+                "path": path.display().to_string(),
+                "size_bytes": size_bytes,
+                "sha256": digest,
+                "imports": imports,
+                "route": route.as_str(),
+                "took_ms": u64::try_from(took_ms).unwrap_or(u64::MAX),
+            }),
+        ),
+    }
+}
+
+/// The crate's `Cargo.toml`, absolute.
+fn find_manifest(path: &Path) -> Result<PathBuf> {
+    let file = if path.is_dir() { path.join("Cargo.toml") } else { path.to_owned() };
+    if !file.is_file() {
+        bail!(
+            "there is no {}; name the folder of a guest crate, or make one with `sandbar new --language rust NAME`",
+            file.display()
+        );
+    }
+    file.canonicalize().with_context(|| format!("cannot find {}", file.display()))
+}
+
+/// Where the manifest of the application expects its module, if there is one.
+fn declared_module(folder: &Path) -> Result<Option<PathBuf>> {
+    let path = folder.join(MANIFEST);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let table: toml::Table = text.parse().with_context(|| format!("{} is not TOML", path.display()))?;
+    match table.get("module") {
+        None => Ok(None),
+        Some(toml::Value::String(module)) => Ok(Some(folder.join(module))),
+        Some(other) => bail!("{}: module must be a path in quotes, found {other}", path.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Where a build reads from and writes to.
+
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_manifest_says_where_the_module_goes() {
+        let folder = std::env::temp_dir().join(format!("sandbar-build-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let written = |text: &str| fs::write(folder.join(MANIFEST), text).expect("a file");
+
+        assert_eq!(declared_module(&folder).expect("none is fine"), None);
+        written("application.id = \"vote\"\nmodule = \"vote.wasm\"\n");
+        assert_eq!(declared_module(&folder).expect("valid"), Some(folder.join("vote.wasm")));
+        written("module = 3\n");
+        let error = declared_module(&folder).expect_err("refused").to_string();
+        assert!(error.ends_with("module must be a path in quotes, found 3"), "{error}");
+        written("module = ");
+        assert!(declared_module(&folder).expect_err("refused").to_string().ends_with("is not TOML"));
+
+        let error = find_manifest(&folder).expect_err("no crate").to_string();
+        assert!(error.contains("Cargo.toml; name the folder of a guest crate"), "{error}");
+        fs::remove_dir_all(&folder).expect("removed");
+    }
+}

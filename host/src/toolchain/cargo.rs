@@ -1,0 +1,114 @@
+//! Runs cargo for a guest crate and finds the file it made. Cargo's own progress goes to standard error as always.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use super::Toolchain;
+
+/// What to build.
+#[derive(Debug, Clone)]
+pub struct BuildRequest<'a> {
+    /// The crate's `Cargo.toml`.
+    pub manifest: &'a Path,
+    pub package: Option<&'a str>,
+    pub profile: &'a str,
+    pub offline: bool,
+    pub locked: bool,
+}
+
+/// A line of cargo's report, as far as it matters here.
+#[derive(Debug, Deserialize)]
+struct Message {
+    reason: String,
+    #[serde(default)]
+    filenames: Vec<PathBuf>,
+}
+
+/// Builds the crate as a module and returns the `.wasm` file that cargo made.
+///
+/// # Errors
+/// When cargo fails, having said why, or makes no module.
+pub fn build(toolchain: &Toolchain, request: &BuildRequest<'_>) -> Result<PathBuf> {
+    let mut child = command(toolchain, request)
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run {}", toolchain.cargo.display()))?;
+    let mut module = None;
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).lines() {
+            let line = line.context("cannot read cargo's report")?;
+            module = module_of(&line).or(module);
+        }
+    }
+    let status = child.wait().context("cannot wait for cargo")?;
+    if !status.success() {
+        bail!("{} does not build ({status}); cargo says why above", request.manifest.display());
+    }
+    module.with_context(|| format!("cargo made no .wasm file of {}; is it a library?", request.manifest.display()))
+}
+
+fn command(toolchain: &Toolchain, request: &BuildRequest<'_>) -> Command {
+    let mut command = Command::new(&toolchain.cargo);
+    // The crate type on the command line: a guest needs no `crate-type` of its own, and an `rlib` beside the module
+    // would switch link-time optimisation off.
+    command.args(["rustc", "--lib", "--crate-type", "cdylib", "--message-format", "json-render-diagnostics"]);
+    command.args(["--profile", request.profile, "--target", toolchain.target, "--manifest-path"]);
+    command.arg(request.manifest);
+    if let Some(package) = request.package {
+        command.args(["--package", package]);
+    }
+    if request.offline {
+        command.arg("--offline");
+    }
+    if request.locked {
+        command.arg("--locked");
+    }
+    if let Some(folder) = request.manifest.parent() {
+        command.current_dir(folder);
+    }
+    let variable = |name: &str| format!("CARGO_TARGET_{}_{name}", toolchain.target.to_uppercase().replace('-', "_"));
+    if let Some(rustc) = &toolchain.rustc {
+        command.env("RUSTC", rustc).env_remove("RUSTUP_TOOLCHAIN");
+    }
+    if let Some(linker) = &toolchain.linker {
+        command.env(variable("LINKER"), linker);
+    }
+    if let Some(sysroot) = &toolchain.sysroot {
+        let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+        let flags = flags.split_whitespace().map(str::to_owned);
+        let flags: Vec<String> = flags.chain(["--sysroot".to_owned(), sysroot.display().to_string()]).collect();
+        // For the wasm target only: cargo keeps these flags off build scripts and macros when a target is given.
+        command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
+    }
+    command
+}
+
+/// The module that a line of the report tells of. The last one is the crate's own.
+fn module_of(line: &str) -> Option<PathBuf> {
+    let message: Message = serde_json::from_str(line).ok()?;
+    if message.reason != "compiler-artifact" {
+        return None;
+    }
+    message.filenames.into_iter().find(|file| file.extension().is_some_and(|extension| extension == "wasm"))
+}
+
+#[cfg(test)]
+mod tests {
+    //! Reading cargo's report.
+
+    use super::*;
+
+    #[test]
+    fn only_an_artifact_with_a_module_counts() {
+        let line =
+            r#"{"reason":"compiler-artifact","target":{"name":"vote"},"filenames":["/t/libvote.rlib","/t/vote.wasm"]}"#;
+        assert_eq!(module_of(line), Some(PathBuf::from("/t/vote.wasm")));
+        assert_eq!(module_of(r#"{"reason":"compiler-artifact","filenames":["/t/libserde.rlib"]}"#), None);
+        assert_eq!(module_of(r#"{"reason":"build-finished","success":true}"#), None);
+        assert_eq!(module_of("Hello"), None);
+    }
+}
