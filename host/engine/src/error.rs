@@ -5,6 +5,7 @@ use crate::broker::{BrokerError, BrokerErrorKind};
 use crate::processor::ProcessorError;
 use crate::record::{Offset, Timestamp, TopicPartition};
 use crate::state::StoreError;
+use crate::state::changelog::ChangelogError;
 use crate::task::TaskState;
 use crate::topology::{TaskId, TopologyError};
 
@@ -112,10 +113,8 @@ pub enum EngineError {
         target: Offset,
         stalled_ms: u64,
     },
-    #[error(
-        "{changelog}, offset {offset}: a changelog record without a key; the topic holds something else than the changelog of store {store}"
-    )]
-    ChangelogRecord { store: String, changelog: TopicPartition, offset: Offset },
+    #[error(transparent)]
+    Changelog(#[from] ChangelogError),
     #[error("task {task} has state (store {store}, {evidence}) but the group has no committed offset for {}; processing from the start would count everything again: restore the group's offsets, reset the application, or accept it with accept.missing.offsets", names(.partitions))]
     CommittedOffsetsMissing { task: TaskId, store: String, evidence: String, partitions: Vec<TopicPartition> },
     #[error("{partition} has no committed offset and auto.offset.reset is none")]
@@ -179,7 +178,7 @@ impl EngineError {
             | Self::PartitionsAdded { .. }
             | Self::IncompleteTask { .. }
             | Self::ChangelogRegressed { .. }
-            | Self::ChangelogRecord { .. }
+            | Self::Changelog(_)
             | Self::CommittedOffsetsMissing { .. }
             | Self::NoStartOffset { .. }
             | Self::OffsetOutOfRange { .. }

@@ -9,6 +9,7 @@ use crate::broker::{PartitionRecords, RestoreConsumer, Watermarks};
 use crate::error::EngineError;
 use crate::record::{Offset, TopicPartition};
 use crate::state::Write;
+use crate::state::changelog::to_write;
 use crate::stream_thread::RestoreReport;
 use crate::task::stream_task::StreamTask;
 use crate::topology::TaskId;
@@ -225,12 +226,7 @@ impl StoreChangelogReader {
         let task = changelog.task;
         let mut writes: Vec<Write> = Vec::with_capacity(polled.records.len());
         for record in &polled.records {
-            let Some(key) = &record.key else {
-                let (store, partition) = (changelog.store.clone(), polled.partition.clone());
-                let error = EngineError::ChangelogRecord { store, changelog: partition, offset: record.offset };
-                return Err((task, error));
-            };
-            writes.push((key.clone(), record.value.clone()));
+            writes.push(to_write(&polled.partition, record).map_err(|error| (task, error.into()))?);
         }
         let Some(last) = polled.records.last() else { return Ok(0) };
         let store = tasks.get_mut(&task).and_then(|task| task.stores_mut().get_mut(changelog.index));

@@ -12,6 +12,8 @@ use crate::restore::StoreChangelogReader;
 use crate::task::streams_producer::StreamsProducer;
 use crate::task_manager::TaskManager;
 
+#[cfg(test)]
+pub(crate) mod fixture;
 mod options;
 mod progress;
 mod recovery;

@@ -60,13 +60,19 @@ impl StreamsProducer {
         self.producer.poll(timeout).map_err(in_doubt)
     }
 
-    /// Serves delivery reports once and says whether nothing is in flight.
-    pub fn drain(&mut self, timeout: Duration) -> Result<bool, BrokerError> {
-        self.poll(timeout)?;
-        if self.producer.in_flight() > 0 {
-            return Ok(false);
+    /// Serves delivery reports until nothing is in flight; false when none came for `patience`. The client's own
+    /// `flush` would tell a failed delivery and an expired wait by the same error.
+    pub fn drain(&mut self, patience: Duration) -> Result<bool, BrokerError> {
+        let mut before = self.producer.in_flight();
+        while before > 0 {
+            self.poll(patience)?;
+            let left = self.producer.in_flight();
+            if left >= before {
+                return Ok(false);
+            }
+            before = left;
         }
-        // The last report may have come after the first failure was looked for.
+        // The last report may have come after failures were looked for.
         self.poll(Duration::ZERO)?;
         for (partition, offset) in self.producer.take_acknowledged() {
             let known = self.acknowledged.entry(partition).or_insert(offset);

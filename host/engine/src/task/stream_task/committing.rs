@@ -6,6 +6,7 @@ use crate::error::EngineError;
 use crate::metrics::Metric;
 use crate::record::{Timestamp, TopicPartition};
 use crate::state::TaskStore;
+use crate::state::changelog::{ChangelogRecord, to_record};
 use crate::task::record_collector::send_once_more_when_full;
 use crate::task::streams_producer::StreamsProducer;
 use crate::task::{TaskState, offset_metadata};
@@ -44,12 +45,13 @@ impl StreamTask {
         'stores: while let Some(store) = context.stores().get(store_index) {
             if let Some(Some(changelog)) = self.changelogs.get(store_index) {
                 for entry in store.dirty_entries().skip(entry_index) {
+                    let ChangelogRecord { key, value, timestamp } = to_record(entry);
                     let record = ProducerRecord {
                         topic: &changelog.topic,
                         partition: Some(changelog.partition),
-                        timestamp: entry.timestamp,
-                        key: Some(entry.key),
-                        value: entry.value.map(|value| &value[..]),
+                        timestamp,
+                        key: Some(key),
+                        value,
                         headers: &[],
                     };
                     match send_once_more_when_full(producer, record) {
