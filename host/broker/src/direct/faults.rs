@@ -1,0 +1,184 @@
+//! What goes wrong, decided by a seed, and the trace of every call. The same seed and the same calls give the same
+//! faults; the digest of the trace tells whether two runs made the same calls.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use engine::testing::Seed;
+
+/// The calls of the clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    Poll,
+    Committed,
+    Commit,
+    Join,
+    Sync,
+    Heartbeat,
+    Leave,
+    Fetch,
+    Watermarks,
+    RestorePoll,
+    Produce,
+    InitProducerId,
+    DescribeTopics,
+    CreateTopic,
+    /// Not a call: something that the trace should hold.
+    Note,
+}
+
+/// How often things go wrong: once in so many calls, 0 for never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FaultRates {
+    /// A call fails without effect and may be tried again.
+    pub retriable_one_in: u64,
+    /// A commit or a produce request takes effect, but its reply is lost.
+    pub lost_reply_one_in: u64,
+    /// A batch is given up after its time: its records may or may not be in the log.
+    pub failed_delivery_one_in: u64,
+    /// A batch stays in flight for a while.
+    pub delayed_delivery_one_in: u64,
+}
+
+/// How a call goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Pass,
+    Fail,
+    LoseReply,
+}
+
+/// How a produced batch fares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Delivery {
+    Now,
+    /// The reply is lost and the batch is sent again by the client itself, with the same sequence numbers.
+    Twice,
+    Later,
+    /// Given up; `appended` says whether it is in the log.
+    GivenUp {
+        appended: bool,
+    },
+}
+
+struct State {
+    seed: Seed,
+    rates: FaultRates,
+    digest: u64,
+    calls: u64,
+    injected: BTreeMap<&'static str, u64>,
+    /// The last lines, where they are kept.
+    lines: Option<Vec<String>>,
+}
+
+/// The faults of one broker.
+pub struct Faults(Mutex<State>);
+
+const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+const FNV_PRIME: u64 = 0x0100_0000_01b3;
+
+impl Faults {
+    /// Nothing goes wrong.
+    pub fn none() -> Self {
+        Self::new(Seed::new(0), FaultRates::default())
+    }
+
+    /// Things go wrong at these rates.
+    pub fn new(seed: Seed, rates: FaultRates) -> Self {
+        Self(Mutex::new(State { seed, rates, digest: FNV_OFFSET, calls: 0, injected: BTreeMap::new(), lines: None }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes how often things go wrong from here on.
+    pub fn set_rates(&self, rates: FaultRates) {
+        self.state().rates = rates;
+    }
+
+    /// Keeps the lines of the trace, for people.
+    pub fn keep_trace(&self) {
+        self.state().lines.get_or_insert_default();
+    }
+
+    /// The kept lines.
+    pub fn trace(&self) -> Vec<String> {
+        self.state().lines.clone().unwrap_or_default()
+    }
+
+    /// A digest of every call and verdict so far.
+    pub fn digest(&self) -> u64 {
+        self.state().digest
+    }
+
+    /// Calls so far, and faults by kind.
+    pub fn counts(&self) -> (u64, BTreeMap<&'static str, u64>) {
+        let state = self.state();
+        (state.calls, state.injected.clone())
+    }
+
+    /// Writes a line of the caller's own into the trace.
+    pub fn note(&self, who: &str, detail: &str) {
+        self.state().write(Operation::Note, who, detail, "");
+    }
+
+    pub(super) fn decide(&self, operation: Operation, who: &str, detail: &str) -> Verdict {
+        let mut state = self.state();
+        let rates = state.rates;
+        let has_effect = matches!(operation, Operation::Commit | Operation::CreateTopic | Operation::Leave);
+        let verdict = if state.seed.one_in(rates.retriable_one_in) {
+            state.inject("retriable error");
+            Verdict::Fail
+        } else if has_effect && state.seed.one_in(rates.lost_reply_one_in) {
+            state.inject("lost reply");
+            Verdict::LoseReply
+        } else {
+            Verdict::Pass
+        };
+        let outcome = match verdict {
+            Verdict::Pass => "",
+            Verdict::Fail => " -> failed",
+            Verdict::LoseReply => " -> reply lost",
+        };
+        state.write(operation, who, detail, outcome);
+        verdict
+    }
+
+    pub(super) fn decide_delivery(&self, who: &str, detail: &str) -> Delivery {
+        let mut state = self.state();
+        let rates = state.rates;
+        let (delivery, outcome) = if state.seed.one_in(rates.delayed_delivery_one_in) {
+            state.inject("delayed delivery");
+            (Delivery::Later, " -> delayed")
+        } else if state.seed.one_in(rates.failed_delivery_one_in) {
+            state.inject("failed delivery");
+            let appended = state.seed.one_in(2);
+            (Delivery::GivenUp { appended }, if appended { " -> given up, appended" } else { " -> given up" })
+        } else if state.seed.one_in(rates.lost_reply_one_in) {
+            state.inject("produce sent twice");
+            (Delivery::Twice, " -> sent twice")
+        } else {
+            (Delivery::Now, "")
+        };
+        state.write(Operation::Produce, who, detail, outcome);
+        delivery
+    }
+}
+
+impl State {
+    fn inject(&mut self, kind: &'static str) {
+        *self.injected.entry(kind).or_default() += 1;
+    }
+
+    fn write(&mut self, operation: Operation, who: &str, detail: &str, outcome: &str) {
+        self.calls += 1;
+        let parts = [&[operation as u8][..], who.as_bytes(), &[0], detail.as_bytes(), &[0], outcome.as_bytes()];
+        for &byte in parts.into_iter().flatten() {
+            self.digest = (self.digest ^ u64::from(byte)).wrapping_mul(FNV_PRIME);
+        }
+        if let Some(lines) = &mut self.lines {
+            lines.push(format!("{:>6} {who:<10} {operation:?} {detail}{outcome}", self.calls));
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! `DirectRestoreConsumer`: reads changelogs outside any group.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use engine::broker::{BrokerError, BrokerErrorKind, PartitionRecords, RestoreConsumer, Watermarks};
+use engine::record::{Offset, TopicPartition};
+
+use super::fetch::Position;
+use super::{Connection, Operation, names, to_error};
+
+pub(super) struct DirectRestoreConsumer {
+    connection: Connection,
+    positions: BTreeMap<TopicPartition, Position>,
+}
+
+impl DirectRestoreConsumer {
+    pub(super) fn new(connection: Connection) -> Self {
+        Self { connection, positions: BTreeMap::new() }
+    }
+}
+
+impl RestoreConsumer for DirectRestoreConsumer {
+    fn watermarks(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Watermarks>, BrokerError> {
+        self.connection.call(
+            Operation::Watermarks,
+            || names(partitions),
+            || {
+                let bounds = |partition: &TopicPartition| {
+                    let bounds = self.connection.core().partition(&partition.topic, partition.partition)?.bounds();
+                    Ok(Watermarks { low: bounds.log_start_offset, high: bounds.high_watermark })
+                };
+                partitions.iter().map(bounds).collect()
+            },
+        )
+    }
+
+    fn assign(&mut self, partition: &TopicPartition, offset: Offset) -> Result<(), BrokerError> {
+        let log = self.connection.core().partition(&partition.topic, partition.partition);
+        log.map_err(|refusal| to_error(format!("restore {partition}"), &refusal))?;
+        self.positions.insert(partition.clone(), Position::at(offset));
+        Ok(())
+    }
+
+    fn unassign(&mut self, partition: &TopicPartition) -> Result<(), BrokerError> {
+        self.positions.remove(partition);
+        Ok(())
+    }
+
+    fn poll(&mut self, _timeout: Duration, max_records: usize) -> Result<Vec<PartitionRecords>, BrokerError> {
+        let connection = self.connection.clone();
+        let positions = &mut self.positions;
+        connection.call(Operation::RestorePoll, || names(positions.keys()), || Ok(()))?;
+        let mut left = max_records;
+        let mut polled = Vec::new();
+        for (partition, position) in positions {
+            if left == 0 {
+                break;
+            }
+            let read = position.read(&connection, &partition.topic, partition.partition, left);
+            let records = read.map_err(|refusal| to_error(format!("restore {partition}"), &refusal))?;
+            left -= records.len();
+            if !records.is_empty() {
+                polled.push(PartitionRecords { partition: partition.clone(), records });
+            }
+        }
+        Ok(polled)
+    }
+
+    fn position(&mut self, partition: &TopicPartition) -> Result<Option<Offset>, BrokerError> {
+        match self.positions.get(partition) {
+            Some(position) => Ok(Some(position.next)),
+            None => {
+                Err(BrokerError::new(BrokerErrorKind::Fatal, format!("position of {partition}"), "it is not assigned"))
+            }
+        }
+    }
+}
