@@ -196,7 +196,7 @@ fn partition_data(
 }
 
 /// Offsets by position or by time.
-pub(super) fn list_offsets(session: &Session<'_>, request: &ListOffsetsRequest) -> ListOffsetsResponse {
+pub(super) fn list_offsets(session: &Session<'_>, version: i16, request: &ListOffsetsRequest) -> ListOffsetsResponse {
     let committed = request.isolation_level == 1;
     let topics = request.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
@@ -213,7 +213,7 @@ pub(super) fn list_offsets(session: &Session<'_>, request: &ListOffsetsRequest) 
             if let Some((offset, timestamp)) = found {
                 response.offset = offset;
                 response.timestamp = timestamp;
-                response.leader_epoch = LEADER_EPOCH;
+                response.leader_epoch = if version >= 4 { LEADER_EPOCH } else { -1 };
             }
             response
         });

@@ -76,7 +76,7 @@ pub(super) fn answer(session: &Session<'_>, head: &RequestHead, body: Bytes) -> 
             None => Ok(Reply::Nothing),
         },
         ApiKey::Fetch => encode(head, &data::fetch(session, decode(head, body)?)),
-        ApiKey::ListOffsets => encode(head, &data::list_offsets(session, &decode(head, body)?)),
+        ApiKey::ListOffsets => encode(head, &data::list_offsets(session, head.version, &decode(head, body)?)),
         ApiKey::OffsetForLeaderEpoch => encode(head, &data::offset_for_leader_epoch(session, &decode(head, body)?)),
         ApiKey::InitProducerId => encode(head, &data::init_producer_id(session, &decode(head, body)?)),
         ApiKey::ApiVersions => encode(head, &api_versions(0)),
