@@ -11,13 +11,13 @@
 #   kafka.sh bootstrap           print the address
 #   kafka.sh clean               stop the broker and delete its data
 #
-# Settings: SANDBAR_KAFKA_PORT (29092; the controller takes the next one), SANDBAR_KAFKA_DATA (a folder below TMPDIR),
+# Settings: SANDBAR_KAFKA_PORT (29392; the controller takes the next one), SANDBAR_KAFKA_DATA (a folder below TMPDIR),
 # SANDBAR_KAFKA_HEAP (512m), XDG_CACHE_HOME.
 set -euo pipefail
 export LC_ALL=C
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/kafka
-port=${SANDBAR_KAFKA_PORT:-29092}
+port=${SANDBAR_KAFKA_PORT:-29392}
 data=${SANDBAR_KAFKA_DATA:-${TMPDIR:-/tmp}/sandbar-kafka-$(id -u)}
 heap=${SANDBAR_KAFKA_HEAP:-512m}
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/sandbar
