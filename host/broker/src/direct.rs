@@ -252,6 +252,9 @@ impl Connection {
                 let _ = run();
                 failed("the connection was closed before the reply came")
             }
+            faults::Verdict::Dead => {
+                Err(BrokerError::new(BrokerErrorKind::Fatal, described(), "this host has crashed"))
+            }
         }
     }
 }

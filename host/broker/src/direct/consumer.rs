@@ -139,6 +139,10 @@ impl Consumer for DirectConsumer {
         Ok(position.polled.then_some(position.next))
     }
 
+    fn end_offset(&mut self, partition: &TopicPartition) -> Result<Option<Offset>, BrokerError> {
+        Ok(self.position_of(partition)?.end)
+    }
+
     fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<OffsetAndMetadata>>, BrokerError> {
         let (core, group) = (self.connection.core(), &self.connection.options.group);
         self.connection.call(

@@ -46,6 +46,8 @@ pub(super) enum Verdict {
     Pass,
     Fail,
     LoseReply,
+    /// The caller's host has crashed.
+    Dead,
 }
 
 /// How a produced batch fares.
@@ -55,6 +57,7 @@ pub(super) enum Delivery {
     /// The reply is lost and the batch is sent again by the client itself, with the same sequence numbers.
     Twice,
     Later,
+    Dead,
     /// Given up; `appended` says whether it is in the log.
     GivenUp {
         appended: bool,
@@ -67,7 +70,9 @@ struct State {
     digest: u64,
     calls: u64,
     injected: BTreeMap<&'static str, u64>,
-    /// The last lines, where they are kept.
+    /// Calls that each of these hosts may still make before it crashes.
+    crashing: BTreeMap<String, u64>,
+    /// The lines, where they are kept.
     lines: Option<Vec<String>>,
 }
 
@@ -85,7 +90,15 @@ impl Faults {
 
     /// Things go wrong at these rates.
     pub fn new(seed: Seed, rates: FaultRates) -> Self {
-        Self(Mutex::new(State { seed, rates, digest: FNV_OFFSET, calls: 0, injected: BTreeMap::new(), lines: None }))
+        Self(Mutex::new(State {
+            seed,
+            rates,
+            digest: FNV_OFFSET,
+            calls: 0,
+            injected: BTreeMap::new(),
+            crashing: BTreeMap::new(),
+            lines: None,
+        }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -95,6 +108,22 @@ impl Faults {
     /// Changes how often things go wrong from here on.
     pub fn set_rates(&self, rates: FaultRates) {
         self.state().rates = rates;
+    }
+
+    /// Lets a host crash after so many more calls of its clients: from then on each of them fails for good and has no
+    /// effect. Whoever drives the host drops its threads then, without closing them.
+    pub fn crash_after(&self, host: &str, calls: u64) {
+        self.state().crashing.entry(host.to_owned()).or_insert(calls);
+    }
+
+    /// Whether a host has crashed.
+    pub fn is_crashed(&self, host: &str) -> bool {
+        self.state().crashing.get(host) == Some(&0)
+    }
+
+    /// Starts a crashed host anew.
+    pub fn revive(&self, host: &str) {
+        self.state().crashing.remove(host);
     }
 
     /// Keeps the lines of the trace, for people.
@@ -125,6 +154,10 @@ impl Faults {
 
     pub(super) fn decide(&self, operation: Operation, who: &str, detail: &str) -> Verdict {
         let mut state = self.state();
+        if state.is_dead(who) {
+            state.write(operation, who, detail, " -> crashed");
+            return Verdict::Dead;
+        }
         let rates = state.rates;
         let has_effect = matches!(operation, Operation::Commit | Operation::CreateTopic | Operation::Leave);
         let verdict = if state.seed.one_in(rates.retriable_one_in) {
@@ -140,6 +173,7 @@ impl Faults {
             Verdict::Pass => "",
             Verdict::Fail => " -> failed",
             Verdict::LoseReply => " -> reply lost",
+            Verdict::Dead => " -> crashed",
         };
         state.write(operation, who, detail, outcome);
         verdict
@@ -147,6 +181,10 @@ impl Faults {
 
     pub(super) fn decide_delivery(&self, who: &str, detail: &str) -> Delivery {
         let mut state = self.state();
+        if state.is_dead(who) {
+            state.write(Operation::Produce, who, detail, " -> crashed");
+            return Delivery::Dead;
+        }
         let rates = state.rates;
         let (delivery, outcome) = if state.seed.one_in(rates.delayed_delivery_one_in) {
             state.inject("delayed delivery");
@@ -169,6 +207,15 @@ impl Faults {
 impl State {
     fn inject(&mut self, kind: &'static str) {
         *self.injected.entry(kind).or_default() += 1;
+    }
+
+    /// Counts a call of a host that is about to crash.
+    fn is_dead(&mut self, who: &str) -> bool {
+        let host = who.rsplit_once('-').map_or(who, |(host, _)| host);
+        let Some(calls) = self.crashing.get_mut(host) else { return false };
+        let dead = *calls == 0;
+        *calls = calls.saturating_sub(1);
+        dead
     }
 
     fn write(&mut self, operation: Operation, who: &str, detail: &str, outcome: &str) {

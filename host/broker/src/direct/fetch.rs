@@ -45,6 +45,8 @@ pub(super) struct Position {
     pub(super) next: Offset,
     /// Whether anything was polled since the position was set.
     pub(super) polled: bool,
+    /// The end of the log when it was read last.
+    pub(super) end: Option<Offset>,
     fetched: VecDeque<Record>,
     /// The offset after what was fetched.
     fetched_to: Offset,
@@ -52,7 +54,7 @@ pub(super) struct Position {
 
 impl Position {
     pub(super) fn at(offset: Offset) -> Self {
-        Self { next: offset, polled: false, fetched: VecDeque::new(), fetched_to: offset }
+        Self { next: offset, polled: false, end: None, fetched: VecDeque::new(), fetched_to: offset }
     }
 
     /// The next records, at most `max_records`.
@@ -67,6 +69,7 @@ impl Position {
             let log = connection.core().partition(topic, partition)?;
             let bytes = connection.options.fetch_bytes;
             let fetched = log.read(self.fetched_to, bytes, true, IsolationLevel::ReadCommitted)?;
+            self.end = Some(fetched.bounds.high_watermark);
             let ahead = &mut self.fetched;
             self.fetched_to = decode(&fetched.records, self.fetched_to, &mut |record| ahead.push_back(record));
         }

@@ -161,6 +161,9 @@ fn deliver_batch(
         let log = connection.core().partition(&partition.topic, partition.partition)?;
         Ok(log.append(batch, connection.now_ms())?.base_offset)
     };
+    if delivery == Delivery::Dead {
+        return Err(BrokerError::new(BrokerErrorKind::Fatal, operation(), "this host has crashed"));
+    }
     if let Delivery::GivenUp { appended } = delivery {
         if appended {
             // The client never learns what came of it.

@@ -257,3 +257,21 @@ fn the_same_seed_gives_the_same_trace() {
     assert_eq!(run(3), run(3));
     assert_ne!(run(3), run(4));
 }
+
+#[test]
+fn a_crashed_host_has_no_effect_any_more() {
+    let clock = ManualClock::new(1_000);
+    let broker = broker(&clock, Faults::none(), 1);
+    let clients = broker.clients(ClientOptions::new("h0", "app"));
+    let mut producer = clients.producer(0, None).expect("a producer");
+    broker.faults().crash_after("h0", 1);
+    send(&mut *producer, "a").expect("send");
+    producer.flush(ZERO).expect("one more call");
+    assert!(broker.faults().is_crashed("h0"));
+    send(&mut *producer, "b").expect("send");
+    assert_eq!(producer.flush(ZERO).expect_err("crashed").kind, BrokerErrorKind::Fatal);
+    assert!(clients.producer(0, None).is_err());
+    broker.faults().revive("h0");
+    clients.producer(0, None).expect("a producer of the new process");
+    assert_eq!(broker.records(&TopicPartition::new("in", 0)).expect("records").len(), 1);
+}

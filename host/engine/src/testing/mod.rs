@@ -2,6 +2,7 @@
 //! driver for whole topologies. Panics are its way to report; nothing of it is for a running application.
 
 mod clock;
+mod crash_stores;
 mod mock_broker;
 mod mock_clients;
 mod processors;
@@ -9,6 +10,7 @@ mod seed;
 mod store_contract;
 
 pub use clock::ManualClock;
+pub use crash_stores::CrashStores;
 pub use mock_broker::{Call, MockBroker, Operation};
 pub use processors::{
     Count, Hostile, MajorityVote, NativeProcessor, NativeSupplier, PassThrough, ProcessWith, commands, forward, number,
