@@ -32,6 +32,10 @@
 //! # Ok::<(), sandbar::Error>(())
 //! ```
 
+// What the attribute macro writes names this crate from outside.
+#[cfg(test)]
+extern crate self as sandbar;
+
 #[doc(hidden)]
 pub mod bindings;
 mod columns;

@@ -194,7 +194,6 @@ impl StoreCache {
             slot.value = undo.value;
             slot.dirty = undo.dirty;
             slot.timestamp = undo.timestamp;
-            slot.written_by = 0;
         }
     }
 
