@@ -1,1 +1,69 @@
-//! Tests of `topology`.
+//! Tests of `topology`: faults, names and the way from partitions to tasks.
+
+use super::*;
+use crate::testing::topology;
+
+fn counts(counts: &[(&str, i32)]) -> PartitionCounts {
+    PartitionCounts(counts.iter().map(|&(topic, count)| (topic.into(), count)).collect())
+}
+
+fn faults(topology: &Topology, application_id: &str) -> Vec<String> {
+    let faults = topology.validate(application_id).err().map(|error| error.faults).unwrap_or_default();
+    faults.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn every_fault_is_found_at_once() {
+    let mut broken = topology(&["in", "in"], &["s", "s", "sp ace"], &["out"]);
+    broken.sub_topologies[0].stores[0].value_format = "yaml".into();
+    broken.sub_topologies.push(topology(&["in"], &["s"], &["app-s-changelog"]).sub_topologies.remove(0));
+    broken.sub_topologies.push(SubTopology::default());
+    assert_eq!(
+        faults(&broken, "app"),
+        [
+            r#"sub-topology 0 declares the source "in" twice"#,
+            r#"sub-topology 0 declares the source topic "in" twice"#,
+            r#"sub-topology 0 declares the store "s" twice"#,
+            r#"sub-topology 0 has a store with an invalid name "sp ace": it contains ' '; use letters, digits, '.', '_' and '-'"#,
+            r#"store s has the unknown value format "yaml"; known are bytes, utf8, json, i32, i64, f64"#,
+            "sub-topology 2 has no source",
+            "topic in is read by sub-topologies 0 and 1; one topic feeds one sub-topology",
+            "store s is declared by sub-topologies 0 and 1; a store belongs to one",
+            r#"the sink "app-s-changelog" of sub-topology 1 is bound to app-s-changelog, the changelog of store s"#,
+        ]
+    );
+    let error = broken.validate("app").expect_err("it is broken").to_string();
+    assert!(error.starts_with("the topology cannot run: sub-topology 0 declares"), "{error}");
+}
+
+#[test]
+fn names_must_be_topic_names() {
+    assert_eq!(faults(&topology(&["in"], &["s"], &["out"]), "app"), Vec::<String>::new());
+    assert_eq!(faults(&Topology::default(), "app"), ["the topology has no sub-topology"]);
+    for application_id in ["", "..", "a/b", "ä", "a\0b"] {
+        assert_eq!(faults(&topology(&["in"], &[], &[]), application_id).len(), 1, "{application_id:?}");
+    }
+    let long = "x".repeat(250);
+    for broken in [topology(&[&long], &[], &[]), topology(&["in"], &[], &[&long]), topology(&["in"], &[&long], &[])] {
+        assert_eq!(faults(&broken, "app").len(), 1);
+    }
+    // A changelog's name has the application id in it.
+    let store = "s".repeat(240);
+    assert_eq!(faults(&topology(&["in"], &[&store], &[]), "application").len(), 1);
+}
+
+#[test]
+fn a_source_partition_belongs_to_the_task_of_its_sub_topology() {
+    let mut two = topology(&["a", "b"], &[], &[]);
+    two.sub_topologies.push(topology(&["c"], &[], &[]).sub_topologies.remove(0));
+    let task = |topic, partition| two.task_of(&TopicPartition::new(topic, partition));
+    assert_eq!(task("b", 3), Some(TaskId { sub_topology: 0, partition: 3 }));
+    assert_eq!(task("c", 3), Some(TaskId { sub_topology: 1, partition: 3 }));
+    assert_eq!(task("d", 0), None);
+    let counts = counts(&[("a", 4), ("b", 2), ("c", 1)]);
+    let partitions = |partition| two.task_partitions(TaskId { sub_topology: 0, partition }, &counts).len();
+    assert_eq!((partitions(1), partitions(3), partitions(4)), (2, 1, 0));
+    assert_eq!((two.task_count(0, &counts), two.task_count(1, &counts), two.task_count(2, &counts)), (4, 1, 0));
+    assert_eq!(TaskId { sub_topology: 1, partition: 3 }.to_string(), "1_3");
+    assert_eq!(changelog_topic("app", "counts"), "app-counts-changelog");
+}
