@@ -1,0 +1,160 @@
+//! Runs stream threads until they have processed and committed a number of records, as the host does: one OS thread
+//! each, nothing shared in the data path. Knows neither broker nor processor.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result, anyhow};
+use engine::broker::ClientSupplier;
+use engine::clock::Clock;
+use engine::internal_topics;
+use engine::metrics::EngineMetrics;
+use engine::processor::ProcessorSupplier;
+use engine::query::QueryRegistry;
+use engine::state::memory::MemoryStoreProvider;
+use engine::state::{StateStore, StoreError, StoreProvider};
+use engine::stream_thread::{CloseMode, SharedProgress, StreamThread, StreamThreadOptions, StreamsConfig};
+use engine::topology::{StoreBackend, StoreSpec, TaskId};
+use rocks::{RocksOptions, RocksStoreProvider};
+
+/// The machine's clock.
+pub struct MachineClock {
+    start: Instant,
+}
+
+impl MachineClock {
+    pub fn new() -> Self {
+        Self { start: Instant::now() }
+    }
+}
+
+impl Clock for MachineClock {
+    fn monotonic_ms(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+
+    fn wall_clock_ms(&self) -> i64 {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_millis() as i64)
+    }
+}
+
+/// RocksDB for persistent stores, memory for the others.
+pub struct Stores {
+    memory: MemoryStoreProvider,
+    rocks: RocksStoreProvider,
+}
+
+impl Stores {
+    /// Stores below `state_dir`, which is emptied first.
+    pub fn fresh(state_dir: &Path, application_id: &str) -> Result<Self> {
+        if state_dir.exists() {
+            std::fs::remove_dir_all(state_dir).with_context(|| format!("empty {}", state_dir.display()))?;
+        }
+        let rocks = RocksStoreProvider::open(RocksOptions::new(state_dir, application_id))?;
+        Ok(Self { memory: MemoryStoreProvider::default(), rocks })
+    }
+}
+
+impl StoreProvider for Stores {
+    fn open(&self, task: TaskId, store: &StoreSpec) -> Result<Box<dyn StateStore>, StoreError> {
+        match store.backend {
+            StoreBackend::Persistent => self.rocks.open(task, store),
+            StoreBackend::InMemory => self.memory.open(task, store),
+        }
+    }
+
+    fn wipe(&self, task: TaskId, store: &StoreSpec) -> Result<(), StoreError> {
+        match store.backend {
+            StoreBackend::Persistent => self.rocks.wipe(task, store),
+            StoreBackend::InMemory => self.memory.wipe(task, store),
+        }
+    }
+}
+
+/// One application to drive.
+pub struct Drive {
+    pub application_id: String,
+    pub threads: usize,
+    pub config: StreamsConfig,
+    pub clients: Arc<dyn ClientSupplier>,
+    pub processors: Arc<dyn ProcessorSupplier>,
+    pub stores: Arc<Stores>,
+    /// How many records there are.
+    pub records: u64,
+    /// After this long the run has failed.
+    pub limit: Duration,
+}
+
+impl Drive {
+    /// Creates internal topics and the threads; what is left is the measured part.
+    pub fn prepare(self) -> Result<Prepared> {
+        let mut admin = self.clients.admin()?;
+        let counts = internal_topics::prepare(&mut *admin, &self.application_id, self.processors.topology(), 1)?;
+        let clock: Arc<dyn Clock> = Arc::new(MachineClock::new());
+        let threads = (0..self.threads)
+            .map(|thread| {
+                StreamThread::new(StreamThreadOptions {
+                    thread,
+                    application_id: self.application_id.as_str().into(),
+                    transactional_id: None,
+                    config: self.config.clone(),
+                    processor_config: Arc::new(BTreeMap::new()),
+                    clients: Arc::clone(&self.clients),
+                    processors: Arc::clone(&self.processors),
+                    stores: Arc::clone(&self.stores) as Arc<dyn StoreProvider>,
+                    clock: Arc::clone(&clock),
+                    partition_counts: Arc::new(counts.clone()),
+                    queries: Arc::new(QueryRegistry::new(Vec::new())),
+                    metrics: Arc::new(EngineMetrics::default()),
+                    progress: Arc::new(SharedProgress::default()),
+                })
+                .map_err(anyhow::Error::from)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Prepared { threads, records: self.records, limit: self.limit })
+    }
+}
+
+/// Threads that are ready to go.
+pub struct Prepared {
+    threads: Vec<StreamThread>,
+    records: u64,
+    limit: Duration,
+}
+
+impl Prepared {
+    /// Runs until every record is processed, then commits and closes. Returns the number processed.
+    pub fn run(self) -> Result<u64> {
+        let processed = AtomicU64::new(0);
+        let failed = AtomicBool::new(false);
+        let (wanted, limit, start) = (self.records, self.limit, Instant::now());
+        let turn = |mut thread: StreamThread| -> Result<()> {
+            while processed.load(Ordering::Relaxed) < wanted && !failed.load(Ordering::Relaxed) {
+                let done = thread.run_once()?;
+                processed.fetch_add(done.records_processed, Ordering::Relaxed);
+                if start.elapsed() > limit {
+                    let found = processed.load(Ordering::Relaxed);
+                    return Err(anyhow!("{found} of {wanted} records processed after {} s", limit.as_secs()));
+                }
+                if done.wait_ms > 0 {
+                    std::thread::sleep(Duration::from_millis(done.wait_ms));
+                }
+            }
+            Ok(thread.close(CloseMode::Clean)?)
+        };
+        std::thread::scope(|scope| {
+            let handles: Vec<_> = self
+                .threads
+                .into_iter()
+                .map(|thread| {
+                    scope.spawn(|| turn(thread).inspect_err(|_| failed.store(true, Ordering::Relaxed)))
+                })
+                .collect();
+            handles.into_iter().try_for_each(|handle| handle.join().map_err(|_| anyhow!("a stream thread panicked"))?)
+        })?;
+        Ok(processed.into_inner())
+    }
+}

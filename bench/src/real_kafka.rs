@@ -1,0 +1,148 @@
+//! Part (c): the same work on a real broker, beside a raw loop that consumes and produces through librdkafka without
+//! an engine: the floor. Needs `SANDBAR_KAFKA_BOOTSTRAP`. CPU time is that of this process, librdkafka's threads
+//! included, the broker's not.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow, bail};
+use engine::broker::{
+    BrokerErrorKind, ClientSupplier, NewTopic, Producer, ProducerRecord, RebalanceEvent, SendError, StartOffset,
+};
+use engine::stream_thread::StreamsConfig;
+use kafka::{KafkaClients, KafkaClientsConfig};
+use sandbox::Runtime;
+
+use crate::drive::{Drive, Stores};
+use crate::measure::{Sample, measure};
+use crate::sandbox_tax::{Place, processors};
+use crate::workload::{INPUT, OUTPUT, PARTITIONS, Work, input};
+
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// The clients of a new application; every run has a group of its own, so that each reads the whole input.
+fn clients(bootstrap: &str, application_id: &str) -> Result<Arc<KafkaClients>> {
+    Ok(Arc::new(KafkaClients::new(KafkaClientsConfig::new(bootstrap, application_id))?))
+}
+
+fn send(producer: &mut dyn Producer, record: ProducerRecord<'_>) -> Result<()> {
+    loop {
+        match producer.send(record) {
+            Ok(()) => return Ok(()),
+            Err(SendError::QueueFull) => producer.poll(Duration::from_millis(10))?,
+            Err(SendError::Failed(error)) => return Err(error.into()),
+        }
+    }
+}
+
+/// Creates the topics and writes the input, once for all runs.
+pub fn fill(bootstrap: &str, records: u64) -> Result<()> {
+    let clients = clients(bootstrap, "bench-fill")?;
+    let mut admin = clients.admin()?;
+    for name in [INPUT, OUTPUT] {
+        let topic = NewTopic {
+            name: name.to_owned(),
+            partitions: PARTITIONS,
+            replication_factor: 1,
+            configs: BTreeMap::new(),
+        };
+        match admin.create_topic(&topic) {
+            Err(error) if error.kind == BrokerErrorKind::TopicExists && name == INPUT => {
+                bail!("the topic {INPUT} exists already; run the benchmark on a fresh broker");
+            }
+            Err(error) if error.kind != BrokerErrorKind::TopicExists => return Err(error.into()),
+            _ => {}
+        }
+    }
+    let topic: Arc<str> = INPUT.into();
+    let mut producer = clients.producer(0, None)?;
+    for index in 0..records {
+        let input = input(index);
+        let record = ProducerRecord {
+            topic: &topic,
+            partition: Some(input.partition),
+            timestamp: input.timestamp,
+            key: Some(input.key.as_bytes()),
+            value: Some(input.value.as_bytes()),
+            headers: &[],
+        };
+        send(&mut *producer, record)?;
+    }
+    Ok(producer.flush(LIMIT)?)
+}
+
+/// Consumes the input and produces it to the output, one thread, nothing between.
+pub fn raw(bootstrap: &str, run: &str, records: u64) -> Result<Sample> {
+    let clients = clients(bootstrap, run)?;
+    let output: Arc<str> = OUTPUT.into();
+    let mut producer = clients.producer(0, None)?;
+    let mut consumer = clients.consumer(0)?;
+    consumer.subscribe(&[INPUT.into()])?;
+    let sample = measure(|| {
+        let (mut done, start) = (0, Instant::now());
+        while done < records {
+            if start.elapsed() > LIMIT {
+                return Err(anyhow!("{done} of {records} records after {} s", LIMIT.as_secs()));
+            }
+            let polled = consumer.poll(Duration::from_millis(100), 1_000)?;
+            for event in polled.events {
+                match event {
+                    RebalanceEvent::Assigned(partitions) => {
+                        let starts: Vec<_> =
+                            partitions.into_iter().map(|partition| (partition, StartOffset::Earliest)).collect();
+                        consumer.assign(&starts)?;
+                    }
+                    RebalanceEvent::Revoked(partitions) | RebalanceEvent::Lost(partitions) => {
+                        consumer.unassign(&partitions)?;
+                    }
+                }
+            }
+            for batch in polled.records {
+                for record in &batch.records {
+                    let record = ProducerRecord {
+                        topic: &output,
+                        partition: Some(batch.partition.partition),
+                        timestamp: record.timestamp,
+                        key: record.key.as_deref(),
+                        value: record.value.as_deref(),
+                        headers: &[],
+                    };
+                    send(&mut *producer, record)?;
+                    done += 1;
+                }
+            }
+            producer.poll(Duration::ZERO)?;
+        }
+        producer.flush(LIMIT)?;
+        Ok(done)
+    })?;
+    consumer.close()?;
+    Ok(sample)
+}
+
+/// One measured run of the engine on the broker, with one stream thread.
+pub fn run(
+    runtime: &Runtime,
+    bootstrap: &str,
+    application_id: &str,
+    work: Work,
+    place: Place,
+    records: u64,
+) -> Result<Sample> {
+    let state_dir = std::env::temp_dir().join(format!("sandbar-bench-{}", std::process::id()));
+    let drive = Drive {
+        application_id: application_id.to_owned(),
+        threads: 1,
+        config: StreamsConfig::default(),
+        clients: clients(bootstrap, application_id)?,
+        processors: processors(runtime, work, place)?,
+        stores: Arc::new(Stores::fresh(&state_dir, application_id)?),
+        records,
+        limit: LIMIT,
+    };
+    let prepared = drive.prepare()?;
+    let sample = measure(|| prepared.run())?;
+    std::fs::remove_dir_all(&state_dir)?;
+    Ok(sample)
+}

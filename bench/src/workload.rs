@@ -1,0 +1,81 @@
+//! The records of the benchmark and what is done with them. The same seedless sequence in every run: keys are spread
+//! evenly over a fixed number, values are JSON of about 100 bytes.
+
+use std::fmt;
+
+use engine::testing::topology;
+use engine::topology::{StoreBackend, Topology};
+
+/// Distinct keys of the input.
+pub const KEYS: u64 = 100_000;
+
+/// Partitions of the input topic.
+pub const PARTITIONS: i32 = 4;
+
+pub const INPUT: &str = "bench-in";
+pub const OUTPUT: &str = "bench-out";
+
+/// What a processor of the benchmark does with a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Forwards it as it is.
+    PassThrough,
+    /// Counts it under its key and forwards key and count.
+    Count(StoreBackend),
+}
+
+impl Work {
+    pub const ALL: [Self; 3] =
+        [Self::PassThrough, Self::Count(StoreBackend::InMemory), Self::Count(StoreBackend::Persistent)];
+
+    /// The name of its guest.
+    pub fn guest(self) -> &'static str {
+        match self {
+            Self::PassThrough => "passthrough",
+            Self::Count(_) => "count",
+        }
+    }
+
+    /// Its topology; the names are those that the guest declares.
+    pub fn topology(self) -> Topology {
+        let stores: &[&str] = if self == Self::PassThrough { &[] } else { &["counts"] };
+        let mut topology = topology(&["in"], stores, &["out"]);
+        for sub_topology in &mut topology.sub_topologies {
+            sub_topology.sources.iter_mut().for_each(|source| source.topic = INPUT.into());
+            sub_topology.sinks.iter_mut().for_each(|sink| sink.topic = OUTPUT.into());
+            if let Self::Count(backend) = self {
+                sub_topology.stores.iter_mut().for_each(|store| store.backend = backend);
+            }
+        }
+        topology
+    }
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PassThrough => "pass-through",
+            Self::Count(StoreBackend::InMemory) => "count, memory",
+            Self::Count(StoreBackend::Persistent) => "count, RocksDB",
+        })
+    }
+}
+
+/// One input record.
+pub struct Input {
+    pub partition: i32,
+    pub timestamp: i64,
+    pub key: String,
+    pub value: String,
+}
+
+/// Record `index` of the input. A multiplicative hash spreads the keys; a key always has the same partition.
+pub fn input(index: u64) -> Input {
+    let key = (index.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20) % KEYS;
+    Input {
+        partition: (key % PARTITIONS as u64) as i32,
+        timestamp: 1_357_020_000_000 + index as i64,
+        key: format!("k{key:06}"),
+        value: format!(r#"{{"id":{index:010},"agent":"station-{:02}","state":true,"note":"some more text that a report carries"}}"#, key % 97),
+    }
+}
