@@ -1,2 +1,30 @@
-//! To be written.
-fn main() {}
+//! The `sandbar` binary: reads the command line, runs one command, turns its result into an exit code. Owns the
+//! way errors reach the user; decides nothing else.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod app;
+mod commands;
+mod components;
+mod config;
+mod exit;
+mod formats;
+mod rest;
+mod runtime;
+mod telemetry;
+mod terminal;
+mod toolchain;
+
+fn main() -> ExitCode {
+    let command_line = commands::CommandLine::parse();
+    let format = command_line.output;
+    match commands::run(command_line) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            terminal::report_error(&error, format);
+            exit::code_of(&error)
+        }
+    }
+}

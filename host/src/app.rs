@@ -1,0 +1,76 @@
+//! Binds what a module declares to what the manifest says: sources and sinks to topics, stores to backends. Pure; a
+//! name of the manifest that the module does not declare is an error, never ignored.
+
+use engine::topology::{StoreBackend, StoreSpec, SubTopology, TopicBinding, Topology};
+use sandbox::{Declaration, StoreDeclaration, TopicDeclaration};
+
+use crate::config::{ConfigError, Manifest, StoreSettings, nearest};
+
+/// The topology of an application.
+///
+/// # Errors
+/// Names the key of the manifest that binds something which the module does not declare.
+pub fn bind(manifest: &Manifest, declaration: &Declaration) -> Result<Topology, ConfigError> {
+    let parts = &declaration.sub_topologies;
+    let topics = |declared: fn(&sandbox::SubTopologyDeclaration) -> &[TopicDeclaration]| -> Vec<&str> {
+        parts.iter().flat_map(declared).map(|topic| topic.name.as_str()).collect()
+    };
+    let stores: Vec<&str> = parts.iter().flat_map(|part| &part.stores).map(|store| store.name.as_str()).collect();
+    check_names(manifest, "sources", manifest.sources.keys(), &topics(|part| &part.sources))?;
+    check_names(manifest, "sinks", manifest.sinks.keys(), &topics(|part| &part.sinks))?;
+    check_names(manifest, "stores", manifest.stores.keys(), &stores)?;
+    let sub_topologies = parts
+        .iter()
+        .map(|part| SubTopology {
+            sources: part
+                .sources
+                .iter()
+                .map(|source| topic(&source.name, manifest.sources.get(&source.name)))
+                .collect(),
+            stores: part.stores.iter().map(|declared| store(declared, manifest.stores.get(&declared.name))).collect(),
+            sinks: part.sinks.iter().map(|sink| topic(&sink.name, manifest.sinks.get(&sink.name))).collect(),
+        })
+        .collect();
+    Ok(Topology { sub_topologies })
+}
+
+/// A source or sink; without a binding the topic has its name.
+fn topic(name: &str, bound: Option<&String>) -> TopicBinding {
+    TopicBinding { name: name.into(), topic: bound.map_or(name, String::as_str).into() }
+}
+
+fn store(declared: &StoreDeclaration, settings: Option<&StoreSettings>) -> StoreSpec {
+    let settings = settings.cloned().unwrap_or_default();
+    StoreSpec {
+        name: declared.name.as_str().into(),
+        backend: if settings.in_memory { StoreBackend::InMemory } else { StoreBackend::Persistent },
+        logging_enabled: settings.logging_enabled,
+        version: declared.version,
+        key_format: declared.key_format.as_str().into(),
+        value_format: declared.value_format.as_str().into(),
+    }
+}
+
+fn check_names<'a>(
+    manifest: &Manifest,
+    table: &str,
+    names: impl Iterator<Item = &'a String>,
+    declared: &[&str],
+) -> Result<(), ConfigError> {
+    for name in names {
+        if declared.contains(&name.as_str()) {
+            continue;
+        }
+        let known = if declared.is_empty() { "none".to_owned() } else { declared.join(", ") };
+        let hint = match nearest(name, declared.iter().copied()) {
+            Some(meant) => format!("; did you mean {table}.{meant}?"),
+            None => String::new(),
+        };
+        let message = format!("{table}.{name}: the module does not declare it; it declares {known}{hint}");
+        return Err(manifest.fault_below(&format!("{table}.{name}"), message));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,72 @@
+//! The command line: its shape, and which function runs a command. One file a command; each takes its arguments
+//! and returns an error that says what was tried.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::exit;
+use crate::telemetry;
+use crate::terminal::{Format, Terminal};
+
+mod build;
+mod completions;
+mod new;
+mod reference;
+mod run;
+mod stores;
+mod topics;
+
+/// Runs stateful Kafka stream processors as sandboxed WebAssembly components.
+#[derive(Debug, Parser)]
+#[command(name = "sandbar", version, about, after_long_help = exit::HELP, propagate_version = true)]
+pub struct CommandLine {
+    /// How results are written
+    #[arg(short, long, value_enum, default_value_t, global = true)]
+    pub output: Format,
+
+    /// Which log lines go to standard error, for example `info,kafka=debug`
+    #[arg(long, env = telemetry::FILTER_VARIABLE, value_name = "FILTER", global = true)]
+    log: Option<String>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start an application: a crate with a processor, its tests and a manifest
+    New(new::NewArgs),
+    /// Compile a crate to a module and check it
+    Build(build::BuildArgs),
+    /// Run an application
+    Run(run::Arguments),
+    /// List, create, fill and read topics
+    #[command(subcommand)]
+    Topics(topics::Command),
+    /// Look into the state stores of a running application
+    #[command(subcommand)]
+    Stores(stores::Command),
+    /// Print the completions of a shell
+    Completions(completions::Arguments),
+    /// Print reference pages as Markdown
+    #[command(subcommand, hide = true)]
+    Reference(reference::Command),
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What the command says; `exit::code_of` turns it into an exit code.
+pub fn run(command_line: CommandLine) -> Result<()> {
+    telemetry::start(command_line.log.as_deref(), command_line.output)?;
+    let terminal = Terminal::new(command_line.output);
+    match command_line.command {
+        Command::New(arguments) => new::run(&arguments, terminal),
+        Command::Build(arguments) => build::run(&arguments, terminal),
+        Command::Run(arguments) => run::run(&arguments, terminal),
+        Command::Topics(command) => topics::run(&command, terminal),
+        Command::Stores(command) => stores::run(&command, terminal),
+        Command::Completions(arguments) => completions::run(&arguments),
+        Command::Reference(command) => reference::run(&command),
+    }
+}

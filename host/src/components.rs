@@ -1,0 +1,74 @@
+//! Loads the module of an application: reads the file once, bounded, and hands those bytes to the sandbox, so that
+//! what is checked is what runs. Shows what takes long.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use sandbox::{Limits, LoadError, LoadStage, Module, Runtime, RuntimeConfig};
+use serde_json::json;
+
+use crate::terminal::Terminal;
+
+/// What loading needs to know.
+#[derive(Debug, Clone)]
+pub struct LoadRequest {
+    pub path: PathBuf,
+    pub cache_dir: PathBuf,
+    pub module_max_bytes: usize,
+    pub limits: Limits,
+}
+
+/// Reads, checks and compiles a module, or takes its compiled code from the cache.
+///
+/// # Errors
+/// Names the file and why it was refused.
+pub fn load(request: &LoadRequest, terminal: Terminal) -> Result<Module> {
+    let bytes = read(&request.path, request.module_max_bytes)?;
+    let config =
+        RuntimeConfig { cache_dir: Some(request.cache_dir.clone()), module_max_bytes: request.module_max_bytes };
+    let runtime = Runtime::new(config).context("cannot start the sandbox")?;
+    let bar = terminal.bar("compiling the module", None);
+    let mut stage = |stage: LoadStage| match stage {
+        LoadStage::Compiling { size_bytes } => {
+            let text = format!("compiling {} ({size_bytes} bytes)", request.path.display());
+            terminal.notice("compiling", &text, json!({ "bytes": size_bytes }));
+        }
+        LoadStage::NotCached { reason } => {
+            let text = format!("the compiled module is not kept for the next start: {reason}");
+            terminal.notice("not-cached", &text, json!({ "reason": reason }));
+        }
+        LoadStage::LoadedFromCache | LoadStage::Describing => {}
+    };
+    let loaded = runtime.load_with(&bytes, &request.limits, &mut stage);
+    bar.finish_and_clear();
+    let module = loaded.with_context(|| format!("the module {} was refused", request.path.display()))?;
+    let text = format!("module {} ({})", request.path.display(), module.digest());
+    let fields = json!({ "path": request.path.display().to_string(), "digest": module.digest() });
+    terminal.notice("module", &text, fields);
+    Ok(module)
+}
+
+/// The file's bytes, at most one more than the limit: the sandbox says what is too much.
+fn read(path: &Path, limit_bytes: usize) -> Result<Vec<u8>> {
+    let file = std::fs::File::open(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            anyhow!(
+                "there is no module at {}: make one with `sandbar build`, or correct the key module",
+                path.display()
+            )
+        }
+        _ => anyhow!(error).context(format!("cannot read the module {}", path.display())),
+    })?;
+    let found_bytes = file.metadata().map_or(0, |metadata| metadata.len());
+    if usize::try_from(found_bytes).unwrap_or(usize::MAX) > limit_bytes {
+        let found_bytes = usize::try_from(found_bytes).unwrap_or(usize::MAX);
+        let refused = LoadError::TooLarge { found_bytes, limit_bytes };
+        return Err(anyhow!(refused).context(format!("the module {} was refused", path.display())));
+    }
+    let mut bytes = Vec::new();
+    file.take(limit_bytes as u64 + 1)
+        .read_to_end(&mut bytes)
+        .with_context(|| format!("cannot read the module {}", path.display()))?;
+    Ok(bytes)
+}

@@ -1,0 +1,417 @@
+//! The table of the manifest's keys: name, kind, default, unit, importance and prose of each. Parsing, validation,
+//! defaults and the generated reference all come from this one table; a key that is not here does not exist. The keys
+//! of the sandbox's limits come from its own table.
+
+use std::sync::LazyLock;
+
+/// How much a user has to care, as in Kafka's own reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Importance {
+    High,
+    Medium,
+    Low,
+}
+
+impl Importance {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::High => "high",
+            Self::Medium => "medium",
+            Self::Low => "low",
+        }
+    }
+}
+
+/// What a value may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A name that Kafka accepts for topics: letters, digits, `.`, `_` and `-`, at most 249 of them.
+    Name,
+    /// A path; a relative one starts at the manifest's folder.
+    Path,
+    /// `host:port`, several joined by commas, or a list.
+    Servers,
+    /// `host:port` to listen on.
+    Address,
+    Integer {
+        min: i64,
+        max: i64,
+    },
+    /// A limit of the sandbox, which knows its bounds.
+    Limit,
+    Boolean,
+    Choice(&'static [&'static str]),
+}
+
+/// One key. `*` in a name stands for a name that the module declares.
+#[derive(Debug, Clone)]
+pub struct ConfigOption {
+    pub name: &'static str,
+    pub kind: Kind,
+    /// As it would be written in the manifest; `None` where there is none.
+    pub default: Option<&'static str>,
+    /// Unit of the value, empty where it has none.
+    pub unit: &'static str,
+    pub importance: Importance,
+    pub required: bool,
+    /// Whether Kafka Streams has a key of this name with this meaning.
+    pub kafka_streams: bool,
+    pub doc: &'static str,
+}
+
+/// A table whose keys are free.
+#[derive(Debug, Clone, Copy)]
+pub struct FreeTable {
+    pub name: &'static str,
+    pub doc: &'static str,
+}
+
+const fn option(name: &'static str, kind: Kind, doc: &'static str) -> ConfigOption {
+    ConfigOption {
+        name,
+        kind,
+        default: None,
+        unit: "",
+        importance: Importance::Medium,
+        required: false,
+        kafka_streams: false,
+        doc,
+    }
+}
+
+impl ConfigOption {
+    const fn or(mut self, value: &'static str) -> Self {
+        self.default = Some(value);
+        self
+    }
+
+    const fn unit(mut self, unit: &'static str) -> Self {
+        self.unit = unit;
+        self
+    }
+
+    const fn importance(mut self, importance: Importance) -> Self {
+        self.importance = importance;
+        self
+    }
+
+    const fn required(mut self) -> Self {
+        self.required = true;
+        self
+    }
+
+    const fn streams(mut self) -> Self {
+        self.kafka_streams = true;
+        self
+    }
+}
+
+const fn integer(min: i64, max: i64) -> Kind {
+    Kind::Integer { min, max }
+}
+
+const DAY_MS: i64 = 86_400_000;
+const GIB: i64 = 1 << 30;
+const TIB: i64 = 1 << 40;
+
+/// Every key with a fixed meaning, those of the sandbox's limits included.
+pub static OPTIONS: LazyLock<Vec<ConfigOption>> = LazyLock::new(|| {
+    let limits = sandbox::Limits::keys().map(|limit| ConfigOption {
+        // A dozen short strings, once; they live as long as the table.
+        default: Some(limit.default.to_string().leak()),
+        unit: if limit.key.ends_with(".ms") {
+            "ms"
+        } else if limit.key.ends_with(".bytes") {
+            "bytes"
+        } else {
+            ""
+        },
+        importance: Importance::Low,
+        ..option(limit.key, Kind::Limit, limit.meaning)
+    });
+    TABLE.iter().cloned().chain(limits).collect()
+});
+
+const TABLE: &[ConfigOption] = &[
+    option(
+        "application.id",
+        Kind::Name,
+        "Names the application. It is the consumer group and the prefix of all internal topics, so every host of an \
+         application has the same one, and changing it starts from nothing.",
+    )
+    .importance(Importance::High)
+    .required()
+    .streams(),
+    option("module", Kind::Path, "The component to run, as `sandbar build` writes it.")
+        .importance(Importance::High)
+        .required(),
+    option(
+        "bootstrap.servers",
+        Kind::Servers,
+        "Brokers to start from. `-b` and `--embedded` of the command line take their place.",
+    )
+    .importance(Importance::High)
+    .streams(),
+    option(
+        "state.dir",
+        Kind::Path,
+        "Folder of the local state stores. One host at a time; two hosts on one machine need two folders.",
+    )
+    .or("\".sandbar/state\"")
+    .importance(Importance::High)
+    .streams(),
+    option(
+        "processing.guarantee",
+        Kind::Choice(&["at_least_once", "exactly_once_v2"]),
+        "`at_least_once`: nothing is lost, a crash may repeat what came after the last commit. `exactly_once_v2` is \
+         refused at the start until transactions are there.",
+    )
+    .or("\"at_least_once\"")
+    .streams(),
+    option(
+        "num.stream.threads",
+        integer(1, 256),
+        "Stream threads of this host. A task runs on one thread, so more threads than tasks stay idle.",
+    )
+    .or("1")
+    .streams(),
+    option(
+        "commit.interval.ms",
+        integer(1, DAY_MS),
+        "Time between commits. Queries see committed state, and a crash repeats at most one interval, so this is \
+         far shorter than Kafka Streams' 30,000.",
+    )
+    .or("1000")
+    .unit("ms")
+    .streams(),
+    option(
+        "application.server",
+        Kind::Address,
+        "Where the REST interface listens. There is no authentication yet: leave it on the loopback interface.",
+    )
+    .or("\"127.0.0.1:7070\"")
+    .streams(),
+    option(
+        "auto.offset.reset",
+        Kind::Choice(&["earliest", "latest", "none"]),
+        "Where a source partition starts that has no committed offset; `none` stops with an error instead.",
+    )
+    .or("\"earliest\"")
+    .streams(),
+    option(
+        "max.task.idle.ms",
+        integer(-1, DAY_MS),
+        "How long a task with several source partitions waits for the empty ones before it goes on without them, so \
+         that records meet in timestamp order. -1 never waits.",
+    )
+    .or("0")
+    .unit("ms")
+    .streams(),
+    option(
+        "statestore.cache.max.bytes",
+        integer(0, TIB),
+        "Memory for the caches of clean entries, shared out evenly to the stream threads.",
+    )
+    .or("67108864")
+    .unit("bytes")
+    .streams(),
+    option(
+        "statestore.uncommitted.max.bytes",
+        integer(1024, TIB),
+        "Uncommitted writes that a stream thread may hold; passing the bound commits early.",
+    )
+    .or("33554432")
+    .unit("bytes")
+    .streams(),
+    option(
+        "max.poll.interval.ms",
+        integer(1000, DAY_MS),
+        "A stream thread that does not poll for this long loses its partitions to others.",
+    )
+    .or("300000")
+    .unit("ms")
+    .importance(Importance::Low)
+    .streams(),
+    option(
+        "default.api.timeout.ms",
+        integer(1, DAY_MS),
+        "How long a start waits for a broker to answer before it gives up.",
+    )
+    .or("60000")
+    .unit("ms")
+    .importance(Importance::Low)
+    .streams(),
+    option("request.timeout.ms", integer(100, DAY_MS), "How long one request to a broker may take.")
+        .or("30000")
+        .unit("ms")
+        .importance(Importance::Low)
+        .streams(),
+    option(
+        "task.timeout.ms",
+        integer(0, DAY_MS),
+        "How long a failing call to the broker is tried again before the application stops.",
+    )
+    .or("300000")
+    .unit("ms")
+    .importance(Importance::Low)
+    .streams(),
+    option("retry.backoff.ms", integer(1, 60_000), "The pause after a failed try.")
+        .or("100")
+        .unit("ms")
+        .importance(Importance::Low)
+        .streams(),
+    option(
+        "group.instance.id",
+        Kind::Name,
+        "Static membership: an id of this host, unique in the group, with which it keeps its tasks over a short \
+         restart.",
+    )
+    .importance(Importance::Low),
+    option(
+        "client.id",
+        Kind::Name,
+        "Prefix of the names under which the broker sees the host's clients; the application id where it is absent.",
+    )
+    .importance(Importance::Low)
+    .streams(),
+    option(
+        "accept.missing.offsets",
+        Kind::Boolean,
+        "Lets tasks that have state but no committed offsets start by `auto.offset.reset`. Without it they stop, since \
+         they would count everything again.",
+    )
+    .or("false")
+    .importance(Importance::Low),
+    option(
+        "statestore.flush.interval.ms",
+        integer(100, DAY_MS),
+        "How often stores write what is committed to disk. What a crash loses of it is restored from the changelog.",
+    )
+    .or("60000")
+    .unit("ms")
+    .importance(Importance::Low),
+    option("max.poll.records", integer(1, 1_000_000), "Records that one poll of the consumer returns at most.")
+        .or("1000")
+        .unit("records")
+        .importance(Importance::Low)
+        .streams(),
+    option("poll.ms", integer(1, 60_000), "How long a stream thread waits for records when it has nothing to do.")
+        .or("100")
+        .unit("ms")
+        .importance(Importance::Low)
+        .streams(),
+    option(
+        "buffered.records.per.partition",
+        integer(1, 10_000_000),
+        "Records that a task queues for a source partition before it pauses its fetching.",
+    )
+    .or("1000")
+    .unit("records")
+    .importance(Importance::Low)
+    .streams(),
+    option(
+        "batch.max.records",
+        integer(1, 1_000_000),
+        "Records that one call of the module gets at most. Results never depend on it.",
+    )
+    .or("500")
+    .unit("records")
+    .importance(Importance::Low),
+    option(
+        "batch.max.bytes",
+        integer(1024, GIB),
+        "Bytes of keys and values that one call of the module gets at most; a single larger record still goes \
+         through, alone.",
+    )
+    .or("1048576")
+    .unit("bytes")
+    .importance(Importance::Low),
+    option(
+        "replication.factor",
+        integer(-1, 32),
+        "Replicas of internal topics that the host creates; -1 leaves it to the broker.",
+    )
+    .or("-1")
+    .importance(Importance::Low)
+    .streams(),
+    option(
+        "embedded.partitions",
+        integer(1, 1000),
+        "Partitions of the source and sink topics that are created on the embedded broker when they are missing. A \
+         real broker's topics are never created by a run.",
+    )
+    .or("4")
+    .importance(Importance::Low),
+    option("module.max.bytes", integer(1024, GIB), "Size of a module at most.")
+        .or("33554432")
+        .unit("bytes")
+        .importance(Importance::Low),
+    option(
+        "rocksdb.block.cache.bytes",
+        integer(1 << 20, TIB),
+        "Memory for blocks, indexes, filters and write buffers of all RocksDB stores of the host together.",
+    )
+    .or("134217728")
+    .unit("bytes")
+    .importance(Importance::Low),
+    option(
+        "rocksdb.write.buffers.bytes",
+        integer(1 << 20, TIB),
+        "How much of it the write buffers may take before one is written out.",
+    )
+    .or("67108864")
+    .unit("bytes")
+    .importance(Importance::Low),
+    option(
+        "sources.*.topic",
+        Kind::Name,
+        "Binds a source that the module declares to a topic; without it the topic has the source's name.",
+    )
+    .importance(Importance::High),
+    option(
+        "sinks.*.topic",
+        Kind::Name,
+        "Binds a sink that the module declares to a topic; without it the topic has the sink's name.",
+    )
+    .importance(Importance::High),
+    option(
+        "stores.*.backend",
+        Kind::Choice(&["rocksdb", "memory"]),
+        "Where a store keeps its data: on disk, or in memory, where it is restored from its changelog at each start.",
+    )
+    .or("\"rocksdb\""),
+    option(
+        "stores.*.logging.enabled",
+        Kind::Boolean,
+        "Whether a changelog topic backs the store. Without one its data is gone with the state directory.",
+    )
+    .or("true")
+    .importance(Importance::Low),
+];
+
+/// The tables whose keys are free: their values are passed on.
+pub const FREE_TABLES: &[FreeTable] = &[
+    FreeTable {
+        name: "config",
+        doc: "Values that the module reads with `context.config`. The host gives them no meaning.",
+    },
+    FreeTable {
+        name: "kafka",
+        doc: "Properties of librdkafka, under its own names. `consumer.` and `producer.` in front give a property to \
+              those clients only, for example `consumer.session.timeout.ms`. Properties that the host itself must \
+              set (`group.id`, `enable.auto.commit`, …) are refused.",
+    },
+];
+
+/// The option with a flattened name; names below `sources`, `sinks` and `stores` match their `*`.
+pub fn find(name: &str) -> Option<&'static ConfigOption> {
+    OPTIONS.iter().find(|option| match option.name.split_once(".*.") {
+        None => option.name == name,
+        Some((table, field)) => name
+            .strip_prefix(table)
+            .and_then(|rest| rest.strip_prefix('.'))
+            .and_then(|rest| rest.strip_suffix(field))
+            .and_then(|rest| rest.strip_suffix('.'))
+            .is_some_and(|middle| !middle.is_empty()),
+    })
+}

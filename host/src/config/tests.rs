@@ -1,0 +1,160 @@
+//! The manifest's rules: what is read, what is refused and in which words, and which layer wins.
+
+use std::path::Path;
+
+use super::options::{OPTIONS, find};
+use super::*;
+
+const MINIMAL: &str = "application.id = \"vote\"\nmodule = \"vote.wasm\"\n";
+
+fn parse(text: &str) -> Result<Manifest, String> {
+    Manifest::parse(Path::new("app/sandbar.toml"), text, &Overrides::default()).map_err(|error| error.to_string())
+}
+
+fn refused(lines: &str) -> String {
+    parse(&format!("{MINIMAL}{lines}")).map(|_| ()).expect_err("the manifest is refused")
+}
+
+#[test]
+fn every_default_passes_its_own_check() {
+    for option in OPTIONS.iter() {
+        if let Some(checked) = checked_default(option) {
+            assert!(checked.is_ok(), "{}: {checked:?}", option.name);
+        }
+    }
+}
+
+#[test]
+fn option_names_are_found_under_a_users_names() {
+    assert_eq!(find("stores.votes.logging.enabled").map(|option| option.name), Some("stores.*.logging.enabled"));
+    assert_eq!(find("sources.a.b.topic").map(|option| option.name), Some("sources.*.topic"));
+    assert!(find("sources.topic").is_none());
+}
+
+#[test]
+fn a_minimal_manifest_gets_the_defaults() {
+    let manifest = parse(MINIMAL).expect("valid");
+    assert_eq!(manifest.application_id(), "vote");
+    assert_eq!(manifest.integer("commit.interval.ms"), 1000);
+    assert_eq!(manifest.text("processing.guarantee"), "at_least_once");
+    assert_eq!(manifest.path_of("module"), Path::new("app/vote.wasm"));
+    assert_eq!(manifest.bootstrap_servers(), None);
+}
+
+#[test]
+fn dotted_keys_tables_and_quoted_keys_are_the_same() {
+    let dotted = parse(&format!("{MINIMAL}commit.interval.ms = 5\nsources.in.topic = \"a\"\n")).expect("valid");
+    let tables = parse(&format!("{MINIMAL}\"commit.interval.ms\" = 5\n[sources.in]\ntopic = \"a\"\n")).expect("valid");
+    assert_eq!(dotted.integer("commit.interval.ms"), tables.integer("commit.interval.ms"));
+    assert_eq!(dotted.sources, tables.sources);
+    assert_eq!(dotted.sources.get("in").map(String::as_str), Some("a"));
+}
+
+#[test]
+fn free_tables_pass_dotted_keys_on_as_text() {
+    let text =
+        "[kafka]\nconsumer.fetch.min.bytes = 1\nsecurity.protocol = \"ssl\"\n[config]\nagents = 3\nratio = 0.5\n";
+    let manifest = parse(&format!("{MINIMAL}{text}")).expect("valid");
+    assert_eq!(manifest.kafka.get("consumer.fetch.min.bytes").map(String::as_str), Some("1"));
+    assert_eq!(manifest.kafka.get("security.protocol").map(String::as_str), Some("ssl"));
+    assert_eq!(manifest.config.get("agents").map(String::as_str), Some("3"));
+    assert_eq!(manifest.config.get("ratio").map(String::as_str), Some("0.5"));
+}
+
+#[test]
+fn stores_have_a_backend_and_a_changelog_switch() {
+    let text = "[stores.votes]\nbackend = \"memory\"\n[stores.meta]\nlogging.enabled = false\n";
+    let manifest = parse(&format!("{MINIMAL}{text}")).expect("valid");
+    assert_eq!(manifest.stores["votes"], StoreSettings { in_memory: true, logging_enabled: true });
+    assert_eq!(manifest.stores["meta"], StoreSettings { in_memory: false, logging_enabled: false });
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_place_and_nearest_name() {
+    let message = refused("  commit.intervall.ms = 5\n");
+    assert_eq!(
+        message,
+        "app/sandbar.toml:3:3: unknown key commit.intervall.ms; did you mean commit.interval.ms?\n  \
+         3 |   commit.intervall.ms = 5\n    |   ^"
+    );
+    assert!(refused("[stores.votes]\nbackent = \"memory\"\n").contains("did you mean stores.votes.backend?"));
+    assert!(refused("fetch.min.bytes = 1\n").contains("librdkafka's own go below [kafka]"));
+}
+
+#[test]
+fn wrong_types_and_ranges_name_expected_and_found() {
+    for (lines, expected) in [
+        ("commit.interval.ms = \"soon\"\n", "a whole number from 1 to 86400000 (ms), found the text \"soon\""),
+        ("commit.interval.ms = 0\n", "from 1 to 86400000 (ms), found the number 0"),
+        ("commit.interval.ms = 1.5\n", "found float 1.5"),
+        ("num.stream.threads = 99999999999999999999\n", "found the number 99999999999999999999"),
+        ("processing.guarantee = \"exactly_once\"\n", "one of \"at_least_once\", \"exactly_once_v2\""),
+        ("[sources.in]\ntopic = \"no spaces\"\n", "found the text \"no spaces\""),
+        ("bootstrap.servers = \"localhost\"\n", "expected host:port, several joined by commas"),
+        ("application.server = \"7070\"\n", "expected host:port, found the text \"7070\""),
+        ("processor.memory.max.bytes = 5\n", "processor.memory.max.bytes must be at least 65536, not 5"),
+        ("[num.stream.threads]\nx = 1\n", "found a table"),
+        ("[stores.votes]\nlogging.enabled = \"yes\"\n", "true or false, found the text \"yes\""),
+    ] {
+        let message = refused(lines);
+        assert!(message.contains(expected), "{lines}: {message}");
+        assert!(message.starts_with("app/sandbar.toml:"), "{message}");
+    }
+}
+
+#[test]
+fn every_fault_is_told_at_once() {
+    let message = refused("commit.interval.ms = 0\nfoo = 1\n");
+    assert!(message.contains("sandbar.toml:3:1:") && message.contains("sandbar.toml:4:1:"), "{message}");
+}
+
+#[test]
+fn broken_toml_is_told_with_its_place() {
+    let message = refused("commit.interval.ms = \n");
+    assert!(message.contains("sandbar.toml:3:"), "{message}");
+    assert!(message.contains("not valid TOML"), "{message}");
+}
+
+#[test]
+fn required_keys_are_asked_for() {
+    let message = parse("commit.interval.ms = 5\n").map(|_| ()).expect_err("incomplete");
+    assert!(message.contains("the key application.id is missing"), "{message}");
+    assert!(message.contains("the key module is missing"), "{message}");
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_and_that_over_the_file() {
+    let mut overrides = Overrides {
+        environment: vec![("SANDBAR__COMMIT_INTERVAL_MS".to_owned(), "20".to_owned()), ("HOME".into(), "/".into())],
+        ..Overrides::default()
+    };
+    let text = format!("{MINIMAL}commit.interval.ms = 10\n");
+    let load = |overrides: &Overrides| Manifest::parse(Path::new("sandbar.toml"), &text, overrides).expect("valid");
+    assert_eq!(load(&overrides).integer("commit.interval.ms"), 20);
+    overrides.pairs.push("commit.interval.ms=30".to_owned());
+    assert_eq!(load(&overrides).integer("commit.interval.ms"), 30);
+    overrides.flags.push(("--state-dir", "state.dir", "here".to_owned()));
+    assert_eq!(load(&overrides).path_of("state.dir"), Path::new("here"));
+}
+
+#[test]
+fn faults_of_flags_and_environment_name_them() {
+    let overrides = Overrides {
+        environment: vec![("SANDBAR__COMIT_INTERVAL_MS".to_owned(), "20".to_owned())],
+        pairs: vec!["poll.ms=fast".to_owned(), "nothing".to_owned()],
+        ..Overrides::default()
+    };
+    let error = Manifest::parse(Path::new("sandbar.toml"), MINIMAL, &overrides).expect_err("refused").to_string();
+    assert!(error.contains("environment variable SANDBAR__COMIT_INTERVAL_MS: unknown key"), "{error}");
+    assert!(error.contains("did you mean commit.interval.ms?"), "{error}");
+    assert!(error.contains("-X poll.ms=fast: poll.ms: expected a whole number"), "{error}");
+    assert!(error.contains("-X nothing: expected key=value"), "{error}");
+}
+
+#[test]
+fn the_reference_has_every_key() {
+    let page = manifest_reference();
+    for option in OPTIONS.iter() {
+        assert!(page.contains(&format!("### `{}`", option.name.replace('*', "<name>"))), "{}", option.name);
+    }
+}

@@ -1,0 +1,69 @@
+//! The exit codes, documented in the command's help: what a script may tell apart. Nothing else chooses a code.
+
+use std::process::ExitCode;
+
+use crate::config::ConfigError;
+
+/// What the codes mean, for `--help`.
+pub const HELP: &str = "\
+Exit codes:
+  0    done
+  1    the command or the application failed
+  2    wrong usage, or a manifest that was refused
+  3    the broker cannot be reached or refused the request
+  4    the module was refused
+  5    the state directory is in use, belongs to another application or has a newer format
+  6    the address to listen on is taken
+  130  a second signal ended the process at once";
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const BROKER: u8 = 3;
+const MODULE: u8 = 4;
+const STATE: u8 = 5;
+const ADDRESS: u8 = 6;
+/// As shells report a process that SIGINT ended.
+pub const SECOND_SIGNAL: i32 = 130;
+
+/// Marks an error of the command line's own making, such as two flags that exclude each other.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+/// Marks an address that could not be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {detail}; {hint}")]
+pub struct AddressError {
+    pub address: String,
+    pub detail: String,
+    pub hint: &'static str,
+}
+
+/// Marks a failure to reach a broker, after all retries.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UnreachableError(pub String);
+
+/// The code of the first cause that has one.
+pub fn code_of(error: &anyhow::Error) -> ExitCode {
+    ExitCode::from(error.chain().find_map(code_of_cause).unwrap_or(FAILED))
+}
+
+fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
+    if cause.is::<ConfigError>() || cause.is::<UsageError>() {
+        return Some(USAGE);
+    }
+    if cause.is::<AddressError>() {
+        return Some(ADDRESS);
+    }
+    if cause.is::<UnreachableError>() || cause.is::<engine::broker::BrokerError>() {
+        return Some(BROKER);
+    }
+    if cause.is::<sandbox::LoadError>() {
+        return Some(MODULE);
+    }
+    match cause.downcast_ref::<engine::state::StoreError>() {
+        Some(engine::state::StoreError::Locked { .. } | engine::state::StoreError::Foreign { .. }) => Some(STATE),
+        _ => None,
+    }
+}

@@ -1,0 +1,122 @@
+//! `/v1/apps`: the application of this host with its topology, tasks, restores and lag.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use engine::stream_thread::{TaskReport, ThreadReport};
+use engine::topology::{StoreBackend, SubTopology, Topology};
+use serde_json::{Value, json};
+
+use super::{Problem, check_application, json_response};
+use crate::runtime::status::{Phase, Readiness, Restoring, Status};
+
+/// `GET /v1/apps`
+pub async fn list(State(status): State<Arc<Status>>) -> Response {
+    json_response(&json!({ "apps": [{ "id": status.application_id, "state": state(&status) }] }))
+}
+
+/// `GET /v1/apps/{app}`
+pub async fn show(
+    State(status): State<Arc<Status>>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Response, Problem> {
+    let Path(application) = path.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    check_application(&status, &application)?;
+    let wired = status.wired();
+    let reports = status.reports();
+    let lag: Option<u64> = reports.iter().map(ThreadReport::lag).sum();
+    let restoring = Restoring::of(&reports);
+    Ok(json_response(&json!({
+        "id": status.application_id,
+        "state": state(&status),
+        "not_ready": match status.readiness() {
+            Readiness::Ready => Value::Null,
+            Readiness::NotReady(reason) => reason.into(),
+        },
+        "module": wired.as_ref().map(|wired| wired.module_digest.as_str()),
+        "topology": wired.as_ref().map(|wired| topology(&wired.topology)),
+        "lag": lag,
+        "records_processed": reports.iter().map(|report| report.records_processed).sum::<u64>(),
+        "records_sent": reports.iter().map(|report| report.records_sent).sum::<u64>(),
+        "commits": reports.iter().map(|report| report.commits).sum::<u64>(),
+        "restoring": {
+            "tasks_ready": restoring.tasks_running,
+            "tasks": restoring.tasks,
+            "records_restored": restoring.records_restored,
+            "offsets_left": restoring.offsets_left,
+        },
+        "threads": reports.iter().map(thread).collect::<Vec<_>>(),
+    })))
+}
+
+/// The state in one word, as programs compare it.
+pub fn state(status: &Status) -> &'static str {
+    match status.phase() {
+        Phase::Starting(_) => "starting",
+        Phase::Stopping => "stopping",
+        Phase::Failed(_) => "failed",
+        Phase::Running => {
+            let restoring = Restoring::of(&status.reports());
+            if restoring.tasks_running < restoring.tasks { "restoring" } else { "running" }
+        }
+    }
+}
+
+fn thread(report: &ThreadReport) -> Value {
+    json!({
+        "thread": report.thread,
+        "state": format!("{:?}", report.state),
+        "recycles": report.recycles,
+        "trouble": report.trouble.as_ref().map(|(trouble, _)| trouble),
+        "tasks": report.tasks.iter().map(task).collect::<Vec<_>>(),
+    })
+}
+
+fn task(report: &TaskReport) -> Value {
+    json!({
+        "task": report.task.to_string(),
+        "state": report.state.to_string(),
+        "stream_time": report.stream_time,
+        "uncommitted_bytes": report.uncommitted_bytes,
+        "partitions": report.partitions.iter().map(|partition| json!({
+            "topic": &*partition.partition.topic,
+            "partition": partition.partition.partition,
+            "next_offset": partition.next_offset,
+            "committed_offset": partition.committed_offset,
+            "end_offset": partition.end_offset,
+            "lag": partition.lag(),
+            "buffered": partition.buffered,
+        })).collect::<Vec<_>>(),
+        "restores": report.restores.iter().map(|restore| json!({
+            "store": restore.store,
+            "changelog": restore.changelog.to_string(),
+            "position": restore.position,
+            "target": restore.target,
+            "records": restore.records,
+        })).collect::<Vec<_>>(),
+    })
+}
+
+fn topology(topology: &Topology) -> Value {
+    Value::Array(topology.sub_topologies.iter().map(sub_topology).collect())
+}
+
+fn sub_topology(part: &SubTopology) -> Value {
+    json!({
+        "sources": part.sources.iter().map(|s| json!({ "name": &*s.name, "topic": &*s.topic })).collect::<Vec<_>>(),
+        "stores": part.stores.iter().map(|store| json!({
+            "name": &*store.name,
+            "backend": match store.backend {
+                StoreBackend::Persistent => "rocksdb",
+                StoreBackend::InMemory => "memory",
+            },
+            "logging_enabled": store.logging_enabled,
+            "key_format": &*store.key_format,
+            "value_format": &*store.value_format,
+            "version": store.version,
+        })).collect::<Vec<_>>(),
+        "sinks": part.sinks.iter().map(|s| json!({ "name": &*s.name, "topic": &*s.topic })).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,89 @@
+//! The REST interface: routes under `/v1`, health and metrics. Reads committed state through the query registry and
+//! the host's status; changes nothing. Every refusal is a problem document.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{StatusCode, Uri, header};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::{Value, json};
+
+mod apps;
+mod metrics;
+mod problem;
+mod server;
+mod stores;
+#[cfg(test)]
+mod tests;
+
+pub use problem::Problem;
+pub use server::{bind, serve};
+
+use crate::runtime::status::{Phase, Readiness, Status};
+
+/// No request has a body to speak of yet.
+const MAX_BODY_BYTES: usize = 1024 * 1024;
+
+/// The routes of a host.
+pub fn router(status: Arc<Status>) -> Router {
+    Router::new()
+        .route("/v1/apps", get(apps::list))
+        .route("/v1/apps/{app}", get(apps::show))
+        .route("/v1/apps/{app}/stores", get(stores::list))
+        .route("/v1/apps/{app}/stores/{store}/keys/{key}", get(stores::get_key))
+        .route("/v1/apps/{app}/stores/{store}/entries", get(stores::entries))
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics::text))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(middleware::from_fn(server::within_request_timeout))
+        .with_state(status)
+}
+
+async fn livez(State(status): State<Arc<Status>>) -> Response {
+    match status.phase() {
+        Phase::Failed(error) => {
+            let title = "the application has failed";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "failed", title, error).into_response()
+        }
+        _ => json_response(&json!({ "alive": true })),
+    }
+}
+
+async fn readyz(State(status): State<Arc<Status>>) -> Response {
+    match status.readiness() {
+        Readiness::Ready => json_response(&json!({ "ready": true })),
+        Readiness::NotReady(reason) => Problem::unavailable("not-ready", "not ready", reason).into_response(),
+    }
+}
+
+async fn unknown_route(uri: Uri) -> Problem {
+    Problem::not_found("route-not-found", "no such route", format!("there is nothing at {}", uri.path()))
+}
+
+async fn method_not_allowed(uri: Uri) -> Problem {
+    let detail = format!("{} answers GET only", uri.path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "method not allowed", detail)
+}
+
+fn json_response(value: &Value) -> Response {
+    json_text(value.to_string())
+}
+
+fn json_text(text: String) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+/// Only the host's own application exists here.
+fn check_application(status: &Status, application: &str) -> Result<(), Problem> {
+    if application == status.application_id {
+        return Ok(());
+    }
+    let detail = format!("this host runs {}, not {application}", status.application_id);
+    Err(Problem::not_found("app-not-found", "no such application", detail))
+}

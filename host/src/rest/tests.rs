@@ -1,0 +1,241 @@
+//! The routes, asked as a client does: formats, pages, and every reason for which a store has no answer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::Request;
+use bytes::Bytes;
+use engine::metrics::{EngineMetrics, Metric};
+use engine::query::{Availability, QueryRegistry, Registration, Role};
+use engine::state::StateStore;
+use engine::state::memory::MemoryStore;
+use engine::stream_thread::SharedProgress;
+use engine::topology::{PartitionCounts, StoreBackend, StoreSpec, SubTopology, TaskId, TopicBinding, Topology};
+use tower::ServiceExt;
+
+use super::*;
+use crate::runtime::status::Wired;
+
+const PARTITIONS: i32 = 2;
+
+fn store_spec(name: &str, key_format: &str) -> StoreSpec {
+    StoreSpec {
+        name: name.into(),
+        backend: StoreBackend::InMemory,
+        logging_enabled: true,
+        version: 1,
+        key_format: key_format.into(),
+        value_format: "json".into(),
+    }
+}
+
+/// A running host with the store `votes` (utf8 keys) in two partitions and `blobs` (byte keys) nowhere.
+fn host() -> (Arc<Status>, Arc<QueryRegistry>) {
+    let part = SubTopology {
+        sources: vec![TopicBinding { name: "reports".into(), topic: "reports".into() }],
+        stores: vec![store_spec("votes", "utf8"), store_spec("blobs", "bytes")],
+        sinks: Vec::new(),
+    };
+    let topology = Arc::new(Topology { sub_topologies: vec![part] });
+    let queries = Arc::new(QueryRegistry::new(["votes".into(), "blobs".into()]));
+    let status = Arc::new(Status::new("vote"));
+    let metrics = Arc::new(EngineMetrics::new());
+    metrics.add(Metric::RecordsProcessed, 7);
+    status.wire(Wired {
+        topology,
+        partition_counts: Arc::new(PartitionCounts(BTreeMap::from([("reports".into(), PARTITIONS)]))),
+        queries: Arc::clone(&queries),
+        threads: vec![Arc::new(SharedProgress::default())],
+        metrics: vec![metrics],
+        module_digest: "00ff".to_owned(),
+    });
+    (status, queries)
+}
+
+fn register(queries: &QueryRegistry, partition: i32, availability: Availability, entries: &[(&str, &str)]) {
+    let mut store = MemoryStore::new();
+    let writes: Vec<_> = entries
+        .iter()
+        .map(|(key, value)| (Bytes::copy_from_slice(key.as_bytes()), Some(Bytes::copy_from_slice(value.as_bytes()))))
+        .collect();
+    store.write(&writes, Some(entries.len() as i64)).expect("memory takes it");
+    queries.register(Registration {
+        store: "votes".into(),
+        task: TaskId { sub_topology: 0, partition },
+        role: Role::Active,
+        availability,
+        view: store.read_view(),
+    });
+}
+
+fn running_host() -> Arc<Status> {
+    let (status, queries) = host();
+    register(&queries, 0, Availability::Running, &[("a", "1"), ("c", "{\"yes\":true}"), ("d", "4")]);
+    register(&queries, 1, Availability::Running, &[("b", "2"), ("da", "5")]);
+    status
+}
+
+fn ask(status: &Arc<Status>, path: &str) -> (u16, Value) {
+    let (code, text) = ask_text(status, path);
+    (code, serde_json::from_str(&text).unwrap_or_else(|_| panic!("{path} did not answer with JSON: {text}")))
+}
+
+fn ask_text(status: &Arc<Status>, path: &str) -> (u16, String) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let request = Request::get(path).body(Body::empty()).expect("a request");
+        let response = router(Arc::clone(status)).oneshot(request).await.expect("infallible");
+        let code = response.status().as_u16();
+        if code >= 400 {
+            assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json", "{path}");
+        }
+        let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.expect("a body");
+        (code, String::from_utf8(body.to_vec()).expect("text"))
+    })
+}
+
+#[test]
+fn a_key_is_found_in_whichever_partition_holds_it() {
+    let status = running_host();
+    let (code, body) = ask(&status, "/v1/apps/vote/stores/votes/keys/c");
+    assert_eq!((code, &body["value"]), (200, &json!({ "yes": true })));
+    assert_eq!(body["position"], json!({ "partition": 0, "role": "active", "changelog_offset": 3 }));
+    assert_eq!(ask(&status, "/v1/apps/vote/stores/votes/keys/b").1["value"], json!(2));
+    assert_eq!(ask(&status, "/v1/apps/vote/stores/votes/keys/62?key_format=hex").1["key"], json!("62"));
+    assert_eq!(ask(&status, "/v1/apps/vote/stores/votes/keys/b?value_format=base64").1["value"], json!("Mg=="));
+}
+
+#[test]
+fn what_is_not_there_has_a_problem_of_its_own() {
+    let status = running_host();
+    for (path, code, kind) in [
+        ("/v1/apps/vote/stores/votes/keys/zz", 404, "key-not-found"),
+        ("/v1/apps/vote/stores/votes/keys/b?partition=0", 404, "key-not-found"),
+        ("/v1/apps/vote/stores/vote/keys/b", 404, "store-not-found"),
+        ("/v1/apps/other/stores/votes/keys/b", 404, "app-not-found"),
+        ("/v1/apps/vote/stores/blobs/keys/AAAA", 503, "not-here"),
+        ("/v1/apps/vote/stores/blobs/entries", 503, "not-here"),
+        ("/v1/apps/vote/stores/votes/keys/b?partition=9", 503, "not-here"),
+        ("/v1/apps/vote/stores/votes/keys/b?key_format=text", 400, "bad-request"),
+        ("/v1/apps/vote/stores/votes/keys/b?format=json", 400, "bad-request"),
+        ("/v1/apps/vote/stores/votes/keys/x?key_format=i64", 400, "bad-request"),
+        ("/v1/apps/vote/stores/votes/keys/%ff", 400, "bad-request"),
+        ("/v1/apps/vote/stores/votes/keys/c?value_format=i64", 422, "format"),
+        ("/v1/apps/vote/stores/votes/entries?limit=0", 400, "bad-request"),
+        ("/v1/apps/vote/stores/votes/entries?cursor=x", 400, "bad-request"),
+        ("/v1/apps/vote/stores/votes/entries?prefix=a&from=b", 400, "bad-request"),
+        ("/v2", 404, "route-not-found"),
+    ] {
+        let (found, body) = ask(&status, path);
+        assert_eq!((found, &body["type"]), (code, &json!(format!("urn:sandbar:problem:{kind}"))), "{path}: {body}");
+        assert!(body["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{path}: {body}");
+    }
+}
+
+#[test]
+fn a_store_that_is_restoring_never_answers_with_nothing() {
+    let (status, queries) = host();
+    register(&queries, 0, Availability::Running, &[("a", "1")]);
+    register(&queries, 1, Availability::Restoring { position: 3, target: 10 }, &[]);
+    let (code, body) = ask(&status, "/v1/apps/vote/stores/votes/keys/zz");
+    assert_eq!((code, &body["type"]), (503, &json!("urn:sandbar:problem:restoring")), "{body}");
+    assert!(body["detail"].as_str().is_some_and(|detail| detail.contains("3 of 10")), "{body}");
+    assert_eq!(ask(&status, "/v1/apps/vote/stores/votes/entries").0, 503);
+    assert_eq!(ask(&status, "/v1/apps/vote/stores/votes/keys/a").0, 200);
+    assert_eq!(ask(&status, "/v1/apps/vote/stores/votes/entries?partition=0").0, 200);
+}
+
+#[test]
+fn a_page_says_which_partitions_are_not_here() {
+    let (status, queries) = host();
+    register(&queries, 0, Availability::Running, &[("a", "1")]);
+    let (code, body) = ask(&status, "/v1/apps/vote/stores/votes/entries");
+    assert_eq!((code, &body["not_here"]), (200, &json!([1])));
+    assert_eq!(ask(&status, "/v1/apps/vote/stores/votes/keys/zz").0, 503, "another host may have it");
+}
+
+fn keys(body: &Value) -> Vec<&str> {
+    body["entries"].as_array().expect("entries").iter().filter_map(|entry| entry["key"].as_str()).collect()
+}
+
+#[test]
+fn entries_come_in_key_order_over_all_partitions() {
+    let status = running_host();
+    let path = "/v1/apps/vote/stores/votes/entries";
+    assert_eq!(keys(&ask(&status, path).1), ["a", "b", "c", "d", "da"]);
+    assert_eq!(keys(&ask(&status, &format!("{path}?reverse=true")).1), ["da", "d", "c", "b", "a"]);
+    assert_eq!(keys(&ask(&status, &format!("{path}?from=b&to=d")).1), ["b", "c"]);
+    assert_eq!(keys(&ask(&status, &format!("{path}?prefix=d")).1), ["d", "da"]);
+}
+
+#[test]
+fn pages_follow_each_other_without_gap_or_repeat() {
+    let status = running_host();
+    for reverse in [false, true] {
+        let (mut found, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let path = format!("/v1/apps/vote/stores/votes/entries?limit=2&reverse={reverse}{cursor}");
+            let (_, body) = ask(&status, &path);
+            found.extend(keys(&body).into_iter().map(str::to_owned));
+            match body["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        if reverse {
+            found.reverse();
+        }
+        assert_eq!(found, ["a", "b", "c", "d", "da"]);
+    }
+}
+
+#[test]
+fn health_says_why_not() {
+    let status = Arc::new(Status::new("vote"));
+    status.set_phase(Phase::Starting("connecting to the broker"));
+    let (code, body) = ask(&status, "/readyz");
+    assert_eq!((code, &body["detail"]), (503, &json!("starting: connecting to the broker")));
+    assert_eq!(ask(&status, "/livez").0, 200);
+    let (code, body) = ask(&status, "/v1/apps/vote/stores/votes/keys/a");
+    assert_eq!((code, &body["type"]), (503, &json!("urn:sandbar:problem:starting")));
+    status.set_phase(Phase::Failed("no such topic".to_owned()));
+    assert_eq!(ask(&status, "/livez").0, 503);
+}
+
+#[test]
+fn apps_tell_topology_and_module() {
+    let status = running_host();
+    status.set_phase(Phase::Running);
+    assert_eq!(ask(&status, "/v1/apps").1, json!({ "apps": [{ "id": "vote", "state": "running" }] }));
+    let (code, body) = ask(&status, "/v1/apps/vote");
+    assert_eq!((code, &body["module"]), (200, &json!("00ff")));
+    assert_eq!(body["topology"][0]["stores"][0]["name"], json!("votes"));
+    let (code, body) = ask(&status, "/v1/apps/vote/stores");
+    assert_eq!((code, body["stores"][0]["partitions"].as_array().map(Vec::len)), (200, Some(2)));
+}
+
+#[test]
+fn metrics_are_prometheus_text() {
+    let (code, text) = ask_text(&running_host(), "/metrics");
+    assert_eq!(code, 200);
+    assert!(text.contains("# TYPE sandbar_records_processed_total counter\n"), "{text}");
+    assert!(text.contains("sandbar_records_processed_total{app=\"vote\",thread=\"0\"} 7\n"), "{text}");
+    assert!(
+        text.contains("sandbar_commit_duration_seconds_bucket{app=\"vote\",thread=\"0\",le=\"+Inf\"} 0\n"),
+        "{text}"
+    );
+    let heads = text.lines().filter(|line| line.starts_with("# TYPE")).count();
+    let distinct: std::collections::BTreeSet<&str> = text.lines().filter(|line| line.starts_with("# TYPE")).collect();
+    assert_eq!(heads, distinct.len(), "a metric's head comes once");
+}
+
+#[test]
+fn other_methods_are_refused() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let code = runtime.block_on(async {
+        let request = Request::post("/v1/apps").body(Body::empty()).expect("a request");
+        router(running_host()).oneshot(request).await.expect("infallible").status()
+    });
+    assert_eq!(code, StatusCode::METHOD_NOT_ALLOWED);
+}

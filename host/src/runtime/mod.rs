@@ -1,0 +1,410 @@
+//! A run of an application, from manifest to clean end: module, broker, topics, stores, stream threads, REST. Owns
+//! the order in which they start and stop. Every wait of it ends when the wish to stop is raised.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use engine::broker::{BrokerErrorKind, ClientSupplier, NewTopic};
+use engine::error::{EngineError, Remedy};
+use engine::internal_topics;
+use engine::metrics::EngineMetrics;
+use engine::processor::ProcessorSupplier;
+use engine::query::QueryRegistry;
+use engine::stream_thread::{AutoOffsetReset, ProcessingGuarantee, SharedProgress, StreamThreadOptions, StreamsConfig};
+use engine::topology::{PartitionCounts, Topology};
+use kafka::{KafkaClients, KafkaClientsConfig};
+use rocks::RocksOptions;
+use serde_json::json;
+
+pub mod brokers;
+mod clock;
+pub mod status;
+pub mod stop;
+mod stores;
+mod supervisor;
+mod threads;
+
+pub use clock::wall_clock_ms;
+
+use crate::config::Manifest;
+use crate::exit::UnreachableError;
+use crate::terminal::Terminal;
+use crate::{app, components, rest};
+use brokers::Broker;
+use clock::HostClock;
+use status::{Phase, Status, Wired};
+use stop::Stop;
+use stores::Stores;
+use supervisor::Supervisor;
+use threads::StreamThreads;
+
+/// A clean end that takes longer than this is given up: what was not committed is processed again.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What a run is told beside its manifest.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// Folder of the embedded broker, where that is asked for.
+    pub embedded: Option<PathBuf>,
+    pub until_idle: Option<Duration>,
+}
+
+/// Runs the application until it is told to stop, is idle, or fails.
+///
+/// # Errors
+/// Why it could not start or what it failed of.
+pub fn run(manifest: &Manifest, options: &RunOptions, terminal: Terminal) -> Result<()> {
+    if manifest.text("processing.guarantee") == "exactly_once_v2" {
+        let message = "processing.guarantee: exactly_once_v2 is not there yet; use at_least_once until it is";
+        return Err(manifest.fault("processing.guarantee", message).into());
+    }
+    let stop = Stop::default();
+    let status = Arc::new(Status::new(manifest.application_id()));
+    let services = Services::start(manifest, &status, &stop, terminal)?;
+    let result = application(manifest, options, &status, &stop, terminal);
+    if let Err(error) = &result {
+        status.set_phase(Phase::Failed(format!("{error:#}")));
+    }
+    stop.raise();
+    services.end();
+    result
+}
+
+/// REST and signals: what serves while an application starts, runs and ends.
+struct Services {
+    runtime: tokio::runtime::Runtime,
+    rest: tokio::task::JoinHandle<std::io::Result<()>>,
+    stop: tokio::sync::watch::Sender<bool>,
+}
+
+impl Services {
+    fn start(manifest: &Manifest, status: &Arc<Status>, stop: &Stop, terminal: Terminal) -> Result<Self> {
+        let listener = rest::bind(manifest.text("application.server"))?;
+        let address = listener.local_addr().context("cannot ask for the REST address")?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("rest")
+            .enable_all()
+            .build()
+            .context("cannot start the threads of the REST interface")?;
+        stop::on_signals(runtime.handle(), stop).context("cannot listen to signals")?;
+        let (sender, receiver) = tokio::sync::watch::channel(false);
+        let rest = runtime.spawn(rest::serve(listener, rest::router(Arc::clone(status)), receiver));
+        terminal.notice("rest", &format!("REST at http://{address}"), json!({ "address": address.to_string() }));
+        if !address.ip().is_loopback() {
+            let text = format!("{address} is reachable from other machines, and there is no authentication yet");
+            terminal.notice("warning", &text, json!({ "warning": text }));
+        }
+        Ok(Self { runtime, rest, stop: sender })
+    }
+
+    /// Lets open requests end. Queries that still read a store are left behind.
+    fn end(self) {
+        self.stop.send_replace(true);
+        if let Ok(Err(error)) = self.runtime.block_on(self.rest) {
+            tracing::error!(%error, "the REST interface failed");
+        }
+        self.runtime.shutdown_timeout(Duration::from_secs(1));
+    }
+}
+
+/// The steps of a start. Each returns early when the wish to stop came.
+fn application(
+    manifest: &Manifest,
+    options: &RunOptions,
+    status: &Arc<Status>,
+    stop: &Stop,
+    terminal: Terminal,
+) -> Result<()> {
+    status.set_phase(Phase::Starting("loading the module"));
+    let Some(module) = load_module(manifest, stop, terminal)? else { return Ok(()) };
+    let topology = Arc::new(app::bind(manifest, module.declaration())?);
+    topology.validate(manifest.application_id()).map_err(EngineError::from)?;
+
+    status.set_phase(Phase::Starting("connecting to the broker"));
+    let broker = broker_of(manifest, options, terminal)?;
+    let timeout = Duration::from_millis(manifest.count("default.api.timeout.ms"));
+    let config = clients_config(manifest, &broker.bootstrap_servers);
+    let Some((clients, cluster)) = brokers::connect(config, timeout, stop, terminal)? else { return Ok(()) };
+
+    status.set_phase(Phase::Starting("checking topics"));
+    if broker.is_embedded {
+        create_missing_topics(&clients, &topology, manifest.integer("embedded.partitions"), terminal)?;
+    }
+    let Some(partition_counts) = prepare_topics(manifest, &clients, &topology, timeout, stop)? else { return Ok(()) };
+
+    status.set_phase(Phase::Starting("opening the state directory"));
+    let stores = Arc::new(Stores::open(rocks_options(manifest, cluster.cluster_id))?);
+    let supplier = module.supplier(Arc::clone(&topology), manifest.limits());
+    let wired = wire(manifest, &topology, partition_counts, module.digest());
+    status.wire(wired.clone());
+    let threads = stream_thread_options(manifest, &wired, clients, supplier, stores);
+    let result = run_threads(threads, options, status, stop, terminal);
+    drop(broker);
+    result
+}
+
+fn run_threads(
+    threads: Vec<StreamThreadOptions>,
+    options: &RunOptions,
+    status: &Status,
+    stop: &Stop,
+    terminal: Terminal,
+) -> Result<()> {
+    let mut threads = StreamThreads::start(threads, stop)?;
+    status.set_phase(Phase::Running);
+    let idle = Supervisor::new(status, terminal, options.until_idle).watch(&mut threads, stop);
+    match threads.failure() {
+        Some(error) => status.set_phase(Phase::Failed(format!("{error:#}"))),
+        None => status.set_phase(Phase::Stopping),
+    }
+    stop.raise();
+    if threads.wait(CLOSE_TIMEOUT) {
+        bail!(
+            "{} stream threads did not end within {} s; what they had not committed is processed again at the next start",
+            threads.running(),
+            CLOSE_TIMEOUT.as_secs()
+        );
+    }
+    threads.finish()?;
+    let reports = status.reports();
+    let processed: u64 = reports.iter().map(|report| report.records_processed).sum();
+    let why = if idle { "idle" } else { "told to" };
+    let text = format!("stopped ({why}): processed {processed} records, everything committed");
+    terminal.notice("stopped", &text, json!({ "reason": why, "records_processed": processed }));
+    Ok(())
+}
+
+/// Loads the module on a thread of its own, so that a signal need not wait for the compiler.
+fn load_module(manifest: &Manifest, stop: &Stop, terminal: Terminal) -> Result<Option<sandbox::Module>> {
+    let request = components::LoadRequest {
+        path: manifest.path_of("module"),
+        cache_dir: cache_dir(manifest),
+        module_max_bytes: usize::try_from(manifest.count("module.max.bytes")).unwrap_or(usize::MAX),
+        limits: manifest.limits(),
+    };
+    let (sender, receiver) = channel();
+    std::thread::Builder::new()
+        .name("load".to_owned())
+        .stack_size(4 << 20)
+        .spawn(move || {
+            // Nobody listens any more when the wish to stop came first.
+            let _ = sender.send(components::load(&request, terminal));
+        })
+        .context("cannot start a thread")?;
+    loop {
+        match receiver.recv_timeout(Duration::from_millis(20)) {
+            Ok(loaded) => return loaded.map(Some),
+            Err(RecvTimeoutError::Timeout) if stop.is_raised() => return Ok(None),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => bail!("the thread that loads the module ended early"),
+        }
+    }
+}
+
+/// Compiled modules of all applications of a project stand beside their state.
+fn cache_dir(manifest: &Manifest) -> PathBuf {
+    let state = manifest.path_of("state.dir");
+    state.parent().unwrap_or(Path::new(".")).join("cache")
+}
+
+fn broker_of(manifest: &Manifest, options: &RunOptions, terminal: Terminal) -> Result<Broker> {
+    match (&options.embedded, manifest.bootstrap_servers()) {
+        (Some(folder), _) => Broker::embedded(folder, terminal),
+        (None, Some(servers)) => Ok(Broker::cluster(&servers)),
+        (None, None) => Err(brokers::no_broker()),
+    }
+}
+
+fn clients_config(manifest: &Manifest, bootstrap_servers: &str) -> KafkaClientsConfig {
+    let mut config = KafkaClientsConfig::new(bootstrap_servers, manifest.application_id());
+    config.client_id = manifest.optional_text("client.id").map(str::to_owned);
+    config.group_instance_id = manifest.optional_text("group.instance.id").map(str::to_owned);
+    config.request_timeout = Duration::from_millis(manifest.count("request.timeout.ms"));
+    config.properties = manifest.kafka.clone();
+    let max_poll = config.properties.entry("main.consumer.max.poll.interval.ms".to_owned());
+    max_poll.or_insert_with(|| manifest.count("max.poll.interval.ms").to_string());
+    config
+}
+
+fn rocks_options(manifest: &Manifest, cluster_id: Option<String>) -> RocksOptions {
+    let size = |key: &str| usize::try_from(manifest.count(key)).unwrap_or(usize::MAX);
+    RocksOptions {
+        cluster_id,
+        block_cache_bytes: size("rocksdb.block.cache.bytes"),
+        write_buffers_bytes: size("rocksdb.write.buffers.bytes"),
+        ..RocksOptions::new(manifest.path_of("state.dir"), manifest.application_id())
+    }
+}
+
+/// The embedded broker gets the source and sink topics that are missing; a real one never.
+fn create_missing_topics(
+    clients: &KafkaClients,
+    topology: &Topology,
+    partitions: i64,
+    terminal: Terminal,
+) -> Result<()> {
+    let mut names = topology.source_topics();
+    names.extend(topology.sink_topics());
+    for name in names {
+        if clients.describe_topic(&name)?.is_some() {
+            continue;
+        }
+        let topic = NewTopic {
+            name: name.to_string(),
+            partitions: i32::try_from(partitions).unwrap_or(i32::MAX),
+            replication_factor: -1,
+            configs: Default::default(),
+        };
+        match clients.create_topic(&topic) {
+            Ok(()) => {
+                let text = format!("created topic {name} with {partitions} partitions");
+                terminal.notice("topic-created", &text, json!({ "topic": &*name, "partitions": partitions }));
+            }
+            Err(error) if error.kind == BrokerErrorKind::TopicExists => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Internal topics, tried again while the broker asks for it. `None` when the wish to stop came.
+fn prepare_topics(
+    manifest: &Manifest,
+    clients: &Arc<KafkaClients>,
+    topology: &Topology,
+    timeout: Duration,
+    stop: &Stop,
+) -> Result<Option<PartitionCounts>> {
+    let replication_factor = i32::try_from(manifest.integer("replication.factor")).unwrap_or(-1);
+    let deadline = std::time::Instant::now() + timeout;
+    loop {
+        let mut admin = clients.admin()?;
+        match internal_topics::prepare(admin.as_mut(), manifest.application_id(), topology, replication_factor) {
+            Ok(counts) => return Ok(Some(counts)),
+            Err(error) if error.remedy() == Remedy::Retry && std::time::Instant::now() < deadline => {
+                tracing::warn!(%error, "cannot prepare the topics yet");
+            }
+            Err(error) if error.remedy() == Remedy::Retry => return Err(UnreachableError(error.to_string()).into()),
+            Err(error) => return Err(error.into()),
+        }
+        if stop.wait(Duration::from_millis(manifest.count("retry.backoff.ms"))) {
+            return Ok(None);
+        }
+    }
+}
+
+fn wire(manifest: &Manifest, topology: &Arc<Topology>, counts: PartitionCounts, digest: &str) -> Wired {
+    let stores = topology.sub_topologies.iter().flat_map(|part| &part.stores).map(|store| Arc::clone(&store.name));
+    let threads = usize::try_from(manifest.count("num.stream.threads")).unwrap_or(1);
+    Wired {
+        topology: Arc::clone(topology),
+        partition_counts: Arc::new(counts),
+        queries: Arc::new(QueryRegistry::new(stores)),
+        threads: (0..threads).map(|_| Arc::new(SharedProgress::default())).collect(),
+        metrics: (0..threads).map(|_| Arc::new(EngineMetrics::new())).collect(),
+        module_digest: digest.to_owned(),
+    }
+}
+
+fn stream_thread_options(
+    manifest: &Manifest,
+    wired: &Wired,
+    clients: Arc<KafkaClients>,
+    processors: Arc<sandbox::SandboxSupplier>,
+    stores: Arc<Stores>,
+) -> Vec<StreamThreadOptions> {
+    let config = streams_config(manifest);
+    let clients: Arc<dyn ClientSupplier> = clients;
+    let processors: Arc<dyn ProcessorSupplier> = processors;
+    let clock = Arc::new(HostClock::default());
+    let processor_config = Arc::new(manifest.config.clone());
+    let parts = wired.threads.iter().zip(&wired.metrics).enumerate();
+    parts
+        .map(|(thread, (progress, metrics))| StreamThreadOptions {
+            thread,
+            application_id: manifest.application_id().into(),
+            transactional_id: None,
+            config: config.clone(),
+            processor_config: Arc::clone(&processor_config),
+            clients: Arc::clone(&clients),
+            processors: Arc::clone(&processors),
+            stores: stores.clone(),
+            clock: clock.clone(),
+            partition_counts: Arc::clone(&wired.partition_counts),
+            queries: Arc::clone(&wired.queries),
+            metrics: Arc::clone(metrics),
+            progress: Arc::clone(progress),
+        })
+        .collect()
+}
+
+fn streams_config(manifest: &Manifest) -> StreamsConfig {
+    let size = |key: &str| usize::try_from(manifest.count(key)).unwrap_or(usize::MAX);
+    let threads = size("num.stream.threads").max(1);
+    StreamsConfig {
+        processing_guarantee: ProcessingGuarantee::AtLeastOnce,
+        commit_interval_ms: manifest.count("commit.interval.ms"),
+        poll_ms: manifest.count("poll.ms"),
+        max_poll_records: size("max.poll.records"),
+        max_poll_interval_ms: manifest.count("max.poll.interval.ms"),
+        buffered_records_per_partition: size("buffered.records.per.partition"),
+        max_task_idle_ms: manifest.integer("max.task.idle.ms"),
+        auto_offset_reset: match manifest.text("auto.offset.reset") {
+            "latest" => AutoOffsetReset::Latest,
+            "none" => AutoOffsetReset::None,
+            _ => AutoOffsetReset::Earliest,
+        },
+        batch_max_records: size("batch.max.records"),
+        batch_max_bytes: size("batch.max.bytes"),
+        statestore_uncommitted_max_bytes: size("statestore.uncommitted.max.bytes"),
+        statestore_cache_max_bytes: size("statestore.cache.max.bytes") / threads,
+        statestore_flush_interval_ms: manifest.count("statestore.flush.interval.ms"),
+        task_timeout_ms: manifest.count("task.timeout.ms"),
+        retry_backoff_ms: manifest.count("retry.backoff.ms"),
+        accept_missing_offsets: manifest.boolean("accept.missing.offsets"),
+        ..StreamsConfig::default()
+    }
+}
+
+/// Reads a duration such as `5s`, `500ms` or `2m`.
+///
+/// # Errors
+/// Says what was expected.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let factor_ms = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => 0,
+    };
+    number
+        .parse::<u64>()
+        .ok()
+        .filter(|_| factor_ms > 0)
+        .and_then(|number| number.checked_mul(factor_ms))
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("expected a number with ms, s, m or h, for example 5s, found {text:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    //! Durations as people write them.
+
+    use super::*;
+
+    #[test]
+    fn durations_have_a_unit() {
+        assert_eq!(parse_duration("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+        for text in ["5", "s", "", "-1s", "5 s", "99999999999999999999s"] {
+            assert!(parse_duration(text).is_err_and(|error| error.contains("for example 5s")), "{text}");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The wish to stop: raised by a signal or by the host itself, seen by everything that waits. The first signal asks
+//! for a clean end in whatever state the host is; the second ends the process at once.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::exit;
+
+/// Shared by all who must stop. Once raised it stays so.
+#[derive(Debug, Clone)]
+pub struct Stop(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    raised: AtomicBool,
+    lock: Mutex<()>,
+    changed: Condvar,
+    watch: watch::Sender<bool>,
+}
+
+impl Default for Stop {
+    fn default() -> Self {
+        let shared = Shared {
+            raised: AtomicBool::new(false),
+            lock: Mutex::new(()),
+            changed: Condvar::new(),
+            watch: watch::Sender::new(false),
+        };
+        Self(Arc::new(shared))
+    }
+}
+
+impl Stop {
+    pub fn raise(&self) {
+        let guard = self.0.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.raised.store(true, Ordering::Release);
+        drop(guard);
+        self.0.changed.notify_all();
+        self.0.watch.send_replace(true);
+    }
+
+    pub fn is_raised(&self) -> bool {
+        self.0.raised.load(Ordering::Acquire)
+    }
+
+    /// Waits for at most `timeout`; true when the wish is there.
+    pub fn wait(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let mut guard = self.0.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        while !self.is_raised() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            guard = self.0.changed.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+}
+
+/// Listens to SIGTERM and SIGINT on the runtime; the first raises `stop`.
+///
+/// # Errors
+/// When the process cannot listen to signals.
+pub fn on_signals(runtime: &tokio::runtime::Handle, stop: &Stop) -> std::io::Result<()> {
+    let _entered = runtime.enter();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = stop.clone();
+    runtime.spawn(async move {
+        let mut signals = 0;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            signals += 1;
+            if signals > 1 {
+                end_at_once();
+            }
+            eprintln!("stopping: committing and leaving the group; a second signal ends at once");
+            stop.raise();
+        }
+    });
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "the user asked not to wait for anything")]
+fn end_at_once() -> ! {
+    std::process::exit(exit::SECOND_SIGNAL)
+}
+
+#[cfg(test)]
+mod tests {
+    //! Waiting and raising.
+
+    use super::*;
+
+    #[test]
+    fn a_wait_ends_when_the_wish_is_raised() {
+        let stop = Stop::default();
+        assert!(!stop.wait(Duration::from_millis(1)));
+        let other = stop.clone();
+        let waiting = std::thread::spawn(move || other.wait(Duration::from_secs(60)));
+        stop.raise();
+        assert!(waiting.join().expect("no panic"));
+        assert!(stop.is_raised() && stop.wait(Duration::ZERO));
+    }
+}

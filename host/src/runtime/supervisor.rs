@@ -1,0 +1,183 @@
+//! Watches the running stream threads: shows restores and progress, notices that the application is idle, and ends
+//! the run. Reads reports only.
+
+use std::time::{Duration, Instant};
+
+use engine::stream_thread::{ThreadReport, ThreadState};
+use indicatif::ProgressBar;
+use serde_json::json;
+
+use super::status::{Restoring, Status};
+use super::stop::Stop;
+use super::threads::StreamThreads;
+use crate::terminal::Terminal;
+
+const GLANCE: Duration = Duration::from_millis(50);
+/// Time between two lines of progress where there is no bar.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What the watch keeps between two glances.
+pub struct Supervisor<'a> {
+    status: &'a Status,
+    terminal: Terminal,
+    until_idle: Option<Duration>,
+    restore: Option<RestoreWatch>,
+    restored_before: u64,
+    announced_running: bool,
+    activity: Option<(Activity, Instant)>,
+    bar: ProgressBar,
+    last_line: Instant,
+    trouble: Option<String>,
+    last_glance: Instant,
+}
+
+struct RestoreWatch {
+    started: Instant,
+    bar: ProgressBar,
+}
+
+/// Changes whenever records came. Punctuations do not count: those by wall clock never end.
+#[derive(Debug, PartialEq, Eq)]
+struct Activity {
+    processed: u64,
+    restored: u64,
+    tasks: Vec<engine::topology::TaskId>,
+}
+
+impl<'a> Supervisor<'a> {
+    pub fn new(status: &'a Status, terminal: Terminal, until_idle: Option<Duration>) -> Self {
+        let now = Instant::now();
+        Self {
+            status,
+            terminal,
+            until_idle,
+            restore: None,
+            restored_before: 0,
+            announced_running: false,
+            activity: None,
+            bar: terminal.bar("processing", None),
+            last_line: now,
+            trouble: None,
+            last_glance: now,
+        }
+    }
+
+    /// Watches until the threads end or the wish to stop comes. True when the run ended because it was idle.
+    pub fn watch(&mut self, threads: &mut StreamThreads, stop: &Stop) -> bool {
+        while threads.wait(GLANCE) {
+            if stop.is_raised() {
+                break;
+            }
+            let reports = self.status.reports();
+            self.show(&reports);
+            self.last_glance = Instant::now();
+            if self.is_idle(&reports) {
+                self.bar.finish_and_clear();
+                return true;
+            }
+        }
+        self.bar.finish_and_clear();
+        false
+    }
+
+    fn show(&mut self, reports: &[ThreadReport]) {
+        self.show_trouble(reports);
+        let restoring = Restoring::of(reports);
+        if restoring.tasks_running < restoring.tasks {
+            self.show_restore(restoring);
+            return;
+        }
+        let started = match self.restore.take() {
+            Some(watch) => {
+                watch.bar.finish_and_clear();
+                watch.started
+            }
+            // It was over before a glance could see it.
+            None => self.last_glance,
+        };
+        self.end_restore(started, restoring);
+        if restoring.tasks == 0 {
+            return;
+        }
+        if !self.announced_running {
+            self.announced_running = true;
+            let text = format!("running {} tasks", restoring.tasks);
+            self.terminal.notice("running", &text, json!({ "tasks": restoring.tasks }));
+        }
+        let processed: u64 = reports.iter().map(|report| report.records_processed).sum();
+        self.bar.set_position(processed);
+        if self.bar.is_hidden() && self.last_line.elapsed() >= LINE_INTERVAL {
+            self.last_line = Instant::now();
+            let lag: Option<u64> = reports.iter().map(ThreadReport::lag).sum();
+            let left = lag.map_or("unknown".to_owned(), |lag| lag.to_string());
+            let text = format!("processed {processed} records, {left} to go");
+            self.terminal.notice("progress", &text, json!({ "records_processed": processed, "lag": lag }));
+        }
+    }
+
+    fn show_trouble(&mut self, reports: &[ThreadReport]) {
+        let trouble = reports.iter().find_map(|report| report.trouble.as_ref()).map(|(trouble, _)| trouble.clone());
+        if trouble == self.trouble {
+            return;
+        }
+        match (&trouble, &self.trouble) {
+            (Some(trouble), _) => {
+                self.terminal.notice("waiting", &format!("waiting: {trouble}"), json!({ "reason": trouble }));
+            }
+            (None, Some(_)) => self.terminal.notice("resumed", "going on", json!({})),
+            (None, None) => {}
+        }
+        self.trouble = trouble;
+    }
+
+    fn show_restore(&mut self, restoring: Restoring) {
+        let terminal = self.terminal;
+        let started = self.last_glance;
+        let watch = self.restore.get_or_insert_with(|| RestoreWatch {
+            // It began after the glance that did not see it.
+            started,
+            bar: terminal.bar("restoring", Some(restoring.offsets)),
+        });
+        watch.bar.set_length(restoring.offsets);
+        watch.bar.set_position(restoring.offsets - restoring.offsets_left.min(restoring.offsets));
+        if watch.bar.is_hidden() && self.last_line.elapsed() >= LINE_INTERVAL {
+            self.last_line = Instant::now();
+            let Restoring { tasks_running, tasks, offsets_left, .. } = restoring;
+            let text = format!("restoring: {tasks_running} of {tasks} tasks ready, {offsets_left} offsets to go");
+            let fields = json!({ "tasks_ready": tasks_running, "tasks": tasks, "offsets_left": offsets_left });
+            self.terminal.notice("restoring", &text, fields);
+        }
+    }
+
+    fn end_restore(&mut self, started: Instant, restoring: Restoring) {
+        let records = restoring.records_restored - self.restored_before.min(restoring.records_restored);
+        self.restored_before = restoring.records_restored;
+        if records == 0 {
+            return;
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        let rate = if seconds > 0.0 { (records as f64 / seconds) as u64 } else { records };
+        let text = format!("restored {records} records in {seconds:.2} s ({rate} records/s)");
+        let fields = json!({ "records": records, "seconds": seconds, "records_per_second": rate });
+        self.terminal.notice("restored", &text, fields);
+    }
+
+    /// Whether every partition was read to its end and nothing happened for the time that was asked for.
+    fn is_idle(&mut self, reports: &[ThreadReport]) -> bool {
+        let Some(quiet) = self.until_idle else { return false };
+        let activity = Activity {
+            processed: reports.iter().map(|report| report.records_processed).sum(),
+            restored: reports.iter().map(|report| report.records_restored).sum(),
+            tasks: reports.iter().flat_map(|report| &report.tasks).map(|task| task.task).collect(),
+        };
+        let caught_up = self.trouble.is_none()
+            && reports.iter().all(|report| report.state == ThreadState::Running && report.lag() == Some(0));
+        match &self.activity {
+            Some((last, since)) if *last == activity && caught_up => since.elapsed() >= quiet,
+            _ => {
+                self.activity = Some((activity, Instant::now()));
+                false
+            }
+        }
+    }
+}

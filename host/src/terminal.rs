@@ -1,0 +1,94 @@
+//! What people see while a command works: progress bars on a terminal, plain lines elsewhere, NDJSON events where
+//! `-o json` asks for them. Progress goes to standard error, results and events to standard output.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Map, Value, json};
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON value a line.
+    Json,
+}
+
+/// Writes notices of a long-running command.
+#[derive(Debug, Clone, Copy)]
+pub struct Terminal {
+    pub format: Format,
+}
+
+impl Terminal {
+    pub fn new(format: Format) -> Self {
+        Self { format }
+    }
+
+    /// Tells one thing that happened: `text` to people, `event` with `fields` to programs.
+    pub fn notice(self, event: &str, text: &str, fields: Value) {
+        match self.format {
+            Format::Text => eprintln!("{text}"),
+            Format::Json => {
+                let mut object = Map::new();
+                object.insert("event".to_owned(), json!(event));
+                if let Value::Object(fields) = fields {
+                    object.extend(fields);
+                }
+                print_line(&Value::Object(object).to_string());
+            }
+        }
+    }
+
+    /// A progress bar of `total` steps, or a spinner where the total is unknown. Hidden off a terminal.
+    pub fn bar(self, message: &str, total: Option<u64>) -> ProgressBar {
+        let visible = self.format == Format::Text && std::io::stderr().is_terminal();
+        let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(total, target).with_message(message.to_owned());
+        let template = match total {
+            Some(_) => "{msg} [{bar:30}] {human_pos}/{human_len} {per_sec} {eta}",
+            None => "{spinner} {msg} {human_pos} {per_sec}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        if visible {
+            bar.enable_steady_tick(Duration::from_millis(120));
+        }
+        bar
+    }
+}
+
+/// Writes a line to standard output. A closed pipe ends a command quietly, so its error is left out.
+pub fn print_line(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}");
+}
+
+/// Tells why the command failed, with the whole chain of causes.
+pub fn report_error(error: &anyhow::Error, format: Format) {
+    let causes = causes(error);
+    if format == Format::Json {
+        print_line(&json!({ "event": "failed", "error": causes[0], "causes": causes[1..] }).to_string());
+    }
+    eprintln!("error: {}", causes[0]);
+    for cause in &causes[1..] {
+        eprintln!("  caused by: {cause}");
+    }
+}
+
+/// The chain of causes as text. A cause whose words its parent already holds is left out.
+pub fn causes(error: &anyhow::Error) -> Vec<String> {
+    let mut texts: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if texts.last().is_none_or(|last| !last.contains(&text)) {
+            texts.push(text);
+        }
+    }
+    texts
+}
