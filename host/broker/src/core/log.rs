@@ -24,6 +24,9 @@ pub const LEADER_EPOCH: i32 = 0;
 /// How much of a log is read at once to look for something.
 const SCAN_BYTES: usize = 256 * 1024;
 
+/// How much is read at once to find a batch by its header: an index run and a little more.
+const LOOK_BYTES: usize = 8 * 1024;
+
 /// A topic's settings as the log needs them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLimits {
@@ -272,18 +275,7 @@ impl PartitionLog {
             if segment.next_offset <= offset || segment.size == 0 {
                 continue;
             }
-            let mut position = segment.position_before(offset);
-            // The first batch that is wanted lies at most one index run after this position.
-            let (found, header) = loop {
-                let (at, header) = self.batch_at(segment, position)?;
-                if header.last_offset() >= offset {
-                    break (at, header);
-                }
-                position = at + header.size().unwrap_or(HEADER_BYTES) as u64;
-                if position >= segment.size {
-                    return Err(self.broken("read", format!("no batch holds offset {offset}")));
-                }
-            };
+            let (found, header) = self.batch_with(segment, offset)?;
             let first_size = header.size().unwrap_or(HEADER_BYTES);
             let wanted = if at_least_one { max_bytes.max(first_size) } else { max_bytes };
             if wanted < first_size || header.base_offset >= end {
@@ -294,6 +286,32 @@ impl PartitionLog {
             return Ok(bytes.slice(..whole));
         }
         Ok(Bytes::new())
+    }
+
+    /// Place and header of the first batch that ends at `offset` or after it. It lies at most one index run after
+    /// the place where the index points to; the run's headers are read with one look at the store.
+    fn batch_with(&self, segment: &Segment, offset: i64) -> Result<(u64, BatchHeader), StorageError> {
+        let mut start = segment.position_before(offset);
+        let mut window = Bytes::new();
+        let mut at = 0;
+        loop {
+            let header = match window.get(at..).and_then(BatchHeader::read) {
+                Some(header) => header,
+                None => {
+                    start += at as u64;
+                    at = 0;
+                    window = self.store.read(segment.base_offset, start, LOOK_BYTES)?;
+                    BatchHeader::read(&window).ok_or_else(|| {
+                        let detail = format!("no batch of segment {} holds offset {offset}", segment.base_offset);
+                        self.broken("read", detail)
+                    })?
+                }
+            };
+            if header.last_offset() >= offset {
+                return Ok((start + at as u64, header));
+            }
+            at += header.size().ok_or_else(|| self.broken("read", format!("no batch at byte {start}+{at}")))?;
+        }
     }
 
     /// The header of the batch at `position`.
