@@ -150,7 +150,9 @@ impl StreamThread {
             }
             Err(error) => return Err(error.into()),
         }
-        self.manager.answer_events(producer, consumer, now_ms)?;
+        if self.manager.answer_events(producer, consumer, now_ms)? {
+            self.reporting.tasks_changed();
+        }
         Ok(())
     }
 

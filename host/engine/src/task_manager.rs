@@ -8,11 +8,12 @@ use std::time::Duration;
 use crate::broker::{Consumer, OffsetAndMetadata, PartitionRecords, RebalanceEvent};
 use crate::error::{EngineError, Remedy};
 use crate::metrics::{DurationMetric, Metric};
-use crate::record::{Offset, Timestamp, TopicPartition};
+use crate::record::{Offset, Record, Timestamp, TopicPartition};
 use crate::restore::StoreChangelogReader;
 use crate::stream_thread::{PartitionReport, StreamThreadOptions, TaskReport};
 use crate::task::TaskState;
 use crate::task::commit::{Commit, CommitParts};
+use crate::task::record_queue::RecordQueue;
 use crate::task::stream_task::{Processed, StreamTask};
 use crate::task::streams_producer::StreamsProducer;
 use crate::topology::TaskId;
@@ -34,6 +35,8 @@ pub struct TaskManager {
     assigned: BTreeSet<TopicPartition>,
     /// Where assigned partitions start, until their task is created.
     starts: BTreeMap<TopicPartition, Start>,
+    /// Records of assigned partitions that came before they could be paused.
+    early: BTreeMap<TopicPartition, Vec<Record>>,
     /// Incomplete tasks, and since when they wait (monotonic).
     held: BTreeMap<TaskId, u64>,
     /// Rebalance events that were not looked at, and the rest of the answer to the current one.
@@ -57,6 +60,7 @@ impl TaskManager {
             reader,
             assigned: BTreeSet::new(),
             starts: BTreeMap::new(),
+            early: BTreeMap::new(),
             held: BTreeMap::new(),
             events: VecDeque::new(),
             actions: VecDeque::new(),
@@ -101,25 +105,22 @@ impl TaskManager {
         polled: Vec<PartitionRecords>,
         consumer: &mut dyn Consumer,
     ) -> Result<(), EngineError> {
-        let max = self.options.config.buffered_records_per_partition;
-        let mut full = Vec::new();
         for PartitionRecords { partition, records } in polled {
-            let id = self.options.processors.topology().task_of(&partition);
-            let Some(task) = id.and_then(|id| self.tasks.get_mut(&id)) else {
-                // An incomplete task's partitions are paused, so nothing is lost by an answer that says so.
-                return Err(EngineError::UnexpectedPartition { partition });
-            };
             self.options.metrics.add(Metric::RecordsConsumed, records.len() as u64);
-            task.add_records(&partition, records);
-            if let Some(queue) = task.group_mut().queue_mut(&partition) {
-                if queue.len() >= max && !queue.paused {
-                    queue.paused = true;
-                    full.push(partition);
+            let id = self.options.processors.topology().task_of(&partition);
+            match id.and_then(|id| self.tasks.get_mut(&id)) {
+                Some(task) => task.add_records(&partition, records),
+                None if self.assigned.contains(&partition) => {
+                    self.early.entry(partition).or_default().extend(records);
                 }
+                None => return Err(EngineError::UnexpectedPartition { partition }),
             }
         }
+        let max = self.options.config.buffered_records_per_partition;
+        let full = self.partitions_where(|_, queue| !queue.paused && queue.len() >= max);
         if !full.is_empty() {
             consumer.pause(&full)?;
+            self.set_paused(&full, true);
         }
         Ok(())
     }
@@ -127,18 +128,27 @@ impl TaskManager {
     /// Resumes partitions of running tasks whose queues have room again.
     pub fn resume_partitions(&mut self, consumer: &mut dyn Consumer) -> Result<(), EngineError> {
         let low = self.options.config.buffered_records_per_partition / 2;
-        let mut resumed = Vec::new();
-        for task in self.tasks.values_mut().filter(|task| task.state() == TaskState::Running) {
-            let queues = task.group_mut().queues_mut().iter_mut();
-            for queue in queues.filter(|queue| queue.paused && queue.len() <= low) {
-                queue.paused = false;
-                resumed.push(queue.partition.clone());
-            }
-        }
-        if !resumed.is_empty() {
-            consumer.resume(&resumed)?;
+        let with_room =
+            self.partitions_where(|state, queue| state == TaskState::Running && queue.paused && queue.len() <= low);
+        if !with_room.is_empty() {
+            consumer.resume(&with_room)?;
+            self.set_paused(&with_room, false);
         }
         Ok(())
+    }
+
+    fn partitions_where(&self, wanted: impl Fn(TaskState, &RecordQueue) -> bool) -> Vec<TopicPartition> {
+        let queues =
+            self.tasks.values().flat_map(|task| task.group().queues().iter().map(|queue| (task.state(), queue)));
+        queues.filter(|(state, queue)| wanted(*state, queue)).map(|(_, queue)| queue.partition.clone()).collect()
+    }
+
+    fn set_paused(&mut self, partitions: &[TopicPartition], paused: bool) {
+        for queue in self.tasks.values_mut().flat_map(|task| task.group_mut().queues_mut()) {
+            if partitions.contains(&queue.partition) {
+                queue.paused = paused;
+            }
+        }
     }
 
     /// Lets each task process at most `batches` batches.
@@ -436,6 +446,7 @@ impl TaskManager {
         self.commit = None;
         self.assigned.clear();
         self.starts.clear();
+        self.early.clear();
         self.held.clear();
         self.events.clear();
         self.actions.clear();
@@ -456,7 +467,7 @@ impl TaskManager {
     }
 }
 
-fn partition_report(queue: &crate::task::record_queue::RecordQueue) -> PartitionReport {
+fn partition_report(queue: &RecordQueue) -> PartitionReport {
     PartitionReport {
         partition: queue.partition.clone(),
         buffered: queue.len(),

@@ -17,13 +17,15 @@ const ASK_ENDS_INTERVAL_MS: u64 = 1_000;
 pub(super) struct Reporting {
     report: ThreadReport,
     published_ms: Option<u64>,
+    /// Tasks came or went since the last report.
+    tasks_changed: bool,
     asked_ends_ms: u64,
 }
 
 impl Reporting {
     pub(super) fn new(now_ms: u64) -> Self {
         let report = ThreadReport { last_activity_ms: now_ms, ..ThreadReport::default() };
-        Self { report, published_ms: None, asked_ends_ms: now_ms }
+        Self { report, published_ms: None, tasks_changed: false, asked_ends_ms: now_ms }
     }
 
     pub(super) fn processed(&mut self, processed: &Processed) {
@@ -39,6 +41,10 @@ impl Reporting {
 
     pub(super) fn committed(&mut self) {
         self.report.commits += 1;
+    }
+
+    pub(super) fn tasks_changed(&mut self) {
+        self.tasks_changed = true;
     }
 }
 
@@ -56,7 +62,7 @@ impl StreamThread {
             }
             None => ThreadState::Running,
         };
-        let changed = state != self.reporting.report.state;
+        let changed = std::mem::take(&mut self.reporting.tasks_changed) || state != self.reporting.report.state;
         self.reporting.report.state = state;
         self.reporting.report.records_restored += turn.records_restored;
         if turn.records_processed > 0 || turn.records_restored > 0 || changed {

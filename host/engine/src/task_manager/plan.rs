@@ -11,8 +11,10 @@ use crate::topology::{PartitionCounts, TaskId, Topology};
 /// One step of an answer to a rebalance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Begin to fetch these partitions, paused, from where the group stands.
+    /// Begin to fetch these partitions from where the group stands.
     Assign(Vec<TopicPartition>),
+    /// Stop fetching them until their tasks run.
+    Pause(Vec<TopicPartition>),
     /// Create a task; all of its partitions are assigned.
     Create(TaskId, Vec<TopicPartition>),
     /// Keep the partitions of an incomplete task paused until the others come.
@@ -76,6 +78,9 @@ fn plan_assigned(partitions: &[TopicPartition], facts: &Facts<'_>) -> Result<Vec
         actions.push(Action::CloseDirty(*task));
     }
     actions.push(Action::Assign(partitions.to_vec()));
+    if !partitions.is_empty() {
+        actions.push(Action::Pause(partitions.to_vec()));
+    }
     for (task, new) in tasks {
         let wanted = facts.topology.task_partitions(task, facts.counts);
         let owned = |partition| new.contains(partition) || facts.assigned.contains(partition);

@@ -57,14 +57,18 @@ impl TaskManager {
     ) -> Result<(), EngineError> {
         match action {
             Action::Assign(partitions) => self.assign(&partitions, consumer),
+            Action::Pause(partitions) => Ok(consumer.pause(&partitions)?),
             Action::Create(id, partitions) => {
                 let mut task = StreamTask::new(id, &partitions, self.options.clone());
                 for partition in &partitions {
                     if let Some((start, committed)) = self.starts.remove(partition) {
                         task.set_start(partition, start, committed.as_ref());
                     }
+                    if let Some(records) = self.early.remove(partition) {
+                        task.add_records(partition, records);
+                    }
                 }
-                // `assign` has paused them until the task runs.
+                // They stay paused until the task runs.
                 task.group_mut().queues_mut().iter_mut().for_each(|queue| queue.paused = true);
                 self.held.remove(&id);
                 self.options.metrics.add(Metric::TasksCreated, 1);
@@ -91,21 +95,19 @@ impl TaskManager {
                 for partition in &partitions {
                     self.assigned.remove(partition);
                     self.starts.remove(partition);
+                    self.early.remove(partition);
                 }
                 Ok(())
             }
         }
     }
 
-    /// Begins to fetch partitions where the group stands, paused until their tasks run.
+    /// Begins to fetch partitions where the group stands.
     fn assign(&mut self, partitions: &[TopicPartition], consumer: &mut dyn Consumer) -> Result<(), EngineError> {
         let starts = self.find_starts(partitions, consumer)?;
         let offsets: Vec<(TopicPartition, StartOffset)> =
             starts.iter().map(|(partition, (offset, _))| (partition.clone(), StartOffset::At(*offset))).collect();
         consumer.assign(&offsets)?;
-        if !partitions.is_empty() {
-            consumer.pause(partitions)?;
-        }
         for (partition, start) in starts {
             self.assigned.insert(partition.clone());
             self.starts.insert(partition, start);

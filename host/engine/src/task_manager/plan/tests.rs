@@ -40,7 +40,8 @@ fn complete_tasks_are_created_and_incomplete_ones_held() {
     assert_eq!(
         check(RebalanceEvent::Assigned(new.clone()), &[], &[]),
         Ok(vec![
-            Assign(new),
+            Assign(new.clone()),
+            Pause(new),
             Create(id(0, 0), partitions(&["a-0", "b-0"])),
             Hold(id(0, 1)),
             // `b` has no partition 3, so `a-3` is a task by itself.
@@ -55,7 +56,7 @@ fn the_rest_of_a_held_task_completes_it() {
     let new = partitions(&["b-1"]);
     assert_eq!(
         check(RebalanceEvent::Assigned(new.clone()), &["a-1"], &[]),
-        Ok(vec![Assign(new), Create(id(0, 1), partitions(&["a-1", "b-1"]))])
+        Ok(vec![Assign(new.clone()), Pause(new), Create(id(0, 1), partitions(&["a-1", "b-1"]))])
     );
 }
 
@@ -64,7 +65,7 @@ fn a_partition_that_is_assigned_again_begins_its_task_anew() {
     let again = partitions(&["c-0"]);
     assert_eq!(
         check(RebalanceEvent::Assigned(again.clone()), &["c-0"], &[id(1, 0)]),
-        Ok(vec![CloseDirty(id(1, 0)), Assign(again), Create(id(1, 0), partitions(&["c-0"]))])
+        Ok(vec![CloseDirty(id(1, 0)), Assign(again.clone()), Pause(again), Create(id(1, 0), partitions(&["c-0"]))])
     );
 }
 
