@@ -134,10 +134,11 @@ impl StreamThread {
             return Ok(());
         };
         producer.poll(Duration::ZERO)?;
+        self.manager.pause_full_partitions(consumer)?;
         match consumer.poll(timeout, self.options.config.max_poll_records) {
             Ok(polled) => {
                 self.last_poll_ms = now_ms;
-                self.manager.add_records(polled.records, consumer)?;
+                self.manager.add_records(polled.records)?;
                 self.manager.add_events(polled.events);
             }
             // A broker that is away is no reason to stop, however long it takes; what is here can be processed.

@@ -99,12 +99,8 @@ impl TaskManager {
         !self.reader.is_idle()
     }
 
-    /// Hands polled records to the tasks and pauses partitions whose queues are full.
-    pub fn add_records(
-        &mut self,
-        polled: Vec<PartitionRecords>,
-        consumer: &mut dyn Consumer,
-    ) -> Result<(), EngineError> {
+    /// Hands polled records to the tasks.
+    pub fn add_records(&mut self, polled: Vec<PartitionRecords>) -> Result<(), EngineError> {
         for PartitionRecords { partition, records } in polled {
             self.options.metrics.add(Metric::RecordsConsumed, records.len() as u64);
             let id = self.options.processors.topology().task_of(&partition);
@@ -116,6 +112,12 @@ impl TaskManager {
                 None => return Err(EngineError::UnexpectedPartition { partition }),
             }
         }
+        Ok(())
+    }
+
+    /// Pauses partitions whose queues are full. Called before a poll and not after it: a pause throws away what the
+    /// client has fetched ahead, so a queue that one poll fills and the next turn empties must not be paused.
+    pub fn pause_full_partitions(&mut self, consumer: &mut dyn Consumer) -> Result<(), EngineError> {
         let max = self.options.config.buffered_records_per_partition;
         let full = self.partitions_where(|_, queue| !queue.paused && queue.len() >= max);
         if !full.is_empty() {

@@ -543,6 +543,21 @@ fn deliveries_that_do_not_come_hold_the_commit_open() {
     assert_eq!((fixture.committed("in", 0), fixture.count(0, "b")), (Some(2), Some(1)));
 }
 
+/// A pause makes the client throw away what it has fetched ahead, so it must not be the normal case.
+#[test]
+fn a_queue_that_each_turn_empties_is_never_paused() {
+    let mut fixture = Fixture::counting(1);
+    fixture.config.buffered_records_per_partition = 2;
+    fixture.config.max_poll_records = 2;
+    let mut thread = fixture.thread();
+    fixture.settle(&mut thread).expect("no fault");
+    fixture.broker.take_calls();
+    fixture.produce(0, &["a"; 10]);
+    fixture.settle(&mut thread).expect("no fault");
+    assert_eq!(fixture.count(0, "a"), Some(10));
+    assert_eq!(calls(&fixture, &[Operation::Pause, Operation::Resume]), Vec::<String>::new());
+}
+
 #[test]
 fn a_full_queue_pauses_its_partition_until_there_is_room() {
     let mut fixture = Fixture::counting(1);
