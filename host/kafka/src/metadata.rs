@@ -29,6 +29,9 @@ pub struct ConnectAttempt {
     pub reason: String,
 }
 
+/// A topic to ask for when only the brokers matter: asking for all would load the names of the whole cluster.
+const PROBE: &str = "__consumer_offsets";
+
 /// The client for looking.
 pub(crate) struct MetadataClient {
     client: Client,
@@ -48,10 +51,13 @@ impl MetadataClient {
         retry: &mut dyn FnMut(&ConnectAttempt),
     ) -> Result<ClusterInfo, BrokerError> {
         let started = Instant::now();
+        // Every answer lists the brokers, whether the topic that it was asked for exists or not.
+        let probe = self.client.topic(PROBE).map_err(|failure| self.error(failure, "connect"))?;
         for attempt in 1.. {
             // A short try, so that the reason is shown soon; librdkafka reconnects meanwhile by itself.
             let rest = timeout.saturating_sub(started.elapsed());
-            let result = self.client.metadata(None, rest.min(Duration::from_secs(2)));
+            let tried = Instant::now();
+            let result = self.client.metadata(Some(&probe), rest.min(Duration::from_secs(2)));
             // Connection errors are events of the client.
             self.client.poll(Duration::ZERO);
             let failure = match result {
@@ -78,6 +84,8 @@ impl MetadataClient {
                 ));
             }
             retry(&ConnectAttempt { attempt, elapsed, reason });
+            // A try that fails at once is not repeated at once.
+            std::thread::sleep(Duration::from_millis(500).saturating_sub(tried.elapsed()).min(rest));
         }
         unreachable!("the tries end by time")
     }

@@ -117,16 +117,6 @@ impl Client {
         unsafe { Failure::check_object(sys::rd_kafka_incremental_unassign(self.raw(), partitions.raw())) }
     }
 
-    /// The current assignment.
-    pub fn assignment(&self) -> Result<PartitionList, Failure> {
-        let mut list = ptr::null_mut();
-        // SAFETY: live client; on success the list is ours.
-        unsafe {
-            Failure::check_code(sys::rd_kafka_assignment(self.raw(), &mut list))?;
-            Ok(NonNull::new(list).map_or_else(PartitionList::new, PartitionList::from_raw))
-        }
-    }
-
     pub fn pause(&self, partitions: &PartitionList) -> Result<(), Failure> {
         // SAFETY: live client and list; errors of single partitions are written into it.
         Failure::check_code(unsafe { sys::rd_kafka_pause_partitions(self.raw(), partitions.raw()) })

@@ -115,10 +115,6 @@ impl Events {
         self.state().last_error.clone()
     }
 
-    pub fn clear_last_error(&self) {
-        self.state().last_error = None;
-    }
-
     /// Whether a fatal error was raised.
     pub fn is_fatal(&self) -> bool {
         self.state().fatal

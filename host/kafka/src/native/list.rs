@@ -28,11 +28,6 @@ impl PartitionList {
         Self(NonNull::new(list).unwrap_or_else(|| unreachable!("rd_kafka_topic_partition_list_new never returns null")))
     }
 
-    /// Takes over a list that librdkafka made for us.
-    pub(super) fn from_raw(list: NonNull<sys::rd_kafka_topic_partition_list_t>) -> Self {
-        Self(list)
-    }
-
     /// Appends a partition. Partition -1 stands for a whole topic (subscriptions).
     pub fn add(&mut self, topic: &str, partition: i32, offset: i64, metadata: &[u8]) -> Result<(), Failure> {
         let topic = c_name(topic)?;

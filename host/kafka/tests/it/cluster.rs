@@ -1,10 +1,12 @@
 //! The brokers that the contract runs on, and short ways to make topics and clients.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use broker::{EmbeddedBroker, EmbeddedBrokerOptions};
 use engine::broker::{
     ClientSupplier, Consumer, NewTopic, Polled, Producer, ProducerRecord, RebalanceEvent, StartOffset,
 };
@@ -17,8 +19,16 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// A broker for the time of a case.
 pub struct Cluster {
     pub bootstrap_servers: String,
-    // Ends with the case.
-    _broker: Option<Box<dyn std::any::Any>>,
+    embedded: Option<(EmbeddedBroker, PathBuf)>,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Some((broker, folder)) = self.embedded.take() {
+            broker.shutdown();
+            let _ = std::fs::remove_dir_all(folder);
+        }
+    }
 }
 
 static NUMBER: AtomicU64 = AtomicU64::new(0);
@@ -33,7 +43,14 @@ impl Cluster {
     /// Real Kafka, when there is one.
     pub fn real() -> Option<Cluster> {
         let bootstrap_servers = std::env::var("SANDBAR_KAFKA_BOOTSTRAP").ok()?;
-        Some(Cluster { bootstrap_servers, _broker: None })
+        Some(Cluster { bootstrap_servers, embedded: None })
+    }
+
+    /// An embedded broker of its own, in an empty folder.
+    pub fn embedded() -> Cluster {
+        let folder = std::env::temp_dir().join(unique("sandbar-kafka"));
+        let broker = EmbeddedBroker::start(&folder, &EmbeddedBrokerOptions::default()).expect("an embedded broker");
+        Cluster { bootstrap_servers: broker.address().to_string(), embedded: Some((broker, folder)) }
     }
 
     pub fn config(&self, application_id: &str) -> KafkaClientsConfig {
@@ -74,6 +91,15 @@ impl Cluster {
 /// Runs a case on each broker there is.
 macro_rules! on_each_broker {
     ($($name:ident),* $(,)?) => {
+        mod embedded_broker {
+            $(
+                #[test]
+                fn $name() {
+                    super::$name(&crate::cluster::Cluster::embedded());
+                }
+            )*
+        }
+
         mod real_kafka {
             $(
                 #[test]
