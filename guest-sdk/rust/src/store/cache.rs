@@ -55,6 +55,8 @@ pub(crate) struct StoreCache {
     table: Vec<u32>,
     journal: Vec<Undo>,
     record: u64,
+    /// The slot that was asked for last: a write mostly follows a read of the same key.
+    last: usize,
 }
 
 /// A multiply-rotate hash (the scheme of FxHash) over 8-byte words. Collisions chosen by a sender can only slow one
@@ -85,6 +87,16 @@ fn range(start: u32, end: u32) -> Range<usize> {
 impl StoreCache {
     /// The slot of a key, made when there is none.
     fn slot(&mut self, key: &[u8]) -> usize {
+        if let Some(slot) = self.slots.get(self.last)
+            && &self.buffer[range(slot.key_start, slot.key_end)] == key
+        {
+            return self.last;
+        }
+        self.last = self.find_or_insert(key);
+        self.last
+    }
+
+    fn find_or_insert(&mut self, key: &[u8]) -> usize {
         if (self.slots.len() + 1) * 2 > self.table.len() {
             self.grow();
         }
@@ -232,7 +244,7 @@ impl StoreCache {
 
     /// Sends the writes of all finished records to the host; those of the running record stay here, undoable.
     pub(crate) fn flush_finished(&mut self, host: &dyn Host, store: u32) {
-        let mut writes = Writes::default();
+        let mut writes = Writes::with_capacity(self.slots.len());
         for undo in &mut self.journal {
             if undo.dirty {
                 let slot = &self.slots[undo.slot as usize];
@@ -296,7 +308,6 @@ impl StoreCache {
 }
 
 /// The columns of one `put-many`.
-#[derive(Default)]
 struct Writes {
     keys: Columns,
     values: NullableColumns,
@@ -304,6 +315,14 @@ struct Writes {
 }
 
 impl Writes {
+    fn with_capacity(items: usize) -> Self {
+        Self {
+            keys: Columns::with_capacity(items, 0),
+            values: NullableColumns::with_capacity(items, 0),
+            timestamps: Vec::with_capacity(items),
+        }
+    }
+
     fn push(&mut self, buffer: &[u8], slot: &Slot, value: Value, timestamp: i64) {
         self.keys.push(&buffer[range(slot.key_start, slot.key_end)]);
         self.values.push(match value {
