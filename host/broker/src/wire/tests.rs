@@ -1,1 +1,8 @@
-//! Tests.
+//! The wire, from a raw client's side: every request in every version, records in and out, groups over connections,
+//! and clients that misbehave.
+
+mod client;
+mod data;
+mod groups;
+mod hostile;
+mod versions;
