@@ -1,0 +1,149 @@
+//! One simulated host: its stream threads, its state directory and what it offers to queries. It is started, crashed
+//! and closed by the world; it never acts by itself.
+
+use std::sync::Arc;
+
+use broker::direct::{ClientOptions, DirectBroker};
+use engine::broker::ClientSupplier;
+use engine::clock::Clock;
+use engine::error::EngineError;
+use engine::internal_topics;
+use engine::metrics::{EngineMetrics, Metric};
+use engine::query::QueryRegistry;
+use engine::stream_thread::{CloseMode, RunOnce, SharedProgress, StreamThread, StreamThreadOptions};
+use engine::task::TaskState;
+use engine::testing::{CrashStores, ManualClock, NativeSupplier};
+
+use crate::scenario::Scenario;
+use crate::tally::{LATEST, TALLIES, Tally, declare};
+
+/// The application id of all hosts.
+pub const APPLICATION: &str = "app";
+
+/// One thread and when it may run again.
+struct Thread {
+    thread: StreamThread,
+    progress: Arc<SharedProgress>,
+    not_before_ms: u64,
+}
+
+/// One host.
+pub struct Host {
+    pub name: String,
+    pub stores: CrashStores,
+    pub queries: Arc<QueryRegistry>,
+    threads: Vec<Thread>,
+    metrics: Arc<EngineMetrics>,
+    /// Not running, and until which step.
+    pub down_until: Option<u64>,
+}
+
+impl Host {
+    pub fn new(name: String) -> Self {
+        Self {
+            name,
+            stores: CrashStores::new(),
+            queries: Arc::new(QueryRegistry::new([TALLIES.into(), LATEST.into()])),
+            threads: Vec::new(),
+            metrics: Arc::new(EngineMetrics::new()),
+            down_until: Some(0),
+        }
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.down_until.is_none()
+    }
+
+    pub fn thread_count(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// Starts a process on the state directory. Fails when the broker cannot be asked; try again then.
+    pub fn start(
+        &mut self,
+        broker: &DirectBroker,
+        clock: &ManualClock,
+        scenario: &Scenario,
+    ) -> Result<(), EngineError> {
+        let clients = broker.clients(ClientOptions {
+            protocol: scenario.protocol,
+            session_timeout_ms: 6_000,
+            heartbeat_interval_ms: 500,
+            rebalance_timeout_ms: 10_000,
+            fetch_bytes: scenario.fetch_bytes,
+            producer_queue_records: scenario.producer_queue_records,
+            ..ClientOptions::new(self.name.clone(), APPLICATION)
+        });
+        let processors = NativeSupplier::new(declare(scenario.topics), |_| Tally);
+        let processors: Arc<dyn engine::processor::ProcessorSupplier> = Arc::new(processors);
+        let mut admin = clients.admin()?;
+        let counts = internal_topics::prepare(&mut *admin, APPLICATION, processors.topology(), -1)?;
+        let (counts, clients): (_, Arc<dyn ClientSupplier>) = (Arc::new(counts), Arc::new(clients));
+        let mut threads = Vec::new();
+        for thread in 0..scenario.threads {
+            let progress = Arc::new(SharedProgress::default());
+            let options = StreamThreadOptions {
+                thread,
+                application_id: APPLICATION.into(),
+                transactional_id: None,
+                config: scenario.config.clone(),
+                processor_config: Arc::default(),
+                clients: Arc::clone(&clients),
+                processors: Arc::clone(&processors),
+                stores: Arc::new(self.stores.clone()),
+                clock: Arc::new(clock.clone()),
+                partition_counts: Arc::clone(&counts),
+                queries: Arc::clone(&self.queries),
+                metrics: Arc::clone(&self.metrics),
+                progress: Arc::clone(&progress),
+            };
+            threads.push(Thread { thread: StreamThread::new(options)?, progress, not_before_ms: 0 });
+        }
+        self.threads = threads;
+        self.down_until = None;
+        Ok(())
+    }
+
+    /// Runs one thread for one turn; `None` when it is to wait.
+    pub fn run(&mut self, thread: usize, clock: &ManualClock) -> Option<Result<RunOnce, EngineError>> {
+        let now_ms = clock.monotonic_ms();
+        let thread = self.threads.get_mut(thread)?;
+        if now_ms < thread.not_before_ms {
+            return None;
+        }
+        let turn = thread.thread.run_once();
+        if let Ok(turn) = &turn {
+            thread.not_before_ms = now_ms + turn.wait_ms;
+        }
+        Some(turn)
+    }
+
+    /// Ends the process in good order. An error means that something was dropped.
+    pub fn close(&mut self, until: u64) -> Result<(), EngineError> {
+        let mut result = Ok(());
+        for mut thread in self.threads.drain(..) {
+            result = result.and(thread.thread.close(CloseMode::Clean));
+        }
+        self.down_until = Some(until);
+        result
+    }
+
+    /// The process is gone, whatever it was doing. Its stores are what the disk has of them.
+    pub fn crash(&mut self, seed: &mut engine::testing::Seed, until: u64) {
+        self.stores.crash(seed);
+        self.threads.clear();
+        self.queries = Arc::new(QueryRegistry::new([TALLIES.into(), LATEST.into()]));
+        self.down_until = Some(until);
+    }
+
+    /// Whether all tasks of all threads run; a thread may have none.
+    pub fn is_running(&self) -> bool {
+        let reports = self.threads.iter().map(|thread| thread.progress.read());
+        { reports }.all(|report| report.tasks.iter().all(|task| task.state == TaskState::Running))
+    }
+
+    /// How often uncommitted work was dropped by threads that run or ran.
+    pub fn dropped_commits(&self) -> u64 {
+        self.metrics.get(Metric::CommitsFailed) + self.metrics.get(Metric::TasksClosedDirty)
+    }
+}

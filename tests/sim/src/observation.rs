@@ -1,0 +1,42 @@
+//! What is left of a run for the checker: inputs, outputs, stores, changelogs and committed offsets, in plain maps.
+//! Knows nothing of how they came about.
+
+use std::collections::BTreeMap;
+
+use engine::record::Offset;
+
+use crate::tally::Tallied;
+use crate::workload::Input;
+
+/// The content of a store or the newest records of a changelog.
+pub type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// A store of a partition.
+pub type StorePartition = (String, i32);
+
+/// One output record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    pub key: Vec<u8>,
+    /// The record that it answers.
+    pub topic: u32,
+    pub sequence: u32,
+    /// The tally of its key after that record.
+    pub tallied: Tallied,
+}
+
+/// Everything that the checker may know.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observation {
+    pub inputs: Vec<Input>,
+    /// By output partition, in the order of the log.
+    pub outputs: BTreeMap<i32, Vec<Output>>,
+    /// The stores of the tasks' last owners, and the changelog offsets that they hold.
+    pub stores: BTreeMap<StorePartition, (Rows, Option<Offset>)>,
+    /// The newest record of each key, deleted ones left out, and the end of the log.
+    pub changelogs: BTreeMap<StorePartition, (Rows, Offset)>,
+    /// What a host with an empty state directory restored.
+    pub restored: BTreeMap<StorePartition, Rows>,
+    /// By topic and partition.
+    pub committed: BTreeMap<(u32, i32), Option<Offset>>,
+}

@@ -1,0 +1,110 @@
+//! The processor of the simulation. Store `tallies` keeps count and sum of each key, which shows every record that is
+//! lost or counted again; store `latest` keeps the last sequence of each key, deleted at every fifth, which does not
+//! depend on replays. Each record forwards its own place and the new tally; a stream-time schedule writes its time.
+
+use std::collections::BTreeMap;
+
+use engine::processor::{ProcessorContext, ProcessorError, PunctuationType, ScheduleId};
+use engine::record::{InputBatch, Outcome, OutputBatch, Timestamp};
+use engine::testing::{NativeProcessor, forward, topology};
+use engine::topology::Topology;
+
+use crate::workload::{decode_value, source_topic};
+
+pub const TALLIES: &str = "tallies";
+pub const LATEST: &str = "latest";
+pub const OUTPUT: &str = "out";
+
+/// The key in `latest` that holds the time of the last punctuation.
+pub const TICK: &[u8] = b"tick";
+
+/// The interval of the schedule, in stream time.
+pub const TICK_INTERVAL_MS: u64 = 500;
+
+/// Sequences that delete their key from `latest`.
+pub fn deletes(sequence: u32) -> bool {
+    sequence % 5 == 4
+}
+
+/// What the application declares.
+pub fn declare(topics: u32) -> Topology {
+    let sources: Vec<String> = (0..topics).map(source_topic).collect();
+    let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
+    topology(&sources, &[TALLIES, LATEST], &[OUTPUT])
+}
+
+/// Count and sum of a key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tallied {
+    pub count: u64,
+    pub sum: u128,
+}
+
+impl Tallied {
+    pub fn encode(self) -> Vec<u8> {
+        [&self.count.to_be_bytes()[..], &self.sum.to_be_bytes()].concat()
+    }
+
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (count, sum) = bytes.split_first_chunk::<8>()?;
+        Some(Self { count: u64::from_be_bytes(*count), sum: u128::from_be_bytes(sum.try_into().ok()?) })
+    }
+}
+
+/// The processor.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Tally;
+
+fn malformed(batch: &InputBatch, index: usize) -> ProcessorError {
+    ProcessorError::Returned(format!("malformed input at offset {}", batch.offset(index)))
+}
+
+impl NativeProcessor for Tally {
+    fn init(&mut self, context: &mut ProcessorContext) -> Result<(), ProcessorError> {
+        context.schedule(TICK_INTERVAL_MS, PunctuationType::StreamTime);
+        Ok(())
+    }
+
+    fn process(&mut self, context: &mut ProcessorContext, batch: &InputBatch) -> Result<Outcome, ProcessorError> {
+        let (tallies, latest) = (context.store(TALLIES)?, context.store(LATEST)?);
+        let mut outputs = OutputBatch::default();
+        // Within a batch the tallies are kept here and written once, as a guest's cache would do.
+        let mut cached: BTreeMap<&[u8], Tallied> = BTreeMap::new();
+        for index in 0..batch.len() {
+            let (Some(key), Some(value)) = (batch.keys.get(index), batch.values.get(index)) else {
+                return Err(malformed(batch, index));
+            };
+            let (topic, sequence, amount) = decode_value(value).ok_or_else(|| malformed(batch, index))?;
+            let mut tallied = match cached.get(key) {
+                Some(&tallied) => tallied,
+                None => match context.get(tallies, key)? {
+                    Some(bytes) => Tallied::decode(&bytes).ok_or_else(|| malformed(batch, index))?,
+                    None => Tallied::default(),
+                },
+            };
+            tallied.count += 1;
+            tallied.sum += amount;
+            cached.insert(key, tallied);
+            let timestamp = batch.timestamps[index];
+            let kept = (!deletes(sequence)).then(|| sequence.to_be_bytes());
+            context.put(latest, key, kept.as_ref().map(|bytes| &bytes[..]), Some(timestamp))?;
+            let output = [&topic.to_be_bytes()[..], &sequence.to_be_bytes(), &tallied.encode()].concat();
+            forward(&mut outputs, timestamp, Some(key), Some(&output));
+        }
+        for (key, tallied) in cached {
+            context.put(tallies, key, Some(&tallied.encode()), None)?;
+        }
+        Ok(Outcome { outputs, refused: Vec::new() })
+    }
+
+    fn punctuate(
+        &mut self,
+        context: &mut ProcessorContext,
+        _schedule: ScheduleId,
+        time: Timestamp,
+    ) -> Result<Outcome, ProcessorError> {
+        let latest = context.store(LATEST)?;
+        context.put(latest, TICK, Some(&time.to_be_bytes()), Some(time))?;
+        Ok(Outcome::default())
+    }
+}
