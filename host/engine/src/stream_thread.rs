@@ -32,6 +32,8 @@ pub struct RunOnce {
     pub records_restored: u64,
     pub punctuations: u64,
     pub committed: bool,
+    /// An error was met and is being remedied.
+    pub troubled: bool,
     /// How long the caller should wait before the next turn, because a call failed and will be tried again.
     pub wait_ms: u64,
 }
@@ -39,7 +41,11 @@ pub struct RunOnce {
 impl RunOnce {
     /// Whether the turn found nothing to do.
     pub fn is_idle(&self) -> bool {
-        self.records_processed == 0 && self.records_restored == 0 && self.punctuations == 0 && !self.committed
+        self.records_processed == 0
+            && self.records_restored == 0
+            && self.punctuations == 0
+            && !self.committed
+            && !self.troubled
     }
 }
 
@@ -105,7 +111,9 @@ impl StreamThread {
                 self.recovery.succeeded(&turn);
                 Ok(turn)
             }
-            Err(error) => self.remedy(error).map(|wait_ms| RunOnce { wait_ms: wait_ms.max(turn.wait_ms), ..turn }),
+            Err(error) => {
+                self.remedy(error).map(|wait_ms| RunOnce { wait_ms: wait_ms.max(turn.wait_ms), troubled: true, ..turn })
+            }
         };
         self.publish(&turn, result.as_ref().err());
         result
@@ -144,6 +152,7 @@ impl StreamThread {
             // A broker that is away is no reason to stop, however long it takes; what is here can be processed.
             Err(error) if error.kind == BrokerErrorKind::Retriable => {
                 self.recovery.trouble(&error.into(), now_ms);
+                turn.troubled = true;
                 turn.wait_ms = self.options.config.retry_backoff_ms;
             }
             Err(error) if error.kind == BrokerErrorKind::OffsetOutOfRange => {

@@ -2,6 +2,9 @@
 
 use super::RestoreStart::{Complete, From, Regressed, WipeAndFrom};
 use super::*;
+use crate::broker::{BrokerError, BrokerErrorKind};
+use crate::stream_thread::fixture::{Fixture, task};
+use std::sync::{Arc, Mutex};
 
 #[test]
 fn a_restore_begins_by_the_stores_offset_and_the_bounds_of_the_log() {
@@ -37,4 +40,95 @@ fn state_shows_in_the_store_or_in_the_changelog() {
     assert_eq!(facts(None, 5, 5).evidence_of_state(), None);
     assert_eq!(facts(Some(5), 5, 5).evidence_of_state(), Some("local changelog offset 5".to_owned()));
     assert_eq!(facts(None, 0, 5).evidence_of_state(), Some("changelog app-s-changelog-1 ends at offset 5".to_owned()));
+}
+
+/// A changelog that ends at `high` and can be read up to `readable`, as below a transaction that hangs.
+struct Hanging {
+    high: Arc<Mutex<Offset>>,
+    readable: Offset,
+    reachable: Arc<Mutex<bool>>,
+}
+
+impl RestoreConsumer for Hanging {
+    fn watermarks(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Watermarks>, BrokerError> {
+        let high = *self.high.lock().expect("one thread");
+        Ok(partitions.iter().map(|_| Watermarks { low: 0, high }).collect())
+    }
+
+    fn assign(&mut self, _: &TopicPartition, _: Offset) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
+    fn unassign(&mut self, _: &TopicPartition) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
+    fn poll(&mut self, _: Duration, _: usize) -> Result<Vec<PartitionRecords>, BrokerError> {
+        if *self.reachable.lock().expect("one thread") {
+            return Ok(Vec::new());
+        }
+        Err(BrokerError::new(BrokerErrorKind::Retriable, "fetch", "no broker"))
+    }
+
+    fn position(&mut self, _: &TopicPartition) -> Result<Option<Offset>, BrokerError> {
+        Ok(Some(self.readable))
+    }
+}
+
+struct Stalled {
+    reader: StoreChangelogReader,
+    tasks: BTreeMap<TaskId, StreamTask>,
+    high: Arc<Mutex<Offset>>,
+    reachable: Arc<Mutex<bool>>,
+}
+
+impl Stalled {
+    fn new() -> Self {
+        let (high, reachable) = (Arc::new(Mutex::new(9)), Arc::new(Mutex::new(true)));
+        let consumer = Hanging { high: Arc::clone(&high), readable: 4, reachable: Arc::clone(&reachable) };
+        let mut reader = StoreChangelogReader::new(Box::new(consumer), 10_000);
+        let options = Arc::new(Fixture::counting(1).options());
+        let mut restoring = StreamTask::new(task(0), &[TopicPartition::new("in", 0)], options);
+        restoring.open_stores().expect("they open");
+        let facts = reader.look(&restoring).expect("the bounds are known");
+        reader.begin(&mut restoring, &facts, 0).expect("it begins");
+        Self { reader, tasks: BTreeMap::from([(task(0), restoring)]), high, reachable }
+    }
+
+    fn at(&mut self, now_ms: u64) -> Result<u64, EngineError> {
+        self.reader.restore(&mut self.tasks, Duration::ZERO, 10, now_ms)
+    }
+}
+
+#[test]
+fn a_restore_that_stands_still_fails_after_a_minute() {
+    let mut stalled = Stalled::new();
+    for now_ms in [10, 30_011, 60_009] {
+        assert_eq!(stalled.at(now_ms), Ok(0), "at {now_ms}");
+    }
+    assert_eq!(stalled.reader.reports(task(0))[0].remaining(), 5);
+    let error = stalled.at(60_010).expect_err("a minute without progress").to_string();
+    let expected = "restoring store counts of task 0_0 stands at offset 4 of app-counts-changelog-0 since 60000 ms and should reach 9";
+    assert!(error.starts_with(expected), "{error}");
+}
+
+#[test]
+fn time_without_a_broker_is_not_held_against_a_restore() {
+    let mut stalled = Stalled::new();
+    assert_eq!(stalled.at(0), Ok(0));
+    *stalled.reachable.lock().expect("one thread") = false;
+    for now_ms in [30_000, 60_000, 90_000] {
+        assert!(matches!(stalled.at(now_ms), Err(EngineError::Broker(_))));
+    }
+    *stalled.reachable.lock().expect("one thread") = true;
+    assert_eq!(stalled.at(100_000), Ok(0));
+}
+
+#[test]
+fn a_log_end_that_falls_below_the_target_is_found_when_the_restore_stalls() {
+    let mut stalled = Stalled::new();
+    assert_eq!(stalled.at(0), Ok(0));
+    *stalled.high.lock().expect("one thread") = 5;
+    assert_eq!(stalled.at(29_999), Ok(0));
+    assert!(matches!(stalled.at(30_000), Err(EngineError::ChangelogRegressed { stored: 9, end: 5, .. })));
 }

@@ -2,7 +2,10 @@
 //! are its way to report.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
 
 use crate::broker::ClientSupplier;
 use crate::error::EngineError;
@@ -11,11 +14,11 @@ use crate::metrics::EngineMetrics;
 use crate::processor::ProcessorSupplier;
 use crate::query::QueryRegistry;
 use crate::record::{Offset, Timestamp, TopicPartition};
-use crate::state::StoreProvider;
 use crate::state::memory::MemoryStoreProvider;
+use crate::state::{KeyRange, ReadView, StateStore, StoreError, StoreProvider, Visit, Write};
 use crate::stream_thread::{RunOnce, SharedProgress, StreamThread, StreamThreadOptions, StreamsConfig};
 use crate::testing::{Count, ManualClock, MockBroker, NativeSupplier, topology};
-use crate::topology::TaskId;
+use crate::topology::{StoreSpec, TaskId};
 
 pub(crate) const APPLICATION: &str = "app";
 
@@ -97,7 +100,7 @@ impl Fixture {
 
     /// The records of a topic's partition as `key=value`, counts in figures.
     pub fn texts(&self, topic: &str, partition: i32) -> Vec<String> {
-        let text = |bytes: Option<bytes::Bytes>| match bytes {
+        let text = |bytes: Option<Bytes>| match bytes {
             None => "null".to_owned(),
             Some(bytes) if bytes.len() == 8 && bytes[0] == 0 => crate::testing::number(&bytes).to_string(),
             Some(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
@@ -136,6 +139,98 @@ impl Fixture {
             }
         }
         panic!("the thread does not come to rest")
+    }
+}
+
+/// Where a planned store failure happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum At {
+    Open,
+    Get,
+    Write,
+}
+
+/// Stores that fail where they are told to, each time once.
+#[derive(Clone)]
+pub(crate) struct FaultyStores {
+    inner: Arc<dyn StoreProvider>,
+    planned: Arc<Mutex<Vec<(At, StoreError)>>>,
+    wiped: Arc<AtomicUsize>,
+}
+
+impl FaultyStores {
+    pub fn new(inner: impl StoreProvider + 'static) -> Self {
+        Self { inner: Arc::new(inner), planned: Arc::default(), wiped: Arc::default() }
+    }
+
+    pub fn fail(&self, at: At, error: StoreError) {
+        self.planned.lock().expect("no test panics while it holds the lock").push((at, error));
+    }
+
+    pub fn wiped(&self) -> usize {
+        self.wiped.load(Relaxed)
+    }
+
+    fn due(&self, at: At) -> Result<(), StoreError> {
+        let mut planned = self.planned.lock().expect("no test panics while it holds the lock");
+        match planned.iter().position(|(where_, _)| *where_ == at) {
+            Some(index) => Err(planned.remove(index).1),
+            None => Ok(()),
+        }
+    }
+}
+
+impl StoreProvider for FaultyStores {
+    fn open(&self, task: TaskId, store: &StoreSpec) -> Result<Box<dyn StateStore>, StoreError> {
+        self.due(At::Open)?;
+        Ok(Box::new(FaultyStore { store: self.inner.open(task, store)?, faults: self.clone() }))
+    }
+
+    fn wipe(&self, task: TaskId, store: &StoreSpec) -> Result<(), StoreError> {
+        self.wiped.fetch_add(1, Relaxed);
+        self.inner.wipe(task, store)
+    }
+}
+
+struct FaultyStore {
+    store: Box<dyn StateStore>,
+    faults: FaultyStores,
+}
+
+impl StateStore for FaultyStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.faults.due(At::Get)?;
+        self.store.get(key)
+    }
+
+    fn get_many(&self, keys: &[&[u8]], found: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<(), StoreError> {
+        self.faults.due(At::Get)?;
+        self.store.get_many(keys, found)
+    }
+
+    fn scan(&self, range: KeyRange<'_>, reverse: bool, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.store.scan(range, reverse, visit)
+    }
+
+    fn write(&mut self, writes: &[Write], changelog_offset: Option<Offset>) -> Result<(), StoreError> {
+        self.faults.due(At::Write)?;
+        self.store.write(writes, changelog_offset)
+    }
+
+    fn changelog_offset(&self) -> Result<Option<Offset>, StoreError> {
+        self.store.changelog_offset()
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        self.store.flush()
+    }
+
+    fn read_view(&self) -> Arc<dyn ReadView> {
+        self.store.read_view()
+    }
+
+    fn approximate_entries(&self) -> u64 {
+        self.store.approximate_entries()
     }
 }
 

@@ -25,6 +25,9 @@ fn a_record_goes_all_the_way() {
     assert_eq!(report.tasks[0].stream_time, Some(2));
 }
 
+mod restoring;
+mod scheduling;
+
 /// The calls of some operations, as text.
 fn calls(fixture: &Fixture, wanted: &[Operation]) -> Vec<String> {
     let calls = fixture.broker.take_calls().into_iter().filter(|call| wanted.contains(&call.operation));
