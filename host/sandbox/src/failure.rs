@@ -35,6 +35,10 @@ pub(crate) fn classify(error: &Error, limits: &Limits, complaint: Option<&str>) 
         Some(Trap::UnreachableCodeReached) if complaint.is_some() => {
             return trap("panic or abort".to_owned(), complaint, error);
         }
+        Some(Trap::MemoryOutOfBounds) => {
+            // Compilers put a guest's own stack at the start of its memory, so that it overflows this way.
+            return trap("out of bounds memory access, or stack overflow".to_owned(), complaint, error);
+        }
         Some(other) => return trap(other.to_string(), complaint, error),
         None => {}
     }

@@ -90,8 +90,7 @@ impl Runtime {
             detail: format!("{error:#}"),
         };
         let mut linker = self.linker.clone();
-        // What remains are parts of WASI that we do not offer; calling them is a trap, importing them is not.
-        linker.define_unknown_imports_as_traps(&component).map_err(link)?;
+        imports::wasi::define_missing(&mut linker, &component).map_err(link)?;
         let pre = linker.instantiate_pre(&component).and_then(GuestPre::new).map_err(link)?;
         let inner = Arc::new(ModuleInner::new(pre, facts.clone(), Arc::clone(&self.epochs)));
         progress(LoadStage::Describing);

@@ -8,8 +8,10 @@ mod stdio;
 
 pub(crate) use clocks::VirtualTime;
 
+use engine::processor::ProcessorError;
 use wasmtime::Result;
-use wasmtime::component::{HasData, HasSelf, Linker, ResourceTable};
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, HasData, HasSelf, Linker, ResourceTable, ResourceType};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView as _};
 use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView as _};
 use wasmtime_wasi::p2::bindings::{cli, clocks as wasi_clocks, filesystem, random as wasi_random, sockets, sync};
@@ -66,5 +68,38 @@ pub(crate) fn add_to_linker(linker: &mut Linker<TaskState>) -> Result<()> {
     sync::sockets::tcp::add_to_linker::<T, WasiSockets>(l, T::sockets)?;
     sync::sockets::udp_create_socket::add_to_linker::<T, WasiSockets>(l, T::sockets)?;
     sync::sockets::udp::add_to_linker::<T, WasiSockets>(l, T::sockets)?;
+    Ok(())
+}
+
+/// The packages that `add_to_linker` defines, in the version 0.2.
+const OFFERED: [&str; 6] =
+    ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
+
+/// Defines the parts of WASI that a component imports and this host does not have, as functions that trap: toolchains
+/// import more than their programs call.
+pub(crate) fn define_missing(linker: &mut Linker<TaskState>, component: &Component) -> Result<()> {
+    let engine = component.engine().clone();
+    for (name, item) in component.component_type().imports(&engine) {
+        let version = name.split_once('@').map_or("", |(_, version)| version);
+        let offered = version.starts_with("0.2.") && OFFERED.iter().any(|package| name.starts_with(package));
+        let ComponentItem::ComponentInstance(instance) = item.ty else { continue };
+        if offered || !name.starts_with("wasi:") {
+            continue;
+        }
+        let mut missing = linker.instance(name)?;
+        for (export, item) in instance.exports(&engine) {
+            match item.ty {
+                ComponentItem::ComponentFunc(_) => {
+                    let message = format!("the module called {name}#{export}, which this host does not offer");
+                    missing.func_new(export, move |_, _, _, _| {
+                        let message = message.clone();
+                        Err(ProcessorError::Trap { message, backtrace: String::new() }.into())
+                    })?;
+                }
+                ComponentItem::Resource(_) => missing.resource(export, ResourceType::host::<()>(), |_, _| Ok(()))?,
+                _ => {}
+            }
+        }
+    }
     Ok(())
 }

@@ -1,1 +1,10 @@
-//! The sandbox from outside.
+//! The sandbox from outside: real modules (`tests/guests`, built by `make guests`), good and hostile, in a real runtime.
+
+mod cache;
+mod calls;
+mod hostile;
+mod load;
+mod log;
+mod malformed;
+mod support;
+mod wasi;

@@ -1,0 +1,105 @@
+//! The cache of compiled code: it serves what this host wrote and nothing else (S11, G4).
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use sandbox::{LoadStage, Limits, Runtime, RuntimeConfig, RuntimeError};
+
+use crate::support::{TempDir, guest};
+
+fn open(dir: &Path) -> Runtime {
+    Runtime::new(RuntimeConfig { cache_dir: Some(dir.to_owned()), ..RuntimeConfig::default() }).unwrap()
+}
+
+/// Whether the guest came from the cache.
+fn cached(runtime: &Runtime, name: &str) -> bool {
+    let mut from_cache = false;
+    let mut note = |stage| from_cache |= stage == LoadStage::LoadedFromCache;
+    runtime.load_with(&guest(name), &Limits::default(), &mut note).unwrap();
+    from_cache
+}
+
+/// The files of compiled code, without the key.
+fn code_files(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir.join("compiled")).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|end| end == "cwasm")).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn the_second_load_comes_from_the_cache() {
+    let dir = TempDir::new("hit");
+    assert!(!cached(&open(&dir.0), "passthrough"));
+    assert!(cached(&open(&dir.0), "passthrough"));
+    assert!(!cached(&open(&dir.0), "count"));
+    let folder = fs::metadata(dir.0.join("compiled")).unwrap();
+    assert_eq!(folder.permissions().mode() & 0o777, 0o700);
+    for file in code_files(&dir.0).iter().chain([&dir.0.join("compiled/key")]) {
+        assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600, "{}", file.display());
+    }
+    assert_eq!(code_files(&dir.0).len(), 2);
+}
+
+#[test]
+fn planted_and_damaged_code_is_never_loaded() {
+    let (dir, other) = (TempDir::new("planted"), TempDir::new("other"));
+    assert!(!cached(&open(&dir.0), "passthrough"));
+    let path = code_files(&dir.0).remove(0);
+    let ours = fs::read(&path).unwrap();
+
+    // Code that another host with another key compiled from the same module.
+    assert!(!cached(&open(&other.0), "passthrough"));
+    fs::copy(code_files(&other.0).remove(0), &path).unwrap();
+    assert!(!cached(&open(&dir.0), "passthrough"), "code of another host was loaded");
+    assert!(cached(&open(&dir.0), "passthrough"), "it was not replaced");
+
+    // Our own code of another module under this name.
+    assert!(!cached(&open(&dir.0), "count"));
+    let count = code_files(&dir.0).into_iter().find(|file| *file != path).unwrap();
+    fs::copy(&count, &path).unwrap();
+    assert!(!cached(&open(&dir.0), "passthrough"), "code of another module was loaded");
+
+    for damaged in [&ours[..0], &ours[..31], &ours[..ours.len() / 2], b"garbage"] {
+        fs::write(&path, damaged).unwrap();
+        assert!(!cached(&open(&dir.0), "passthrough"));
+    }
+    let mut flipped = ours.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+    fs::write(&path, &flipped).unwrap();
+    assert!(!cached(&open(&dir.0), "passthrough"));
+    fs::write(&path, &ours).unwrap();
+    assert!(cached(&open(&dir.0), "passthrough"), "the untouched file must pass");
+}
+
+#[test]
+fn a_folder_that_others_can_enter_is_refused() {
+    let dir = TempDir::new("open");
+    fs::DirBuilder::new().mode(0o755).create(dir.0.join("compiled")).unwrap();
+    let config = RuntimeConfig { cache_dir: Some(dir.0.clone()), ..RuntimeConfig::default() };
+    let Err(error) = Runtime::new(config.clone()) else { panic!("an open folder was accepted") };
+    assert!(matches!(error, RuntimeError::Cache { .. }));
+    assert!(error.to_string().contains("others can enter it (mode 755); run `chmod 700` on it"), "{error}");
+
+    fs::remove_dir(dir.0.join("compiled")).unwrap();
+    let elsewhere = TempDir::new("elsewhere");
+    std::os::unix::fs::symlink(&elsewhere.0, dir.0.join("compiled")).unwrap();
+    let Err(error) = Runtime::new(config) else { panic!("a link was accepted") };
+    assert!(error.to_string().contains("it is not a folder; remove it"), "{error}");
+}
+
+#[test]
+fn compiled_code_is_not_accepted_as_a_module() {
+    let dir = TempDir::new("upload");
+    assert!(!cached(&open(&dir.0), "passthrough"));
+    let compiled = fs::read(code_files(&dir.0).remove(0)).unwrap();
+    // With and without what our cache puts before it.
+    for bytes in [&compiled[..], &compiled[32..]] {
+        let message = open(&dir.0).load(bytes).unwrap_err().to_string();
+        assert!(message.starts_with("not a WebAssembly component"), "{message}");
+    }
+    let message = open(&dir.0).load(&compiled[32..]).unwrap_err().to_string();
+    assert!(message.contains("it is compiled code of a machine, which is never loaded"), "{message}");
+}

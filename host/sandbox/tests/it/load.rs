@@ -1,0 +1,190 @@
+//! What is loaded and what is refused, with which words (G1, S9).
+
+use sandbox::{LoadError, LoadStage, Limits, Runtime, RuntimeConfig, StoreDeclaration, check, check_with_limit};
+
+use crate::support::{guest, module, runtime};
+
+/// A component by hand: it imports empty instances with these names and exports the first one under the others.
+fn component(imports: &[&str], exports: &[&str]) -> Vec<u8> {
+    let mut bytes = b"\0asm\x0d\0\x01\0".to_vec();
+    let mut section = |id: u8, body: Vec<u8>| {
+        bytes.push(id);
+        leb(&mut bytes, body.len());
+        bytes.extend(body);
+    };
+    // One type: an instance without exports.
+    section(7, vec![1, 0x42, 0]);
+    let mut body = Vec::new();
+    leb(&mut body, imports.len());
+    for name in imports {
+        body.push(0);
+        leb(&mut body, name.len());
+        body.extend_from_slice(name.as_bytes());
+        body.extend([5, 0]);
+    }
+    section(10, body);
+    let mut body = Vec::new();
+    leb(&mut body, exports.len());
+    for name in exports {
+        body.push(0);
+        leb(&mut body, name.len());
+        body.extend_from_slice(name.as_bytes());
+        body.extend([5, 0, 0]);
+    }
+    section(11, body);
+    bytes
+}
+
+fn leb(bytes: &mut Vec<u8>, mut value: usize) {
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+}
+
+const PROCESSOR: &str = "sandbar:processor/processor@0.1.0";
+
+fn refused(bytes: &[u8]) -> String {
+    let checked = check(bytes).unwrap_err();
+    // Loading refuses the same, in the same words.
+    assert_eq!(runtime().load(bytes).unwrap_err(), checked);
+    checked.to_string()
+}
+
+#[test]
+fn a_probe_says_what_it_is() {
+    let module = module("probe");
+    let part = &module.declaration().sub_topologies[0];
+    assert_eq!(part.sources[0].name, "commands");
+    assert_eq!(part.sinks[0].name, "answers");
+    let store = StoreDeclaration {
+        name: "data".to_owned(),
+        key_format: "utf8".to_owned(),
+        value_format: "bytes".to_owned(),
+        version: 3,
+    };
+    assert_eq!(part.stores, [store]);
+    assert_eq!(module.digest().len(), 64);
+    assert_eq!(module.facts(), &check(&guest("probe")).unwrap());
+    assert!(module.facts().exports.contains(&PROCESSOR.to_owned()));
+    assert!(!module.facts().imports_wasi());
+}
+
+#[test]
+fn what_is_no_component_is_named() {
+    for (bytes, part) in [
+        (&b""[..], "not a WebAssembly component: the file is empty; build one with `sandbar build`"),
+        (b"\0asm", "the file ends after 4 bytes"),
+        (b"hello there", "it is a text file"),
+        (b" (component)", "it is WebAssembly text"),
+        (b"\x7fELF\x02\x01\x01\0", "it is compiled code of a machine, which is never loaded"),
+        (b"\xff\xfe\x00\x01garbage", "it starts with the bytes fffe000167617262"),
+        (b"\0asm\x0e\0\x01\0", "its version is 0e000100 instead of 0d000100"),
+    ] {
+        let message = refused(bytes);
+        assert!(message.contains(part), "{message}");
+    }
+    let message = refused(b"\0asm\x01\0\0\0");
+    assert!(message.contains("is a core WebAssembly module, not a component; build it with `sandbar build`"), "{message}");
+}
+
+#[test]
+fn a_module_above_the_limit_is_refused_before_it_is_read() {
+    let message = check_with_limit(&[0; 11], 10).unwrap_err().to_string();
+    assert_eq!(
+        message,
+        "the module has 11 bytes, more than the limit of 10 bytes; make it smaller or raise module.max.bytes"
+    );
+    let small = Runtime::new(RuntimeConfig { module_max_bytes: 100, ..RuntimeConfig::default() }).unwrap();
+    assert!(matches!(small.load(&guest("probe")), Err(LoadError::TooLarge { limit_bytes: 100, .. })));
+}
+
+#[test]
+fn a_wrong_world_is_refused() {
+    let message = refused(&component(&["sandbar:processor/types@0.1.0"], &["wasi:http/handler@0.2.0"]));
+    assert!(message.contains("does not export sandbar:processor/processor@0.1.0, it exports wasi:http/handler@0.2.0"));
+    let message = refused(&component(&["sandbar:processor/types@0.1.0"], &["sandbar:processor/processor@0.2.0"]));
+    assert!(message.contains(
+        "was built for sandbar:processor/processor@0.2.0, this host runs sandbar:processor/processor@0.1.0"
+    ));
+}
+
+#[test]
+fn an_import_that_no_module_can_have_is_refused_with_its_cure() {
+    let message = refused(&component(&["acme:database/client@1.0.0"], &[PROCESSOR]));
+    assert!(message.starts_with("module "), "{message}");
+    assert!(message.contains("imports acme:database/client@1.0.0, which a module cannot have"), "{message}");
+    assert!(message.contains("remove the dependency that needs it"), "{message}");
+    let message = refused(&component(&["sandbar:processor/http@0.1.0"], &[PROCESSOR]));
+    assert!(message.contains("this host offers only types, state, context, log of sandbar:processor"), "{message}");
+    let message = refused(&component(&["sandbar:processor/state@0.3.0"], &[PROCESSOR]));
+    assert!(message.contains("this host offers versions 0.1.x"), "{message}");
+}
+
+#[test]
+fn wasi_imports_and_later_patches_pass_the_check() {
+    let imports = ["sandbar:processor/state@0.1.7", "wasi:http/outgoing-handler@0.2.3"];
+    let facts = check(&component(&imports, &["sandbar:processor/processor@0.1.4"])).unwrap();
+    assert!(facts.imports_wasi());
+    // More exports than needed are fine.
+    check(&component(&imports, &[PROCESSOR, "acme:extra/thing@1.0.0"])).unwrap();
+}
+
+#[test]
+fn a_processor_without_its_functions_does_not_link() {
+    let error = runtime().load(&component(&["sandbar:processor/types@0.1.0"], &[PROCESSOR])).unwrap_err();
+    assert!(matches!(error, LoadError::Link { .. }), "{error}");
+    assert!(error.to_string().contains("does not fit sandbar:processor@0.1.0"), "{error}");
+}
+
+#[test]
+fn describe_must_be_pure() {
+    let error = runtime().load(&guest("impure")).unwrap_err();
+    let message = error.to_string();
+    assert!(message.contains("could not say what it is (`describe`)"), "{message}");
+    assert!(message.contains("the module called context.config in `describe`, which must be pure"), "{message}");
+}
+
+#[test]
+fn loading_reports_its_stages() {
+    let mut stages = Vec::new();
+    let bytes = guest("passthrough");
+    runtime().load_with(&bytes, &Limits::default(), &mut |stage| stages.push(stage)).unwrap();
+    assert_eq!(stages, [LoadStage::Compiling { size_bytes: bytes.len() }, LoadStage::Describing]);
+}
+
+/// Cut, flipped and shuffled modules: each is refused or loads, none stops the host. The first bytes hold the
+/// structure, so most faults go there.
+#[test]
+fn damaged_modules_never_harm_the_host() {
+    let whole = guest("passthrough");
+    let mut random = engine::testing::Seed::new(7);
+    let (mut refused, mut passed) = (0, 0);
+    for round in 0..2_000 {
+        let mut bytes = whole.clone();
+        match round % 3 {
+            0 => bytes.truncate(random.below(whole.len() as u64) as usize),
+            1 => {
+                let place = random.below(400) as usize;
+                bytes[place] ^= 1 << random.below(8);
+            }
+            _ => {
+                let place = random.below(whole.len() as u64) as usize;
+                bytes[place] = random.below(256) as u8;
+            }
+        }
+        match check(&bytes) {
+            Err(_) => refused += 1,
+            Ok(_) => passed += 1,
+        }
+    }
+    assert!(refused > 700, "{refused} refused, {passed} passed");
+    // What passes the check goes to the compiler too; a few are enough, since each costs a compilation.
+    for place in 0..8 {
+        let mut bytes = whole.clone();
+        let end = bytes.len() - 1 - place * 1_000;
+        bytes[end] ^= 0x55;
+        let _: Result<_, LoadError> = runtime().load(&bytes);
+    }
+}

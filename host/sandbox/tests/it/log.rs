@@ -1,0 +1,87 @@
+//! Lines of a module in the host's log: whose they are, escaped, cut and counted (S15).
+
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
+
+use sandbox::Limits;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
+
+use crate::support::Task;
+
+/// Keeps the events of the target `guest`.
+#[derive(Clone, Default)]
+struct Recorder(Arc<Mutex<Vec<(Level, String)>>>);
+
+impl Subscriber for Recorder {
+    fn enabled(&self, _metadata: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _span: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _span: &Id, _values: &Record<'_>) {}
+
+    fn record_follows_from(&self, _span: &Id, _follows: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        if event.metadata().target() == "guest" {
+            let mut fields = Fields(String::new());
+            event.record(&mut fields);
+            self.0.lock().unwrap().push((*event.metadata().level(), fields.0));
+        }
+    }
+
+    fn enter(&self, _span: &Id) {}
+
+    fn exit(&self, _span: &Id) {}
+}
+
+struct Fields(String);
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.0.push_str(&format!("{}={value:?} ", field.name()));
+    }
+}
+
+/// The lines of some calls.
+pub fn recorded(run: impl FnOnce()) -> Vec<(Level, String)> {
+    let recorder = Recorder::default();
+    tracing::subscriber::with_default(recorder.clone(), run);
+    std::mem::take(&mut *recorder.0.lock().unwrap())
+}
+
+#[test]
+fn a_line_names_its_application_and_task() {
+    let mut task = Task::start("probe", Limits::default());
+    let lines = recorded(|| _ = task.ask("log", "hello\u{1b}[2J\nERROR forged"));
+    let [(level, line)] = &lines[..] else { panic!("{lines:?}") };
+    assert_eq!(*level, Level::INFO);
+    for part in ["application_id=\"test-app\"", "task=0_3", "message=hello\\u{1b}[2J\\nERROR forged"] {
+        assert!(line.contains(part), "{part} is not in {line}");
+    }
+}
+
+#[test]
+fn a_flood_is_cut_and_counted() {
+    let mut task = Task::start("probe", Limits { log_max_lines: 20, ..Limits::default() });
+    let lines = recorded(|| _ = task.ask("log-flood", "500"));
+    assert_eq!(lines.len(), 21);
+    assert!(lines[20].1.contains("480 log lines of this call were dropped (processor.log.max.lines = 20)"), "{lines:?}");
+    let usage = task.usage();
+    assert_eq!((usage.log_lines, usage.log_lines_dropped), (20, 480));
+    // The next call has its own lines.
+    assert_eq!(recorded(|| _ = task.ask("log-flood", "5")).len(), 5);
+}
+
+#[test]
+fn a_long_line_is_cut() {
+    let mut task = Task::start("probe", Limits::default());
+    let lines = recorded(|| _ = task.ask("log-huge", "1000000"));
+    assert!(lines[0].1.len() < 5_000, "{}", lines[0].1.len());
+    assert!(lines[0].1.contains("… (995904 bytes cut)"), "{}", &lines[0].1[4_000..]);
+}
