@@ -37,6 +37,12 @@
 extern crate self as sandbar;
 
 #[doc(hidden)]
+#[allow(
+    clippy::allow_attributes_without_reason,
+    clippy::undocumented_unsafe_blocks,
+    clippy::unwrap_used,
+    reason = "the generator writes this file"
+)]
 pub mod bindings;
 mod columns;
 mod context;

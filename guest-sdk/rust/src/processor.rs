@@ -14,7 +14,7 @@ pub trait Processor: Declare {
 
     /// Called once for each instance, before anything else: the place to schedule punctuations. Forwarding is an error
     /// here. An error stops the task.
-    #[allow(unused_variables)]
+    #[allow(unused_variables, reason = "the name is for those who implement it")]
     fn init(&mut self, context: &mut Context) -> Result<()> {
         Ok(())
     }
@@ -24,7 +24,7 @@ pub trait Processor: Declare {
     fn process(&mut self, record: Record<'_, Self::Key, Self::Value>, context: &mut Context) -> Result<()>;
 
     /// A schedule is due. An error undoes and fails the whole call.
-    #[allow(unused_variables)]
+    #[allow(unused_variables, reason = "the name is for those who implement it")]
     fn punctuate(&mut self, punctuation: Punctuation, context: &mut Context) -> Result<()> {
         Ok(())
     }

@@ -43,6 +43,13 @@ impl Schedule {
     }
 }
 
+/// An entry before the running call wrote it.
+struct Overwritten {
+    store: u32,
+    key: Vec<u8>,
+    before: Option<Vec<u8>>,
+}
+
 #[derive(Default)]
 pub(super) struct MemoryHost {
     pub(super) application_id: String,
@@ -57,7 +64,7 @@ pub(super) struct MemoryHost {
     /// The last write's timestamp of every key, as it would stand in the changelog.
     pub(super) timestamps: RefCell<BTreeMap<(u32, Vec<u8>), i64>>,
     /// What the running call overwrote, in order.
-    journal: RefCell<Vec<(u32, Vec<u8>, Option<Vec<u8>>)>>,
+    journal: RefCell<Vec<Overwritten>>,
     schedules: RefCell<BTreeMap<u32, Schedule>>,
     schedules_before: RefCell<BTreeMap<u32, Schedule>>,
     last_schedule: Cell<u32>,
@@ -83,8 +90,8 @@ impl MemoryHost {
     /// Leaves everything as it was before the call.
     pub(super) fn roll_back(&self) {
         let mut stores = self.stores.borrow_mut();
-        for (store, key, value) in self.journal.take().into_iter().rev() {
-            match value {
+        for Overwritten { store, key, before } in self.journal.take().into_iter().rev() {
+            match before {
                 Some(value) => stores[store as usize].insert(key, value),
                 None => stores[store as usize].remove(&key),
             };
@@ -165,14 +172,14 @@ impl Host for MemoryHost {
     fn put_many(&self, store: u32, keys: &Columns, values: &NullableColumns, timestamps: &[i64]) {
         self.count(|calls| calls.put_many += 1);
         let entries = &mut self.stores.borrow_mut()[store as usize];
-        for index in 0..keys.len() {
+        for (index, &timestamp) in timestamps.iter().enumerate() {
             let key = keys.get(index).to_vec();
-            self.timestamps.borrow_mut().insert((store, key.clone()), timestamps[index]);
+            self.timestamps.borrow_mut().insert((store, key.clone()), timestamp);
             let before = match values.get(index) {
                 Some(value) => entries.insert(key.clone(), value.to_vec()),
                 None => entries.remove(&key),
             };
-            self.journal.borrow_mut().push((store, key, before));
+            self.journal.borrow_mut().push(Overwritten { store, key, before });
         }
     }
 
