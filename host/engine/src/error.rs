@@ -59,7 +59,7 @@ pub enum EngineError {
         first_offset: Offset,
         last_offset: Offset,
         digest: String,
-        error: ProcessorError,
+        error: Box<ProcessorError>,
     },
     /// The processor refused a record.
     #[error("task {task}, {partition}, offset {offset}, module {digest}: the processor refused the record: {reason}{}", more(*others))]
@@ -73,9 +73,9 @@ pub enum EngineError {
         others: usize,
     },
     #[error("task {task}, punctuation {schedule} at {time}, module {digest}: {error}")]
-    Punctuation { task: TaskId, schedule: u32, time: Timestamp, digest: String, error: ProcessorError },
+    Punctuation { task: TaskId, schedule: u32, time: Timestamp, digest: String, error: Box<ProcessorError> },
     #[error("task {task}, module {digest}: {error}")]
-    Start { task: TaskId, digest: String, error: ProcessorError },
+    Start { task: TaskId, digest: String, error: Box<ProcessorError> },
     #[error(
         "task {task}, {partition}, offset {offset}: the record has the timestamp {timestamp}; expected milliseconds since the epoch, or -1 for none"
     )]
@@ -164,11 +164,9 @@ impl EngineError {
         match self {
             Self::Broker(error) | Self::Send { error, .. } => (broker_remedy(error.kind), broker_blame(error.kind)),
             Self::Store(error) => store_remedy(error),
-            Self::Processing { error, .. } | Self::Punctuation { error, .. } | Self::Start { error, .. } => match error
-            {
-                ProcessorError::Store(error) => store_remedy(error),
-                _ => (Remedy::Fatal, Blame::Guest),
-            },
+            Self::Processing { error, .. } | Self::Punctuation { error, .. } | Self::Start { error, .. } => {
+                processor_remedy(error)
+            }
             Self::Refused { .. } | Self::InvalidTimestamp { .. } => (Remedy::Fatal, Blame::Guest),
             Self::Commit { error, .. } => error.classify(),
             Self::TimedOut { error, .. } | Self::Recycled { error, .. } => (Remedy::Fatal, error.blame()),
@@ -211,6 +209,13 @@ fn broker_blame(kind: BrokerErrorKind) -> Blame {
         }
         BrokerErrorKind::Rejected => Blame::Guest,
         _ => Blame::Broker,
+    }
+}
+
+fn processor_remedy(error: &ProcessorError) -> (Remedy, Blame) {
+    match error {
+        ProcessorError::Store(error) => store_remedy(error),
+        _ => (Remedy::Fatal, Blame::Guest),
     }
 }
 

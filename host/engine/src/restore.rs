@@ -267,10 +267,10 @@ impl StoreChangelogReader {
     ) -> Result<(), EngineError> {
         let Some(changelog) = self.changelogs.get(partition) else { return Ok(()) };
         let store = tasks.get_mut(&changelog.task).and_then(|task| task.stores_mut().get_mut(changelog.index));
-        if let Some(store) = store {
-            if store.changelog_offset()? != Some(changelog.position) {
-                store.restore(&[], changelog.position)?;
-            }
+        if let Some(store) = store
+            && store.changelog_offset()? != Some(changelog.position)
+        {
+            store.restore(&[], changelog.position)?;
         }
         self.consumer.unassign(partition)?;
         if let Some(done) = self.changelogs.remove(partition) {

@@ -54,7 +54,7 @@ fn store_errors_have_the_same_remedy_inside_a_call() {
             schedule: 1,
             time: 5,
             digest: "d".to_owned(),
-            error: ProcessorError::Store(error),
+            error: Box::new(ProcessorError::Store(error)),
         };
         assert_eq!((punctuation.remedy(), punctuation.blame()), (remedy, blame), "{punctuation}");
     }
@@ -68,7 +68,7 @@ fn a_failed_call_names_task_partition_offsets_and_module() {
         first_offset: 40,
         last_offset,
         digest: "abc123".to_owned(),
-        error: ProcessorError::Deadline { limit_ms: 500 },
+        error: Box::new(ProcessorError::Deadline { limit_ms: 500 }),
     };
     assert_eq!(
         error(42).to_string(),

@@ -54,7 +54,8 @@ fn missing_topics_are_all_named() {
 
 #[test]
 fn a_changelog_that_cannot_hold_state_is_refused() {
-    let cases: [(i32, &[(&str, &str)], &str); 5] = [
+    type Configs<'a> = &'a [(&'a str, &'a str)];
+    let cases: [(i32, Configs<'_>, &str); 5] = [
         (4, &[("cleanup.policy", "compact")], "it has 4 partitions where 5 are needed"),
         (5, &[("cleanup.policy", "delete")], "its cleanup.policy is delete where compact is needed"),
         (5, &[], "its cleanup.policy is delete where compact is needed"),

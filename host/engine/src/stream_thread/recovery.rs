@@ -67,12 +67,13 @@ impl Recovery {
 fn corrupt_store(error: &EngineError) -> Option<(TaskId, String)> {
     match error {
         EngineError::Commit { error, .. } => corrupt_store(error),
-        EngineError::Store(StoreError::Corrupt { task, store, .. })
-        | EngineError::Processing { error: ProcessorError::Store(StoreError::Corrupt { task, store, .. }), .. }
-        | EngineError::Punctuation { error: ProcessorError::Store(StoreError::Corrupt { task, store, .. }), .. }
-        | EngineError::Start { error: ProcessorError::Store(StoreError::Corrupt { task, store, .. }), .. } => {
-            Some((*task, store.clone()))
-        }
+        EngineError::Store(StoreError::Corrupt { task, store, .. }) => Some((*task, store.clone())),
+        EngineError::Processing { error, .. }
+        | EngineError::Punctuation { error, .. }
+        | EngineError::Start { error, .. } => match &**error {
+            ProcessorError::Store(StoreError::Corrupt { task, store, .. }) => Some((*task, store.clone())),
+            _ => None,
+        },
         _ => None,
     }
 }

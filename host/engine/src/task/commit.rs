@@ -180,10 +180,10 @@ impl Commit {
         mut run: impl FnMut(&mut StreamTask, &mut StreamsProducer, Timestamp) -> Result<bool, EngineError>,
     ) -> Result<bool, EngineError> {
         for id in self.tasks.keys() {
-            if let Some(task) = parts.tasks.get_mut(id) {
-                if !run(task, parts.producer, parts.wall_clock_ms)? {
-                    return Ok(false);
-                }
+            if let Some(task) = parts.tasks.get_mut(id)
+                && !run(task, parts.producer, parts.wall_clock_ms)?
+            {
+                return Ok(false);
             }
         }
         Ok(true)

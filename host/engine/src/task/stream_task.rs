@@ -245,14 +245,14 @@ impl StreamTask {
             first_offset: info.first_offset,
             last_offset: info.last_offset,
             digest: self.options.processors.digest().to_owned(),
-            error,
+            error: Box::new(error),
         }
     }
 
     fn failed_punctuation(&self, schedule: ScheduleId, time: Timestamp, error: ProcessorError) -> EngineError {
         self.options.metrics.add(Metric::ProcessorErrors, 1);
         let digest = self.options.processors.digest().to_owned();
-        EngineError::Punctuation { task: self.id, schedule: schedule.0, time, digest, error }
+        EngineError::Punctuation { task: self.id, schedule: schedule.0, time, digest, error: Box::new(error) }
     }
 
     fn refused(&self, info: &BatchInfo, outcome: &Outcome) -> EngineError {

@@ -190,8 +190,10 @@ fn an_empty_queue_commits_the_position_that_has_passed_control_records() {
 /// Whether a task with records of `a` and none of `b` is ready, for what is known of `b`.
 #[test]
 fn idling_follows_kip_695() {
-    // (max.task.idle.ms, (position, end of log) of b and when asked, now, ready)
-    let cases: [(i64, Option<(Offset, Offset, Timestamp)>, Timestamp, bool); 9] = [
+    /// Position and end of the log of `b`, and when they were asked for.
+    type Asked = Option<(Offset, Offset, Timestamp)>;
+    // (max.task.idle.ms, what is known of b, now, ready)
+    let cases: [(i64, Asked, Timestamp, bool); 9] = [
         (-1, None, 0, true),
         (-1, Some((0, 5, 0)), 0, true),
         (0, None, 0, false),

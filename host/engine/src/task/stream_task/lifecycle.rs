@@ -146,8 +146,8 @@ impl StreamTask {
 
     /// Makes and initialises the processor: RESTORING to RUNNING. The stores are up to date.
     pub fn begin_running(&mut self, wall_clock_ms: Timestamp) -> Result<(), EngineError> {
-        let started =
-            |error| EngineError::Start { task: self.id, digest: self.options.processors.digest().to_owned(), error };
+        let digest = || self.options.processors.digest().to_owned();
+        let started = |error| EngineError::Start { task: self.id, digest: digest(), error: Box::new(error) };
         let mut processor = self.options.processors.create(self.id).map_err(started)?;
         let stream_time = self.group.stream_time();
         let (application_id, config) = (self.options.application_id.clone(), self.options.processor_config.clone());
