@@ -142,8 +142,9 @@ impl Host {
         { reports }.all(|report| report.tasks.iter().all(|task| task.state == TaskState::Running))
     }
 
-    /// How often uncommitted work was dropped by threads that run or ran.
-    pub fn dropped_commits(&self) -> u64 {
-        self.metrics.get(Metric::CommitsFailed) + self.metrics.get(Metric::TasksClosedDirty)
+    /// Commits that the broker refused: in the middle of a rebalance, for example, when a process that is closing
+    /// has no more say.
+    pub fn refused_commits(&self) -> u32 {
+        self.metrics.get(Metric::CommitsFailed) as u32
     }
 }

@@ -20,6 +20,8 @@ pub use scenario::Scenario;
 pub struct Report {
     pub seed: u64,
     pub observation: Observation,
+    /// What the run was allowed to show.
+    pub rules: Rules,
     pub violations: Vec<Violation>,
     /// Equal for equal runs.
     pub digest: u64,
@@ -34,7 +36,16 @@ pub fn run(scenario: &Scenario, keep_trace: bool) -> Report {
     let mut world = world::World::new(scenario, keep_trace);
     let mut violations = world.play();
     let observation = world.observe(&mut violations);
-    violations.extend(check(&observation, scenario.rules(&world)));
+    let rules = scenario.rules(&world);
+    violations.extend(check(&observation, rules));
     let digest = world.digest(&observation);
-    Report { seed: scenario.seed, violations, digest, summary: world.summary(), trace: world.trace(), observation }
+    Report {
+        seed: scenario.seed,
+        rules,
+        violations,
+        digest,
+        summary: world.summary(),
+        trace: world.trace(),
+        observation,
+    }
 }

@@ -43,7 +43,9 @@ impl Scenario {
         scenario.faults = FaultRates {
             retriable_one_in: pick(numbers, &[0, 30, 60, 200]),
             lost_reply_one_in: pick(numbers, &[0, 5, 20]),
-            failed_delivery_one_in: pick(numbers, &[0, 40, 150]),
+            // A small queue makes many batches of a commit, and a commit that fails ten times in a row is the end.
+            failed_delivery_one_in: pick(numbers, &[0, 40, 150])
+                * if scenario.producer_queue_records < 10 { 10 } else { 1 },
             delayed_delivery_one_in: pick(numbers, &[0, 3, 10]),
         };
         scenario.crash_one_in = pick(numbers, &[0, 60, 150, 400]);

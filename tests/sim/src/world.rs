@@ -74,7 +74,8 @@ impl World {
         let (_, injected) = self.broker.faults().counts();
         let injected: u64 = injected.values().sum();
         let own: u32 = self.events.iter().filter(|(event, _)| **event != "clean leave").map(|(_, count)| count).sum();
-        own + injected as u32
+        let refused: u32 = self.hosts.iter().map(Host::refused_commits).sum();
+        own + injected as u32 + refused
     }
 
     /// Plays the workload with all faults, then without any until everything is processed and committed.
