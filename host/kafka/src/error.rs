@@ -37,79 +37,103 @@ pub(crate) fn kind_of(code: Code) -> BrokerErrorKind {
         | Code::SaslAuthenticationFailed
         | Code::UnsupportedSASLMechanism
         | Code::Authentication => BrokerErrorKind::Unauthorized,
-        Code::InvalidMessage
-        | Code::InvalidMessageSize
-        | Code::MessageSizeTooLarge
-        | Code::MessageBatchTooLarge
-        | Code::InvalidTimestamp
-        | Code::InvalidRecord
-        | Code::InvalidTopic
-        | Code::InvalidPartitions
-        | Code::InvalidReplicationFactor
-        | Code::InvalidReplicaAssignment
-        | Code::InvalidConfig
-        | Code::InvalidRequest
-        | Code::InvalidArgument
-        | Code::InvalidGroupId
-        | Code::InvalidSessionTimeout
-        | Code::InvalidTransactionTimeout
-        | Code::InvalidCommitOffsetSize
-        | Code::OffsetMetadataTooLarge
-        | Code::PolicyViolation
-        | Code::UnsupportedVersion
-        | Code::UnsupportedFeature
-        | Code::UnsupportedForMessageFormat
-        | Code::UnsupportedCompressionType
-        | Code::InconsistentGroupProtocol => BrokerErrorKind::Rejected,
         Code::InvalidTransactionalState | Code::InvalidProducerIdMapping | Code::UnknownProducerId => {
             BrokerErrorKind::Abortable
         }
-        Code::BrokerTransportFailure
-        | Code::Resolve
-        | Code::AllBrokersDown
-        | Code::MessageTimedOut
-        | Code::OperationTimedOut
-        | Code::TimedOutQueue
-        | Code::WaitingForCoordinator
-        | Code::WaitCache
-        | Code::InProgress
-        | Code::PreviousInProgress
-        | Code::Conflict
-        | Code::Retry
-        | Code::QueueFull
-        | Code::ISRInsufficient
-        | Code::NodeUpdate
-        | Code::DestroyBroker
-        | Code::UnknownBroker
-        | Code::Interrupted
-        | Code::PurgeQueue
-        | Code::PurgeInflight
-        | Code::Unknown
-        | Code::LeaderNotAvailable
-        | Code::NotLeaderForPartition
-        | Code::RequestTimedOut
-        | Code::BrokerNotAvailable
-        | Code::ReplicaNotAvailable
-        | Code::NetworkException
-        | Code::CoordinatorLoadInProgress
-        | Code::CoordinatorNotAvailable
-        | Code::NotCoordinator
-        | Code::NotEnoughReplicas
-        | Code::NotEnoughReplicasAfterAppend
-        | Code::NotController
-        | Code::ConcurrentTransactions
-        | Code::KafkaStorageError
-        | Code::ReassignmentInProgress
-        | Code::ListenerNotFound
-        | Code::FencedLeaderEpoch
-        | Code::UnknownLeaderEpoch
-        | Code::OffsetNotAvailable
-        | Code::MemberIdRequired
-        | Code::UnstableOffsetCommit
-        | Code::ThrottlingQuotaExceeded
-        | Code::RebootstrapRequired => BrokerErrorKind::Retriable,
+        _ if is_refusal(code) => BrokerErrorKind::Rejected,
+        _ if is_passing(code) => BrokerErrorKind::Retriable,
         _ => BrokerErrorKind::Fatal,
     }
+}
+
+/// The same bytes will be refused again.
+fn is_refusal(code: Code) -> bool {
+    matches!(
+        code,
+        Code::InvalidMessage
+            | Code::InvalidMessageSize
+            | Code::MessageSizeTooLarge
+            | Code::MessageBatchTooLarge
+            | Code::InvalidTimestamp
+            | Code::InvalidRecord
+            | Code::InvalidTopic
+            | Code::InvalidPartitions
+            | Code::InvalidReplicationFactor
+            | Code::InvalidReplicaAssignment
+            | Code::InvalidConfig
+            | Code::InvalidRequest
+            | Code::InvalidArgument
+            | Code::InvalidGroupId
+            | Code::InvalidSessionTimeout
+            | Code::InvalidTransactionTimeout
+            | Code::InvalidCommitOffsetSize
+            | Code::OffsetMetadataTooLarge
+            | Code::PolicyViolation
+            | Code::UnsupportedVersion
+            | Code::UnsupportedFeature
+            | Code::UnsupportedForMessageFormat
+            | Code::UnsupportedCompressionType
+            | Code::InconsistentGroupProtocol
+    )
+}
+
+/// A state of the cluster, the group or the connection that ends by itself.
+fn is_passing(code: Code) -> bool {
+    is_passing_in_the_client(code)
+        || matches!(
+            code,
+            Code::Unknown
+                | Code::LeaderNotAvailable
+                | Code::NotLeaderForPartition
+                | Code::RequestTimedOut
+                | Code::BrokerNotAvailable
+                | Code::ReplicaNotAvailable
+                | Code::NetworkException
+                | Code::CoordinatorLoadInProgress
+                | Code::CoordinatorNotAvailable
+                | Code::NotCoordinator
+                | Code::NotEnoughReplicas
+                | Code::NotEnoughReplicasAfterAppend
+                | Code::NotController
+                | Code::ConcurrentTransactions
+                | Code::KafkaStorageError
+                | Code::ReassignmentInProgress
+                | Code::ListenerNotFound
+                | Code::FencedLeaderEpoch
+                | Code::UnknownLeaderEpoch
+                | Code::OffsetNotAvailable
+                | Code::MemberIdRequired
+                | Code::UnstableOffsetCommit
+                | Code::ThrottlingQuotaExceeded
+                | Code::RebootstrapRequired
+        )
+}
+
+/// The codes of librdkafka's own.
+fn is_passing_in_the_client(code: Code) -> bool {
+    matches!(
+        code,
+        Code::BrokerTransportFailure
+            | Code::Resolve
+            | Code::AllBrokersDown
+            | Code::MessageTimedOut
+            | Code::OperationTimedOut
+            | Code::TimedOutQueue
+            | Code::WaitingForCoordinator
+            | Code::WaitCache
+            | Code::InProgress
+            | Code::PreviousInProgress
+            | Code::Conflict
+            | Code::Retry
+            | Code::QueueFull
+            | Code::ISRInsufficient
+            | Code::NodeUpdate
+            | Code::DestroyBroker
+            | Code::UnknownBroker
+            | Code::Interrupted
+            | Code::PurgeQueue
+            | Code::PurgeInflight
+    )
 }
 
 impl Failure {

@@ -1,10 +1,12 @@
 //! Raw rates of the adapter, printed on demand: set `SANDBAR_RATES=<records>` and run with `--nocapture`. Never a
 //! judgement: a timed test says more of the machine than of the code.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use engine::broker::{ClientSupplier, ProducerRecord, SendError, StartOffset};
+use engine::broker::{ClientSupplier, Producer, ProducerRecord, SendError, StartOffset};
 use engine::record::TopicPartition;
+use kafka::KafkaClients;
 
 use crate::cluster::{Cluster, Member, PATIENCE, unique};
 
@@ -27,37 +29,56 @@ fn report(what: &str, records: usize, started: Instant, cpu: f64) {
 
 #[test]
 fn rates() {
-    let (Some(cluster), Ok(records)) = (Cluster::real(), std::env::var("SANDBAR_RATES")) else { return };
+    let Ok(records) = std::env::var("SANDBAR_RATES") else { return };
     let records: usize = records.parse().expect("a number");
+    for (broker, cluster) in [("real Kafka", Cluster::real()), ("embedded broker", Some(Cluster::embedded()))] {
+        if let Some(cluster) = cluster {
+            eprintln!("{broker}");
+            rates_on(&cluster, records);
+        }
+    }
+}
+
+fn rates_on(cluster: &Cluster, records: usize) {
     let partitions = 4;
     let (input, output) = (cluster.topic("rates-in", partitions), cluster.topic("rates-out", partitions));
     let clients = cluster.clients(&unique("rates"));
-    let value = [b'x'; 90];
-
     let mut producer = clients.producer(0, None).expect("producer");
+    produce(&mut *producer, &input, records);
+    consume(&clients, &input, records);
+    consume_and_produce(&clients, &mut *producer, &input, &output, records);
+}
+
+fn produce(producer: &mut dyn Producer, input: &Arc<str>, records: usize) {
+    let value = [b'x'; 90];
     let (started, cpu) = (Instant::now(), cpu_seconds());
     for i in 0..records {
         let key = (i as u64).to_be_bytes();
         let record = ProducerRecord {
-            topic: &input,
+            topic: input,
             partition: Some((i % 4) as i32),
             timestamp: 1_700_000_000_000,
             key: Some(&key),
             value: Some(&value),
             headers: &[],
         };
-        while let Err(error) = producer.send(record) {
-            assert_eq!(error, SendError::QueueFull);
-            producer.poll(Duration::from_millis(10)).expect("poll");
-        }
+        send(producer, record);
     }
     producer.flush(PATIENCE).expect("flush");
     report("produce", records, started, cpu);
+}
 
+fn send(producer: &mut dyn Producer, record: ProducerRecord<'_>) {
+    while let Err(error) = producer.send(record) {
+        assert_eq!(error, SendError::QueueFull);
+        producer.poll(Duration::from_millis(10)).expect("poll");
+    }
+}
+
+fn consume(clients: &KafkaClients, input: &Arc<str>, records: usize) {
     for max_records in [500, 10_000] {
-        let mut member = Member::join(&clients, 0, &input);
+        let mut member = Member::join(clients, 0, input);
         member.start = StartOffset::At(0);
-        member.consumer.subscribe(&[input.clone()]).expect("subscribe");
         member.poll_until_owned(4);
         let (started, cpu, mut seen) = (Instant::now(), cpu_seconds(), member.values.len());
         while seen < records {
@@ -66,8 +87,16 @@ fn rates() {
         }
         report(&format!("consume, at most {max_records} a poll"), records, started, cpu);
     }
+}
 
-    let mut member = Member::join(&clients, 0, &input);
+fn consume_and_produce(
+    clients: &KafkaClients,
+    producer: &mut dyn Producer,
+    input: &Arc<str>,
+    output: &Arc<str>,
+    records: usize,
+) {
+    let mut member = Member::join(clients, 0, input);
     member.start = StartOffset::At(0);
     member.poll_until_owned(4);
     for partition in 0..4 {
@@ -80,17 +109,14 @@ fn rates() {
             for record in group.records {
                 seen += 1;
                 let copy = ProducerRecord {
-                    topic: &output,
+                    topic: output,
                     partition: Some(group.partition.partition),
                     timestamp: record.timestamp,
                     key: record.key.as_deref(),
                     value: record.value.as_deref(),
                     headers: &[],
                 };
-                while let Err(error) = producer.send(copy) {
-                    assert_eq!(error, SendError::QueueFull);
-                    producer.poll(Duration::from_millis(10)).expect("poll");
-                }
+                send(producer, copy);
             }
         }
         producer.poll(Duration::ZERO).expect("poll");
