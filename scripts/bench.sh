@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# `make bench`: builds, makes the guests, starts a fresh real broker and prints the tables. SANDBAR_BENCH_ROUNDS,
+# SANDBAR_BENCH_CORE_RECORDS and SANDBAR_BENCH_KAFKA_RECORDS make it shorter or longer.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# A broker of its own, so that the input topic is new and nobody else's load is measured.
+export SANDBAR_KAFKA_PORT=${SANDBAR_BENCH_KAFKA_PORT:-29492}
+export SANDBAR_KAFKA_DATA=${TMPDIR:-/tmp}/sandbar-bench-kafka-$(id -u)
+
+cargo build --release --workspace --locked --bin sandbar --bin bench
+scripts/guests.sh
+scripts/kafka.sh clean
+scripts/kafka.sh start
+trap 'scripts/kafka.sh clean' EXIT
+SANDBAR_KAFKA_BOOTSTRAP=$(scripts/kafka.sh bootstrap)
+export SANDBAR_KAFKA_BOOTSTRAP
+"${CARGO_TARGET_DIR:-target}/release/bench"
