@@ -339,6 +339,15 @@ impl Core {
         }
     }
 
+    /// Summarizes every log, so that the next start need not scan. To be called before the end.
+    pub fn summarize_logs(&self) {
+        for topic in self.topics() {
+            for partition in &topic.partitions {
+                partition.log().summarize();
+            }
+        }
+    }
+
     /// Bytes of records kept, by topic.
     pub fn size_bytes(&self) -> BTreeMap<Arc<str>, u64> {
         let size = |topic: Topic| (topic.name, topic.partitions.iter().map(|found| found.log().size_bytes()).sum());

@@ -18,14 +18,14 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
 use crate::core::metadata::{MetadataImage, MetadataRecord, TopicId};
 use crate::core::storage::{LogStore, Storage, StorageError};
 use journal::Journal;
-use log::DiskLog;
+use log::{DiskLog, OpenFiles};
 
 /// The format this code writes; it reads this one and older ones.
 pub const FORMAT_VERSION: u32 = 1;
@@ -64,6 +64,7 @@ pub struct DiskStorage {
     cluster_id: String,
     fsync: bool,
     journal: Mutex<Journal>,
+    open_files: OpenFiles,
     /// Held open: the lock ends with it.
     _lock: File,
 }
@@ -91,6 +92,7 @@ impl DiskStorage {
             cluster_id: format.cluster_id,
             fsync,
             journal: Mutex::new(journal),
+            open_files: OpenFiles::default(),
             _lock: lock,
         };
         storage.remove_leftovers()?;
@@ -223,7 +225,7 @@ impl Storage for DiskStorage {
 
     fn open_log(&self, topic: TopicId, name: &str, partition: i32) -> Result<Box<dyn LogStore>, StorageError> {
         let dir = self.topic_dir(topic, name).join(partition.to_string());
-        Ok(Box::new(DiskLog::open(dir, self.fsync)?))
+        Ok(Box::new(DiskLog::open(dir, self.fsync, Arc::clone(&self.open_files))?))
     }
 
     fn remove_topic(&self, topic: TopicId, name: &str) -> Result<(), StorageError> {

@@ -119,8 +119,15 @@ impl EmbeddedBroker {
     }
 
     /// Stops serving and closes the folder.
-    pub fn shutdown(mut self) {
+    pub fn shutdown(self) {
+        drop(self);
+    }
+}
+
+impl Drop for EmbeddedBroker {
+    fn drop(&mut self) {
         self.server.shutdown();
+        self.core.summarize_logs();
     }
 }
 

@@ -21,6 +21,9 @@ pub use recovery::Recovery;
 /// The leader epoch of every partition: there is one broker and it never hands over.
 pub const LEADER_EPOCH: i32 = 0;
 
+/// How many bytes an open segment grows before it is summarized again; bounds what a start has to scan.
+const CHECKPOINT_BYTES: u64 = 8 * 1024 * 1024;
+
 /// How much of a log is read at once to look for something.
 const SCAN_BYTES: usize = 256 * 1024;
 
@@ -107,6 +110,8 @@ pub struct PartitionLog {
     log_start_offset: i64,
     next_offset: i64,
     producers: ProducerStates,
+    /// How far the last segment's summary reaches.
+    summarized_bytes: u64,
 }
 
 impl std::fmt::Debug for PartitionLog {
@@ -193,6 +198,9 @@ impl PartitionLog {
             .ok_or_else(|| Refusal::new(ErrorCode::CorruptMessage, "the batch has no header"))?;
         self.write(&header, &[&stamped, batch.get(HEADER_BYTES..).unwrap_or_default()], batch.len(), limits)?;
         self.producers.note(&header, header.base_offset, now_ms);
+        if self.segments.last().is_some_and(|segment| segment.size - self.summarized_bytes >= CHECKPOINT_BYTES) {
+            self.summarize();
+        }
         Ok(Appended {
             base_offset: header.base_offset,
             log_append_time: append_time.unwrap_or(-1),
@@ -224,16 +232,21 @@ impl PartitionLog {
 
     fn roll(&mut self) -> Result<(), StorageError> {
         self.store.create_segment(self.next_offset)?;
-        if let Some(closed) = self.segments.last()
-            && let Ok(summary) = closed.summary(&self.producers)
-        {
-            // A summary is a cache: without it the segment is scanned at the next start.
-            if let Err(error) = self.store.write_summary(closed.base_offset, &summary) {
-                tracing::warn!(%error, "a closed segment has no summary and will be scanned at the next start");
-            }
-        }
+        self.summarize();
         self.segments.push(Segment::new(self.next_offset));
+        self.summarized_bytes = 0;
         Ok(())
+    }
+
+    /// Keeps what was derived from the last segment. A summary is a cache: without it the segment is scanned at the
+    /// next start.
+    pub fn summarize(&mut self) {
+        let Some(segment) = self.segments.last().filter(|segment| segment.size > self.summarized_bytes) else { return };
+        self.summarized_bytes = segment.size;
+        let Ok(summary) = segment.summary(&self.producers) else { return };
+        if let Err(error) = self.store.write_summary(segment.base_offset, &summary) {
+            tracing::warn!(%error, "a segment has no summary and will be scanned at the next start");
+        }
     }
 
     fn broken(&self, operation: &'static str, detail: impl Into<String>) -> StorageError {
@@ -281,11 +294,17 @@ impl PartitionLog {
             if wanted < first_size || header.base_offset >= end {
                 return Ok(Bytes::new());
             }
-            let bytes = self.store.read(segment.base_offset, found, wanted)?;
+            let bytes = self.read_segment(segment, found, wanted)?;
             let whole = whole_batches(&bytes, end);
             return Ok(bytes.slice(..whole));
         }
         Ok(Bytes::new())
+    }
+
+    /// Bytes of a segment, none of them beyond its end: after a failed append there may be more in the store.
+    fn read_segment(&self, segment: &Segment, position: u64, length: usize) -> Result<Bytes, StorageError> {
+        let left = usize::try_from(segment.size.saturating_sub(position)).unwrap_or(usize::MAX);
+        self.store.read(segment.base_offset, position, length.min(left))
     }
 
     /// Place and header of the first batch that ends at `offset` or after it. It lies at most one index run after
@@ -300,7 +319,7 @@ impl PartitionLog {
                 None => {
                     start += at as u64;
                     at = 0;
-                    window = self.store.read(segment.base_offset, start, LOOK_BYTES)?;
+                    window = self.read_segment(segment, start, LOOK_BYTES)?;
                     BatchHeader::read(&window).ok_or_else(|| {
                         let detail = format!("no batch of segment {} holds offset {offset}", segment.base_offset);
                         self.broken("read", detail)

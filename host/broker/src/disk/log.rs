@@ -7,28 +7,56 @@ use std::fs::{self, File};
 use std::io::{self, IoSlice, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
 use super::storage_error;
 use crate::core::storage::{LogStore, StorageError};
 
-/// Files kept open beside the one that is written.
+/// Files that one partition keeps open beside the one that is written.
 const OPEN_FILES_MAX: usize = 3;
+/// Files that all partitions keep open. Beyond it they open a file for each use, which is slow, but a thousand
+/// partitions work under a limit of a thousand file handles, half of them left to connections.
+const ALL_OPEN_FILES_MAX: usize = 512;
+
+/// How many files the partitions of a folder hold open.
+pub type OpenFiles = Arc<AtomicUsize>;
+
+/// An open file that counts itself.
+struct CountedFile {
+    file: File,
+    open_files: OpenFiles,
+}
+
+impl CountedFile {
+    fn new(file: File, open_files: &OpenFiles) -> Self {
+        open_files.fetch_add(1, Ordering::Relaxed);
+        Self { file, open_files: Arc::clone(open_files) }
+    }
+}
+
+impl Drop for CountedFile {
+    fn drop(&mut self) {
+        self.open_files.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// The files of one partition.
 pub struct DiskLog {
     dir: PathBuf,
     fsync: bool,
-    files: RefCell<BTreeMap<i64, File>>,
+    open_files: OpenFiles,
+    files: RefCell<BTreeMap<i64, CountedFile>>,
     /// The file and place where the operating system's cursor stands, to save a seek.
     cursor: Option<(i64, u64)>,
 }
 
 impl DiskLog {
-    pub fn open(dir: PathBuf, fsync: bool) -> Result<Self, StorageError> {
+    pub fn open(dir: PathBuf, fsync: bool, open_files: OpenFiles) -> Result<Self, StorageError> {
         fs::create_dir_all(&dir).map_err(|error| storage_error("make the folder", &dir, &error))?;
-        Ok(Self { dir, fsync, files: RefCell::new(BTreeMap::new()), cursor: None })
+        Ok(Self { dir, fsync, open_files, files: RefCell::new(BTreeMap::new()), cursor: None })
     }
 
     fn path(&self, base_offset: i64, extension: &str) -> PathBuf {
@@ -47,10 +75,14 @@ impl DiskLog {
             while files.len() > OPEN_FILES_MAX {
                 files.pop_first();
             }
-            files.insert(base_offset, file);
+            files.insert(base_offset, CountedFile::new(file, &self.open_files));
         }
         let file = files.get_mut(&base_offset).ok_or_else(|| io::Error::other("the file was closed"))?;
-        work(file)
+        let result = work(&mut file.file);
+        if self.open_files.load(Ordering::Relaxed) > ALL_OPEN_FILES_MAX {
+            files.clear();
+        }
+        result
     }
 }
 
@@ -77,13 +109,14 @@ impl LogStore for DiskLog {
         // A file may be left from an attempt whose first batch could not be written.
         let made = File::options().create(true).truncate(true).read(true).write(true).open(&path);
         let file = made.map_err(|error| storage_error("make", &path, &error))?;
-        self.files.borrow_mut().insert(base_offset, file);
+        self.files.borrow_mut().insert(base_offset, CountedFile::new(file, &self.open_files));
         self.cursor = None;
         Ok(())
     }
 
     fn append(&mut self, base_offset: i64, position: u64, parts: &[&[u8]]) -> Result<(), StorageError> {
-        let at_place = self.cursor == Some((base_offset, position));
+        let is_open = self.files.borrow().contains_key(&base_offset);
+        let at_place = is_open && self.cursor == Some((base_offset, position));
         self.cursor = None;
         let fsync = self.fsync;
         let written = self.with_file(base_offset, |file| {
@@ -108,10 +141,17 @@ impl LogStore for DiskLog {
 
     fn read(&self, base_offset: i64, position: u64, length: usize) -> Result<Bytes, StorageError> {
         let read = self.with_file(base_offset, |file| {
-            let left = file.metadata()?.len().saturating_sub(position);
-            let length = length.min(usize::try_from(left).unwrap_or(usize::MAX));
             let mut bytes = vec![0; length];
-            file.read_exact_at(&mut bytes, position)?;
+            let mut filled = 0;
+            while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+                match file.read_at(rest, position + filled as u64) {
+                    Ok(0) => break,
+                    Ok(count) => filled += count,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            bytes.truncate(filled);
             Ok(Bytes::from(bytes))
         });
         read.map_err(|error| self.error("read", base_offset, &error))

@@ -114,7 +114,7 @@ pub(super) fn fetch(session: &Session<'_>, request: FetchRequest) -> FetchRespon
         loop {
             look = look_at(session, &request);
             let left = deadline.saturating_duration_since(Instant::now());
-            if enough(&look) || left.is_zero() {
+            if enough(&look) || left.is_zero() || session.shared.is_stopping() {
                 break;
             }
             let woken = slot.take(left.min(PRESENCE_INTERVAL)).is_some();

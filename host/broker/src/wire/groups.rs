@@ -65,14 +65,14 @@ pub(super) fn find_coordinator(
 }
 
 /// Waits until the core answered, as long as the client is there.
-fn wait(session: &Session<'_>, waiter: Waiter, slot: &Arc<Slot<GroupAnswer>>) -> Result<GroupAnswer, Ended> {
+fn wait(session: &Session<'_>, waiter: Waiter, slot: &Arc<Slot<Option<GroupAnswer>>>) -> Result<GroupAnswer, Ended> {
     loop {
         if let Some(answer) = slot.take(PRESENCE_INTERVAL) {
-            return Ok(answer);
+            return answer.ok_or(Ended::Stopping);
         }
         if !session.is_connected() {
             session.shared.groups.leave(waiter);
-            session.shared.core.forget_waiter(session.shared.now_ms(), waiter);
+            session.shared.core.forget_waiter(session.shared.group_now_ms(), waiter);
             session.shared.group_clock.ring();
             return Err(Ended::Closed);
         }
@@ -100,7 +100,7 @@ pub(super) fn join_group(
         protocols: protocols.collect(),
         require_known_member_id: head.version >= 4,
     };
-    shared.deliver(shared.core.join_group(shared.now_ms(), waiter, request));
+    shared.deliver(shared.core.join_group(shared.group_now_ms(), waiter, request));
     let response = JoinGroupResponse::default();
     Ok(match wait(session, waiter, &slot)? {
         GroupAnswer::Join(Ok(answer)) => {
@@ -150,7 +150,7 @@ pub(super) fn sync_group(
         protocol: optional(request.protocol_name.as_ref()),
         assignments: assignments.collect(),
     };
-    shared.deliver(shared.core.sync_group(shared.now_ms(), waiter, request));
+    shared.deliver(shared.core.sync_group(shared.group_now_ms(), waiter, request));
     let response = SyncGroupResponse::default();
     Ok(match wait(session, waiter, &slot)? {
         GroupAnswer::Sync(Ok(answer)) => response
@@ -168,14 +168,15 @@ pub(super) fn heartbeat(session: &Session<'_>, request: &HeartbeatRequest) -> He
         member_id: request.member_id.as_str().to_owned(),
         instance_id: optional(request.group_instance_id.as_ref()),
     };
-    let result = session.shared.core.heartbeat(session.shared.now_ms(), &request.group_id, &member);
+    let result = session.shared.core.heartbeat(session.shared.group_now_ms(), &request.group_id, &member);
     HeartbeatResponse::default().with_error_code(code(&result))
 }
 
 pub(super) fn leave_group(session: &Session<'_>, version: i16, request: LeaveGroupRequest) -> LeaveGroupResponse {
     let shared = session.shared;
     let leave = |member_id: &str, instance_id: Option<&str>| {
-        let (result, outcome) = shared.core.leave_group(shared.now_ms(), &request.group_id, member_id, instance_id);
+        let (result, outcome) =
+            shared.core.leave_group(shared.group_now_ms(), &request.group_id, member_id, instance_id);
         shared.deliver(outcome);
         code(&result)
     };

@@ -34,7 +34,7 @@ pub(super) fn commit(session: &Session<'_>, request: OffsetCommitRequest) -> Off
         }));
     }
     let shared = session.shared;
-    let result = shared.core.commit_offsets(shared.now_ms(), &request.group_id, &member, offsets);
+    let result = shared.core.commit_offsets(shared.group_now_ms(), &request.group_id, &member, offsets);
     let (whole, each) = match result {
         Ok(each) => (0, each),
         Err(refusal) => (refusal.code.code(), Vec::new()),

@@ -72,6 +72,11 @@ impl FetchParks {
         self.count.fetch_sub(1, Ordering::SeqCst);
     }
 
+    /// Wakes every fetch: the broker stops.
+    pub fn notify_all(&self) {
+        locked(&self.parked).values().flatten().for_each(|slot| slot.fill(()));
+    }
+
     /// Wakes the fetches of a partition.
     pub fn notify(&self, topic: TopicId, partition: i32) {
         if self.count.load(Ordering::SeqCst) == 0 {
@@ -86,12 +91,12 @@ impl FetchParks {
 /// Group requests that wait for their answer.
 #[derive(Debug, Default)]
 pub struct GroupParks {
-    slots: Mutex<BTreeMap<Waiter, Arc<Slot<GroupAnswer>>>>,
+    slots: Mutex<BTreeMap<Waiter, Arc<Slot<Option<GroupAnswer>>>>>,
     next: Mutex<Waiter>,
 }
 
 impl GroupParks {
-    pub fn enter(&self) -> (Waiter, Arc<Slot<GroupAnswer>>) {
+    pub fn enter(&self) -> (Waiter, Arc<Slot<Option<GroupAnswer>>>) {
         let mut next = locked(&self.next);
         *next += 1;
         let slot = Arc::new(Slot::default());
@@ -103,12 +108,19 @@ impl GroupParks {
         locked(&self.slots).remove(&waiter);
     }
 
+    /// Ends every wait without an answer: the broker stops.
+    pub fn abandon_all(&self) {
+        for slot in std::mem::take(&mut *locked(&self.slots)).into_values() {
+            slot.fill(None);
+        }
+    }
+
     /// Hands out answers. One whose request is gone is dropped: its client is gone too.
     pub fn deliver(&self, outcome: Outcome) {
         let mut slots = locked(&self.slots);
         for (waiter, answer) in outcome.answers {
             if let Some(slot) = slots.remove(&waiter) {
-                slot.fill(answer);
+                slot.fill(Some(answer));
             }
         }
     }

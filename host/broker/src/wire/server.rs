@@ -70,6 +70,8 @@ pub(super) struct Shared {
     pub groups: GroupParks,
     pub group_clock: Alarm,
     pub stopping: AtomicBool,
+    /// When the broker started, by both clocks.
+    started: (Instant, i64),
     connections: Mutex<BTreeMap<u64, TcpStream>>,
 }
 
@@ -77,10 +79,19 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn wall_clock_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
 impl Shared {
     /// Milliseconds since the epoch.
     pub fn now_ms(&self) -> i64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+        wall_clock_ms()
+    }
+
+    /// The same by a clock that never jumps, so that sessions do not end because somebody set the time.
+    pub fn group_now_ms(&self) -> i64 {
+        self.started.1.saturating_add(self.started.0.elapsed().as_millis() as i64)
     }
 
     /// Hands out the answers of a group call and lets the group clock look at its deadlines again.
@@ -123,6 +134,7 @@ impl Server {
             groups: GroupParks::default(),
             group_clock: Alarm::default(),
             stopping: AtomicBool::new(false),
+            started: (Instant::now(), wall_clock_ms()),
             connections: Mutex::new(BTreeMap::new()),
         });
         let mut server = Self { shared, threads: Vec::new() };
@@ -154,6 +166,8 @@ impl Server {
         for thread in self.threads.drain(..) {
             drop(thread.join());
         }
+        self.shared.fetches.notify_all();
+        self.shared.groups.abandon_all();
         for stream in locked(&self.shared.connections).values() {
             drop(stream.shutdown(Shutdown::Both));
         }
@@ -229,7 +243,7 @@ impl Drop for Entry {
 fn keep_group_clock(shared: &Shared) {
     let mut expire_at = Instant::now() + PRODUCER_EXPIRY_INTERVAL;
     while !shared.is_stopping() {
-        let now_ms = shared.now_ms();
+        let now_ms = shared.group_now_ms();
         let due_ms = shared.core.next_group_deadline();
         if due_ms.is_some_and(|due_ms| due_ms <= now_ms) {
             shared.groups.deliver(shared.core.tick_groups(now_ms));
@@ -240,7 +254,7 @@ fn keep_group_clock(shared: &Shared) {
             continue;
         }
         if Instant::now() >= expire_at {
-            shared.core.expire_producers(now_ms);
+            shared.core.expire_producers(shared.now_ms());
             expire_at = Instant::now() + PRODUCER_EXPIRY_INTERVAL;
         }
         let wait_ms = due_ms.map_or(i64::MAX, |due_ms| due_ms - now_ms).min(60_000);

@@ -1,4 +1,4 @@
-//! Opens a log from its store: closed segments from their summaries, others by a scan of their batches. Only the tail of
+//! Opens a log from its store: segments from their summaries as far as those reach, the rest by a scan of the batches. Only the tail of
 //! the last segment may be torn (a write cut short); it is cut there and the loss is reported. Damage anywhere else is
 //! an error and nothing is changed.
 
@@ -36,6 +36,7 @@ pub fn open(
     let mut segments: Vec<Segment> = Vec::with_capacity(found.len());
     let mut producers = ProducerStates::default();
     let mut recovery = None;
+    let mut summarized_bytes = 0;
     let last = found.len() - 1;
     for (at, &(base_offset, size)) in found.iter().enumerate() {
         let damaged = |detail: String| StorageError {
@@ -48,13 +49,19 @@ pub fn open(
         {
             return Err(damaged(format!("the segment before it ends at offset {}", previous.next_offset)));
         }
-        let summary = if at < last { store.read_summary(base_offset)? } else { None };
-        if let Some((segment, states)) = summary.and_then(|bytes| Segment::from_summary(base_offset, size, &bytes)) {
-            segments.push(segment);
-            producers = states;
-            continue;
-        }
-        let segment = scan(store.as_ref(), base_offset, size, &mut producers, limits)?;
+        let summary = store.read_summary(base_offset)?;
+        let is_summarized = summary.is_some();
+        let known = summary.and_then(|bytes| Segment::from_summary(base_offset, size, &bytes));
+        let is_stale = is_summarized && known.is_none();
+        let mut segment = match known {
+            Some((segment, states)) => {
+                producers = states;
+                segment
+            }
+            None => Segment::new(base_offset),
+        };
+        summarized_bytes = segment.size;
+        scan(store.as_ref(), &mut segment, size, &mut producers, limits)?;
         if segment.size < size {
             if at < last {
                 let detail =
@@ -70,36 +77,40 @@ pub fn open(
                 next_offset: segment.next_offset,
             });
         }
+        if is_stale && let Ok(summary) = segment.summary(&producers) {
+            // Left in place it would be taken for true once the segment has grown beyond what it says.
+            store.write_summary(base_offset, &summary)?;
+            summarized_bytes = segment.size;
+        }
         segments.push(segment);
     }
     let next_offset = segments.last().map_or(log_start_offset, |segment| segment.next_offset).max(log_start_offset);
     let first_offset = segments.first().map_or(log_start_offset, |segment| segment.base_offset);
     let log_start_offset = log_start_offset.max(first_offset).min(next_offset);
-    Ok((PartitionLog { name, store, segments, log_start_offset, next_offset, producers }, recovery))
+    Ok((PartitionLog { name, store, segments, log_start_offset, next_offset, producers, summarized_bytes }, recovery))
 }
 
-/// Reads a segment's batches up to the first one that is not whole.
+/// Reads the batches that the segment does not know yet, up to the first one that is not whole.
 fn scan(
     store: &dyn LogStore,
-    base_offset: i64,
+    segment: &mut Segment,
     size: u64,
     producers: &mut ProducerStates,
     limits: &LogLimits,
-) -> Result<Segment, StorageError> {
-    let mut segment = Segment::new(base_offset);
+) -> Result<(), StorageError> {
     let mut want = SCAN_BYTES;
     while segment.size < size {
-        let chunk = store.read(base_offset, segment.size, want)?;
+        let chunk = store.read(segment.base_offset, segment.size, want)?;
         let mut at = 0;
         let mut needed = 0;
         while let Some(header) = chunk.get(at..).and_then(BatchHeader::read) {
-            let Some(batch_size) = header.size() else { return Ok(segment) };
+            let Some(batch_size) = header.size() else { return Ok(()) };
             let Some(bytes) = chunk.get(at..at + batch_size) else {
                 needed = batch_size;
                 break;
             };
             if header.base_offset < segment.next_offset || !batch::is_intact(bytes, &header) {
-                return Ok(segment);
+                return Ok(());
             }
             segment.note(&header, batch_size, limits.index_interval_bytes);
             producers.note(&header, header.base_offset, header.max_timestamp);
@@ -108,9 +119,9 @@ fn scan(
         // A batch that reaches beyond the segment's end is torn, and so are fewer bytes than a header.
         let left = size - segment.size;
         if (needed as u64) > left || (at == 0 && needed == 0) || left < HEADER_BYTES as u64 {
-            return Ok(segment);
+            return Ok(());
         }
         want = needed.max(SCAN_BYTES);
     }
-    Ok(segment)
+    Ok(())
 }

@@ -96,7 +96,7 @@ impl Segment {
         Ok(summary)
     }
 
-    /// Reads a summary back; `None` when it is damaged or not of a segment of `size` bytes.
+    /// Reads a summary back; `None` when it is damaged or reaches beyond `size` bytes. It may end before them.
     pub fn from_summary(base_offset: i64, size: u64, summary: &[u8]) -> Option<(Self, ProducerStates)> {
         let (crc, mut body) = summary.split_at_checked(4)?;
         if crc32c::crc32c(body).to_be_bytes() != crc {
@@ -105,7 +105,7 @@ impl Segment {
         let head_length = body.try_get_u32().ok()? as usize;
         let (head, mut entries) = body.split_at_checked(head_length)?;
         let head: SummaryHead = serde_json::from_slice(head).ok()?;
-        if head.size != size {
+        if head.size > size {
             return None;
         }
         let mut index = Vec::with_capacity(entries.len() / ENTRY_BYTES);
@@ -116,8 +116,8 @@ impl Segment {
                 max_timestamp: entries.get_i64(),
             });
         }
-        let segment =
-            Self { base_offset, size, next_offset: head.next_offset, max_timestamp: head.max_timestamp, index };
+        let SummaryHead { size, next_offset, max_timestamp, .. } = head;
+        let segment = Self { base_offset, size, next_offset, max_timestamp, index };
         Some((segment, head.producers))
     }
 }
