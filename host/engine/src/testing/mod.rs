@@ -3,6 +3,7 @@
 
 mod clock;
 mod crash_stores;
+mod driver;
 mod mock_broker;
 mod mock_clients;
 mod processors;
@@ -11,6 +12,7 @@ mod store_contract;
 
 pub use clock::ManualClock;
 pub use crash_stores::CrashStores;
+pub use driver::{DRIVER_APPLICATION_ID, DriverOptions, TopologyTestDriver};
 pub use mock_broker::{Call, MockBroker, Operation};
 pub use processors::{
     Count, Hostile, MajorityVote, NativeProcessor, NativeSupplier, PassThrough, ProcessWith, commands, forward, number,
