@@ -126,7 +126,7 @@ fn a_member_that_slept_through_its_session_cannot_commit_and_is_told_that_it_los
     let partition = TopicPartition::new("in", 0);
     let error = sleeper.consumer.commit(&[(partition.clone(), committed(1))]).expect_err("no member");
     assert_eq!(error.kind, BrokerErrorKind::Rebalanced, "{error}");
-    assert_eq!(others[0].consumer.committed(&[partition.clone()]).expect("committed"), [None]);
+    assert_eq!(others[0].consumer.committed(std::slice::from_ref(&partition)).expect("committed"), [None]);
     clock.advance_ms(3_000);
     sleeper.poll();
     assert!(matches!(sleeper.events.last(), Some(RebalanceEvent::Lost(lost)) if lost.len() == 2));
@@ -156,7 +156,10 @@ fn a_restarted_broker_keeps_logs_and_offsets_and_members_join_anew() {
     broker.restart().expect("restarts");
     settle(&clock, &mut members, 20_000);
     assert_eq!(loads(&members), [1, 1]);
-    assert_eq!(members[0].consumer.committed(&[partition.clone()]).expect("committed"), [Some(committed(1))]);
+    assert_eq!(
+        members[0].consumer.committed(std::slice::from_ref(&partition)).expect("committed"),
+        [Some(committed(1))]
+    );
     assert_eq!(broker.records(&partition).expect("records").len(), 1);
 }
 

@@ -180,6 +180,7 @@ fn the_offset_moves_with_the_data(store: &mut dyn StateStore) {
     assert_eq!(keys(&scan(store, KeyRange::ALL, false, usize::MAX)), ["a", "b"], "the offset is no entry");
 }
 
+#[expect(clippy::disallowed_methods, reason = "whether a view works in another thread can only be seen in one")]
 fn a_read_view_follows_the_writes(store: &mut dyn StateStore) {
     let view = store.read_view();
     assert_eq!(view.get(b"a").expect("get"), None);
