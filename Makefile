@@ -35,8 +35,9 @@ e2e: ## The built binary against the embedded broker and a real Kafka broker
 demo: setup ## A majority vote over a year of weather reports, checked against the expected table
 	@scripts/demo.sh
 
-bench: setup ## Measure; prints a table
-	cargo run $(CARGO_RELEASE) --bin bench
+bench: ## What a record costs: the sandbox beside native code, the engine beside raw librdkafka
+	@scripts/setup.sh test
+	@scripts/bench.sh
 
 docs: build ## Write the generated reference pages anew and run the documented commands
 	SANDBAR_UPDATE=1 cargo test $(CARGO_RELEASE) --test e2e_it -- reference

@@ -49,6 +49,7 @@ impl<'a> Options<'a> {
 pub struct Host {
     child: Child,
     pub url: String,
+    pub state_dir: PathBuf,
     log: PathBuf,
 }
 
@@ -77,7 +78,7 @@ impl Host {
             .stderr(file)
             .spawn()
             .context("cannot start sandbar run")?;
-        Ok(Self { child, url: format!("http://127.0.0.1:{port}"), log })
+        Ok(Self { child, url: format!("http://127.0.0.1:{port}"), state_dir: options.state_dir.to_owned(), log })
     }
 
     /// Starts a host and waits until `/readyz` is good.

@@ -113,3 +113,20 @@ fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
     const EPOCH: i64 = 719_468;
     day_of_era - EPOCH
 }
+
+/// The day and hour of a time, such as `2013-01-01 06:00`.
+pub fn format_time(at_ms: i64) -> String {
+    let minutes = at_ms.div_euclid(60_000);
+    let (days, minute_of_day) = (minutes.div_euclid(1440), minutes.rem_euclid(1440));
+    // The inverse of `days_since_epoch`, for years that start in March.
+    let day_of_all = days + 719_468;
+    let era = day_of_all.div_euclid(146_097);
+    let day_of_era = day_of_all.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = (month_from_march + 2) % 12 + 1;
+    let year = era * 400 + year_of_era + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}", minute_of_day / 60, minute_of_day % 60)
+}

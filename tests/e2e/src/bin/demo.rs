@@ -1,7 +1,7 @@
 //! `make demo`: a majority vote over a year of weather reports, on the embedded broker, checked against the expected
 //! table. Succeeds only when every vote is equal. Leaves its broker and state in `target/demo` for a look.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use e2e::host::{Host, Options, get, wait_until};
 use e2e::repository;
 use e2e::topics::{self, Broker, Record, Values};
 use e2e::votes::{self, Comparison};
-use e2e::weather;
+use e2e::weather::{self, format_time};
 
 const APPLICATION: &str = "majority-vote";
 const REPORTS_TOPIC: &str = "reports";
@@ -100,7 +100,7 @@ fn show_votes(records: &[Record]) -> Result<()> {
     for object in ["fog", "rain", "wind"] {
         let last = votes.iter().rev().find(|((name, _), _)| name == object);
         let ((_, at_ms), vote) = last.with_context(|| format!("there is no vote on {object}"))?;
-        println!("  {object:5} {:5} {} of {} at {at_ms}", vote.state, vote.yes, vote.agents);
+        println!("  {object:5} {:5} {} of {} at {}", vote.state, vote.yes, vote.agents, format_time(*at_ms));
     }
     println!("first changes of rain:");
     let rain: Vec<_> = votes.iter().filter(|((name, _), _)| name == "rain").collect();
@@ -127,14 +127,17 @@ fn show_store(host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// A line that the next one replaces.
+/// On a terminal, a line that the next one replaces; elsewhere only what is done is told.
 fn progress(text: &str) {
-    print!("\r  {text}\x1b[K");
-    // A closed terminal is no reason to stop.
-    let _ = std::io::stdout().flush();
+    let mut out = std::io::stdout();
+    if out.is_terminal() {
+        // A closed terminal is no reason to stop.
+        let _ = write!(out, "\r  {text}\x1b[K").and_then(|()| out.flush());
+    }
 }
 
 fn done(text: &str, started: Instant, records: usize) {
     let seconds = started.elapsed().as_secs_f64();
-    println!("\r  {text}: {seconds:.1} s, {:.0} records/s\x1b[K", records as f64 / seconds);
+    let clear = if std::io::stdout().is_terminal() { "\r\x1b[K" } else { "" };
+    println!("{clear}{text} in {seconds:.2} s ({:.0} records/s)", records as f64 / seconds);
 }

@@ -160,6 +160,9 @@ fn a_state_directory_of_another_application() -> Result<()> {
     let mut first = place.start(&[])?;
     first.wait_ready(Duration::from_secs(60))?;
     assert!(first.terminate()?.success(), "{}", first.log());
+    // Each application has a folder of its own below `state.dir`; this one is put in another's place.
+    let state = place.folder.join("state");
+    fs::rename(state.join("hello"), state.join("another"))?;
     place.fails(&[("application.id", "another")], 5, &["another", "hello"])
 }
 

@@ -1,7 +1,7 @@
 //! That the records of the vote are the data set's.
 
 use e2e::votes;
-use e2e::weather::{parse_time_ms, reports};
+use e2e::weather::{format_time, parse_time_ms, reports};
 
 #[test]
 fn times_are_milliseconds_since_the_epoch() {
@@ -9,6 +9,10 @@ fn times_are_milliseconds_since_the_epoch() {
     assert_eq!(parse_time_ms("2000-02-29T12:34:56Z").unwrap(), 951_827_696_000);
     assert_eq!(parse_time_ms("2013-01-01T06:00:00Z").unwrap(), 1_357_020_000_000);
     assert!(parse_time_ms("2013-01-01").is_err());
+    for time in ["1970-01-01 00:00", "1999-12-31 23:59", "2000-02-29 12:34", "2013-03-01 06:00"] {
+        let written = format!("{}:00Z", time.replace(' ', "T"));
+        assert_eq!(format_time(parse_time_ms(&written).unwrap()), time);
+    }
 }
 
 #[test]
