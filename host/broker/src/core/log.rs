@@ -22,7 +22,7 @@ pub use recovery::Recovery;
 pub const LEADER_EPOCH: i32 = 0;
 
 /// How many bytes an open segment grows before it is summarized again; bounds what a start has to scan.
-const CHECKPOINT_BYTES: u64 = 8 * 1024 * 1024;
+const SUMMARY_INTERVAL_BYTES: u64 = 8 * 1024 * 1024;
 
 /// How much of a log is read at once to look for something.
 const SCAN_BYTES: usize = 256 * 1024;
@@ -198,7 +198,7 @@ impl PartitionLog {
             .ok_or_else(|| Refusal::new(ErrorCode::CorruptMessage, "the batch has no header"))?;
         self.write(&header, &[&stamped, batch.get(HEADER_BYTES..).unwrap_or_default()], batch.len(), limits)?;
         self.producers.note(&header, header.base_offset, now_ms);
-        if self.segments.last().is_some_and(|segment| segment.size - self.summarized_bytes >= CHECKPOINT_BYTES) {
+        if self.segments.last().is_some_and(|segment| segment.size - self.summarized_bytes >= SUMMARY_INTERVAL_BYTES) {
             self.summarize();
         }
         Ok(Appended {

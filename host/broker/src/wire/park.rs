@@ -41,10 +41,13 @@ impl<T> Slot<T> {
     }
 }
 
+/// Waiting fetches by partition.
+type ParkedFetches = BTreeMap<(TopicId, i32), Vec<Arc<Slot<()>>>>;
+
 /// Fetches that wait for records, by partition.
 #[derive(Debug, Default)]
 pub struct FetchParks {
-    parked: Mutex<BTreeMap<(TopicId, i32), Vec<Arc<Slot<()>>>>>,
+    parked: Mutex<ParkedFetches>,
     /// Registrations; lets a produce pass by without the lock while nobody waits.
     count: AtomicUsize,
 }

@@ -1,5 +1,7 @@
 //! The embedded broker as a host uses it: started on a folder, found by others, killed and started again.
 
+#![expect(clippy::unwrap_used, reason = "a test stops where something is wrong")]
+
 mod client;
 mod crash;
 mod embedded;

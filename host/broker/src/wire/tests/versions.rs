@@ -19,6 +19,13 @@ fn data_and_cluster() {
     let broker = Broker::start();
     let client = &mut broker.client();
     client.create_topic("t", 2);
+    records(client);
+    positions(client);
+    cluster(client);
+}
+
+/// Appends one record in each of the eight versions, and reads.
+fn records(client: &mut Client) {
     each(
         client,
         |_| produce_request("t", 0, batch(b"v")),
@@ -50,6 +57,9 @@ fn data_and_cluster() {
             assert_eq!(partitions[1].error_code, 3);
         },
     );
+}
+
+fn positions(client: &mut Client) {
     each(
         client,
         |version| {
@@ -77,6 +87,9 @@ fn data_and_cluster() {
         },
         |_, response| assert_eq!(response.topics[0].partitions[0].end_offset, 8),
     );
+}
+
+fn cluster(client: &mut Client) {
     each(
         client,
         |_| InitProducerIdRequest::default().with_transactional_id(None),
@@ -131,6 +144,13 @@ fn topics_by_id() {
 fn topics_and_settings() {
     let broker = Broker::start();
     let client = &mut broker.client();
+    create_topics(client);
+    describe_configs(client);
+    alter_configs(client);
+    shrink_and_delete(client);
+}
+
+fn create_topics(client: &mut Client) {
     each(
         client,
         |version| {
@@ -164,6 +184,9 @@ fn topics_and_settings() {
         },
         |_, response| assert_eq!(response.results[0].error_code, 0),
     );
+}
+
+fn describe_configs(client: &mut Client) {
     each(
         client,
         |_| {
@@ -184,6 +207,9 @@ fn topics_and_settings() {
             assert_eq!(response.results[1].error_code, ResponseError::InvalidRequest.code());
         },
     );
+}
+
+fn alter_configs(client: &mut Client) {
     each(
         client,
         |_| {
@@ -212,6 +238,9 @@ fn topics_and_settings() {
         },
         |_, response| assert_eq!(response.responses[0].error_code, ResponseError::InvalidConfig.code()),
     );
+}
+
+fn shrink_and_delete(client: &mut Client) {
     each(
         client,
         |_| {
