@@ -10,7 +10,7 @@ use crate::error::EngineError;
 use crate::processor::ProcessorSupplier;
 use crate::restore::StoreChangelogReader;
 use crate::task::streams_producer::StreamsProducer;
-use crate::task_manager::TaskManager;
+use crate::task_manager::{CommitNow, TaskManager};
 
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -249,11 +249,9 @@ impl StreamThread {
         }
         self.closed = true;
         let mut result = Ok(());
-        if let (CloseMode::Clean, Some(consumer), Some(producer)) =
-            (mode, self.consumer.as_deref_mut(), self.producer.as_mut())
-        {
-            // Tasks whose commit did not succeed are closed dirty below.
-            result = self.manager.commit_now(producer, consumer).map(|_| ());
+        if mode == CloseMode::Clean {
+            // Tasks whose commit did not succeed are closed dirty.
+            result = self.commit_before_close();
             result = result.and(self.manager.close_all(true));
         }
         result = result.and(self.manager.close_all(false));
@@ -266,6 +264,30 @@ impl StreamThread {
         }
         self.publish_final();
         result
+    }
+
+    /// Commits at the end. A rebalance that is going on must come to its end first, since the group takes no offsets
+    /// meanwhile; what it takes away is committed and closed on the way.
+    fn commit_before_close(&mut self) -> Result<(), EngineError> {
+        /// Ends the loop where the clock stands still.
+        const POLLS_MAX: u32 = 100;
+        const POLL_TIMEOUT: Duration = Duration::from_millis(50);
+        let deadline_ms = self.options.clock.monotonic_ms() + self.options.config.commit_timeout_ms;
+        let (Some(consumer), Some(producer)) = (self.consumer.as_deref_mut(), self.producer.as_mut()) else {
+            return Ok(());
+        };
+        for _ in 0..POLLS_MAX {
+            if self.manager.commit_now(producer, consumer)? != CommitNow::Rebalanced
+                || self.options.clock.monotonic_ms() >= deadline_ms
+            {
+                break;
+            }
+            let polled = consumer.poll(POLL_TIMEOUT, 1)?;
+            self.manager.add_records(polled.records)?;
+            self.manager.add_events(polled.events);
+            self.manager.answer_events(producer, consumer, self.options.clock.monotonic_ms())?;
+        }
+        Ok(())
     }
 
     /// Makes what recovery has dropped: the producer first, so that older ones are fenced before a restore looks at

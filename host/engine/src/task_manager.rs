@@ -27,6 +27,16 @@ use plan::Action;
 /// Where a partition starts: the offset, and what the group has committed.
 type Start = (Offset, Option<OffsetAndMetadata>);
 
+/// How a commit that could not wait has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitNow {
+    Completed,
+    /// The group is changing: it will be possible once the consumer was polled for that.
+    Rebalanced,
+    /// It could not be done in time, or there is no space for it.
+    GivenUp,
+}
+
 /// The tasks of one thread.
 pub struct TaskManager {
     options: Arc<StreamThreadOptions>,
@@ -283,12 +293,12 @@ impl TaskManager {
     }
 
     /// Commits everything now, for at most `commit_timeout_ms`: before partitions are given up and at a clean end.
-    /// False when it could not be done in that time; an error when the work must be dropped.
+    /// An error means that the work must be dropped.
     pub fn commit_now(
         &mut self,
         producer: &mut StreamsProducer,
         consumer: &mut dyn Consumer,
-    ) -> Result<bool, EngineError> {
+    ) -> Result<CommitNow, EngineError> {
         /// Ends the loop where the clock stands still.
         const ATTEMPTS_MAX: u32 = 1_000;
         const PAUSE: Duration = Duration::from_millis(10);
@@ -296,28 +306,31 @@ impl TaskManager {
         let deadline_ms = clock.monotonic_ms() + self.options.config.commit_timeout_ms;
         // A commit on its way may leave out work that was done since; there is none, as nothing is processed then.
         if self.commit.is_none() && !self.begin_commit(clock.monotonic_ms()) {
-            return Ok(true);
+            return Ok(CommitNow::Completed);
         }
         for _ in 0..ATTEMPTS_MAX {
             match self.advance_commit(producer, consumer, clock.monotonic_ms(), clock.wall_clock_ms()) {
-                Ok(true) => return Ok(true),
+                Ok(true) => return Ok(CommitNow::Completed),
                 Ok(false) => {}
-                Err(error) if error.remedy() == Remedy::Retry => {
-                    tracing::debug!(%error, "commit is tried again");
-                    producer.poll(PAUSE)?;
-                }
-                Err(error) if matches!(error.remedy(), Remedy::Rebalance | Remedy::Pause) => {
-                    tracing::warn!(%error, "commit given up");
-                    return Ok(false);
-                }
-                Err(error) => return Err(error),
+                Err(error) => match error.remedy() {
+                    Remedy::Retry => {
+                        tracing::debug!(%error, "commit is tried again");
+                        producer.poll(PAUSE)?;
+                    }
+                    Remedy::Rebalance => return Ok(CommitNow::Rebalanced),
+                    Remedy::Pause => {
+                        tracing::warn!(%error, "commit given up");
+                        return Ok(CommitNow::GivenUp);
+                    }
+                    _ => return Err(error),
+                },
             }
             if clock.monotonic_ms() >= deadline_ms {
                 break;
             }
         }
         tracing::warn!(stage = self.commit_stage(), "commit took too long and is given up");
-        Ok(false)
+        Ok(CommitNow::GivenUp)
     }
 
     /// Makes durable what was committed, from time to time (R4).

@@ -163,6 +163,23 @@ fn a_clean_close_commits_what_was_processed() {
 }
 
 #[test]
+fn a_clean_close_waits_for_a_rebalance_that_is_going_on() {
+    let fixture = Fixture::counting(2);
+    let mut thread = fixture.thread();
+    fixture.settle(&mut thread).expect("no fault");
+    fixture.produce(0, &["a"]);
+    fixture.produce(1, &["b"]);
+    while fixture.texts("out", 0).len() + fixture.texts("out", 1).len() < 2 {
+        thread.run_once().expect("no fault");
+    }
+    fixture.broker.fail(Operation::Commit, BrokerErrorKind::Rebalanced);
+    fixture.broker.rebalance(0, RebalanceEvent::Revoked(partitions("in", &[1])));
+    thread.close(CloseMode::Clean).expect("no fault");
+    assert_eq!((fixture.committed("in", 0), fixture.committed("in", 1)), (Some(1), Some(1)));
+    assert_eq!(fixture.metrics.get(Metric::TasksClosedDirty), 0);
+}
+
+#[test]
 fn a_dirty_close_commits_nothing() {
     let fixture = Fixture::counting(1);
     let mut thread = fixture.thread();

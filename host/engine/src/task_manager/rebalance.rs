@@ -85,7 +85,7 @@ impl TaskManager {
             }
             Action::Commit(_) => {
                 // All tasks commit: under exactly-once they share the transaction, and otherwise it costs little.
-                // A task whose commit was given up is closed dirty by what follows.
+                // A task whose commit did not succeed is closed dirty by what follows.
                 self.commit_now(producer, consumer).map(|_| ())
             }
             Action::CloseClean(id) => self.close_clean(id),
