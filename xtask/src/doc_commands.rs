@@ -107,6 +107,8 @@ impl Place {
             .env("PATH", path)
             .env("ENDED_IN", &ended_in)
             .env("SANDBAR_ROOT", &self.root)
+            // What the pages compile is kept from run to run, though their folders are new each time.
+            .env("CARGO_TARGET_DIR", self.target.join("doc-commands/target"))
             .env("NO_COLOR", "1")
             .stdin(std::process::Stdio::null())
             .output()
