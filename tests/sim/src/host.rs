@@ -36,6 +36,8 @@ pub struct Host {
     metrics: Arc<EngineMetrics>,
     /// Not running, and until which step.
     pub down_until: Option<u64>,
+    /// Standing still until this step.
+    pub stalled_until: u64,
 }
 
 impl Host {
@@ -47,6 +49,7 @@ impl Host {
             threads: Vec::new(),
             metrics: Arc::new(EngineMetrics::new()),
             down_until: Some(0),
+            stalled_until: 0,
         }
     }
 

@@ -27,6 +27,8 @@ pub struct Scenario {
     pub leave_one_in: u64,
     pub broker_restart_one_in: u64,
     pub disk_full_one_in: u64,
+    /// A host stands still for longer than its session, as under SIGSTOP, and goes on as if nothing had been.
+    pub stall_one_in: u64,
 }
 
 /// One of these numbers.
@@ -54,6 +56,11 @@ impl Scenario {
         scenario.broker_restart_one_in = pick(numbers, &[0, 0, 500]);
         scenario.disk_full_one_in = pick(numbers, &[0, 0, 200]);
         scenario
+    }
+
+    /// The scenario of a seed in which hosts also stand still and come back as zombies.
+    pub fn with_zombies(seed: u64) -> Self {
+        Self { stall_one_in: 80, hosts: 2 + (seed % 2) as usize, ..Self::new(seed) }
     }
 
     /// The scenario of a seed without faults: hosts come and leave in good order, and nothing is replayed.
@@ -91,11 +98,12 @@ impl Scenario {
             leave_one_in: 100,
             broker_restart_one_in: 0,
             disk_full_one_in: 0,
+            stall_one_in: 0,
         }
     }
 
     /// What the run may show, after it.
     pub fn rules(&self, world: &World) -> Rules {
-        Rules { replays: world.failures() }
+        Rules { replays: world.failures(), zombies: self.stall_one_in > 0 }
     }
 }

@@ -81,7 +81,8 @@ impl World {
     /// Plays the workload with all faults, then without any until everything is processed and committed.
     pub fn play(&mut self) -> Vec<Violation> {
         self.broker.faults().set_rates(self.scenario.faults);
-        while self.produced < self.inputs.len() || self.step < 300 {
+        let steps_min = if self.scenario.stall_one_in > 0 { 1_500 } else { 300 };
+        while self.produced < self.inputs.len() || self.step < steps_min {
             self.misfortune();
             if self.seed.one_in(4) {
                 let count = self.seed.below(12) as usize;
@@ -113,6 +114,7 @@ impl World {
         self.disk_full = None;
         for index in 0..self.hosts.len() {
             self.hosts[index].stores.fill_disk(false);
+            self.hosts[index].stalled_until = 0;
             let host = &mut self.hosts[index];
             if self.broker.faults().is_crashed(&host.name) && host.is_up() {
                 host.crash(&mut self.seed, 0);
@@ -157,11 +159,22 @@ impl World {
         }
         if self.happens(self.scenario.leave_one_in) {
             let (host, until) = (self.any_host(), self.step + self.seed.below(200));
-            if self.hosts[host].is_up() && !self.broker.faults().is_crashed(&self.hosts[host].name) {
+            let stalled = self.hosts[host].stalled_until > self.step;
+            let crashing = self.broker.faults().is_crashed(&self.hosts[host].name);
+            if self.hosts[host].is_up() && !stalled && !crashing {
                 self.broker.faults().note(&self.hosts[host].name, "leaves");
                 // A close that fails under a fault has dropped work, which the failures count already.
                 let closed = self.hosts[host].close(until);
                 self.count(if closed.is_ok() { "clean leave" } else { "failed leave" });
+            }
+        }
+        if self.happens(self.scenario.stall_one_in) {
+            let (host, until) = (self.any_host(), self.step + 450 + self.seed.below(300));
+            // One at a time, so that somebody takes over.
+            if self.hosts.iter().all(|host| host.stalled_until <= self.step) && self.hosts[host].is_up() {
+                self.hosts[host].stalled_until = until;
+                self.broker.faults().note(&self.hosts[host].name, "stands still");
+                self.count("stall");
             }
         }
         if self.happens(self.scenario.broker_restart_one_in) {
@@ -188,7 +201,7 @@ impl World {
         self.clock.advance_ms(1 + self.seed.below(30));
         self.start_due();
         let host = self.any_host();
-        if !self.hosts[host].is_up() {
+        if !self.hosts[host].is_up() || self.hosts[host].stalled_until > self.step {
             return Ok(true);
         }
         let thread = self.seed.below(self.hosts[host].thread_count() as u64) as usize;

@@ -9,6 +9,9 @@ use sim::{Report, Scenario, run};
 /// Seeds with faults that are played by default.
 const SEEDS: u64 = 200;
 
+/// Seeds with zombies that are played by default.
+const ZOMBIE_SEEDS: u64 = 40;
+
 /// Clean seeds that are played by default.
 const CLEAN_SEEDS: u64 = 40;
 
@@ -42,6 +45,11 @@ fn play(kind: &str, seeds: u64, scenario: fn(u64) -> Scenario) {
 #[test]
 fn nothing_is_lost_under_faults() {
     play("faulty", number("SANDBAR_SIM_SEEDS").unwrap_or(SEEDS), Scenario::new);
+}
+
+#[test]
+fn no_output_is_lost_when_zombies_come_back() {
+    play("zombie", number("SANDBAR_SIM_SEEDS").map_or(ZOMBIE_SEEDS, |seeds| seeds / 5), Scenario::with_zombies);
 }
 
 #[test]

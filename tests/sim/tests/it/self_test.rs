@@ -5,8 +5,8 @@ use engine::testing::Seed;
 use sim::tally::{LATEST, TALLIES, Tallied};
 use sim::{Observation, Rules, Scenario, Violation, check, run};
 
-const CLEAN: Rules = Rules { replays: 0 };
-const REPLAYS: Rules = Rules { replays: 3 };
+const CLEAN: Rules = Rules { replays: 0, zombies: false };
+const REPLAYS: Rules = Rules { replays: 3, zombies: false };
 
 /// Runs whose observations are changed.
 const SEEDS: u64 = 20;
