@@ -67,6 +67,12 @@ impl DiskLog {
         storage_error(operation, &self.path(base_offset, "log"), error)
     }
 
+    fn keep_budget(&self, files: &mut BTreeMap<i64, CountedFile>) {
+        if self.open_files.load(Ordering::Relaxed) > ALL_OPEN_FILES_MAX {
+            files.clear();
+        }
+    }
+
     fn with_file<T>(&self, base_offset: i64, work: impl FnOnce(&mut File) -> io::Result<T>) -> io::Result<T> {
         let mut files = self.files.borrow_mut();
         if !files.contains_key(&base_offset) {
@@ -79,9 +85,7 @@ impl DiskLog {
         }
         let file = files.get_mut(&base_offset).ok_or_else(|| io::Error::other("the file was closed"))?;
         let result = work(&mut file.file);
-        if self.open_files.load(Ordering::Relaxed) > ALL_OPEN_FILES_MAX {
-            files.clear();
-        }
+        self.keep_budget(&mut files);
         result
     }
 }
@@ -109,8 +113,10 @@ impl LogStore for DiskLog {
         // A file may be left from an attempt whose first batch could not be written.
         let made = File::options().create(true).truncate(true).read(true).write(true).open(&path);
         let file = made.map_err(|error| storage_error("make", &path, &error))?;
-        self.files.borrow_mut().insert(base_offset, CountedFile::new(file, &self.open_files));
         self.cursor = None;
+        let mut files = self.files.borrow_mut();
+        files.insert(base_offset, CountedFile::new(file, &self.open_files));
+        self.keep_budget(&mut files);
         Ok(())
     }
 
@@ -204,3 +210,6 @@ fn write_all_vectored(file: &mut File, mut slices: &mut [IoSlice<'_>]) -> io::Re
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
