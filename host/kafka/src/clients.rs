@@ -71,8 +71,9 @@ impl KafkaClients {
         &self,
         client_id: &str,
         transactional_id: Option<&str>,
+        settings: &[(&str, &str)],
     ) -> Result<RecordProducer, BrokerError> {
-        let mut extra = Vec::new();
+        let mut extra = settings.to_vec();
         if let Some(id) = transactional_id {
             extra.push(("transactional.id", id));
         }
@@ -123,7 +124,7 @@ impl ClientSupplier for KafkaClients {
 
     fn producer(&self, thread: usize, transactional_id: Option<&str>) -> Result<Box<dyn Producer>, BrokerError> {
         let client_id = self.client_id(&format!("StreamThread-{thread}-producer"));
-        Ok(Box::new(self.record_producer(&client_id, transactional_id)?))
+        Ok(Box::new(self.record_producer(&client_id, transactional_id, &[])?))
     }
 
     fn admin(&self) -> Result<Box<dyn Admin>, BrokerError> {

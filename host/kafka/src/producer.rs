@@ -63,7 +63,10 @@ impl RecordProducer {
         self.client.check_fatal(&format!("produce ({})", self.client.events().name()))?;
         match self.client.events().take_first_failure() {
             None => Ok(()),
-            Some((topic, partition, failure)) => {
+            Some((topic, partition, mut failure)) => {
+                if failure.code == RDKafkaErrorCode::KafkaStorageError {
+                    failure.detail.push_str("; the disk of the broker may be full");
+                }
                 let topic = self.name_of(topic);
                 let operation = if partition >= 0 {
                     format!("deliver a record to {topic}-{partition}")

@@ -59,7 +59,13 @@ impl KafkaClients {
     /// A writer into an existing topic.
     pub fn topic_writer(&self, topic: &str) -> Result<TopicWriter, BrokerError> {
         let partitions = self.partitions_of(topic)?;
-        let producer = self.record_producer(&format!("{}-topic-writer", self.config().application_id), None)?;
+        let producer = self.record_producer(
+            &format!("{}-topic-writer", self.config().application_id),
+            None,
+            // Somebody waits: a broker that cannot write its log (a full disk) is told within seconds, not after the five
+            // minutes for which a stream thread keeps trying.
+            &[("message.send.max.retries", "10"), ("retry.backoff.ms", "100")],
+        )?;
         Ok(TopicWriter {
             producer,
             topic: topic.into(),

@@ -163,7 +163,12 @@ pub(super) unsafe extern "C" fn error_callback(
         Ok(code) => RDKafkaErrorCode::from(code),
         Err(_) => RDKafkaErrorCode::Unknown,
     };
-    tracing::warn!(target: "librdkafka", client = events.name(), error = ?code, "{reason}");
+    // librdkafka logs a failed connection by itself; what only shows here is a fatal error.
+    if code == RDKafkaErrorCode::Fatal {
+        tracing::error!(target: "librdkafka", client = events.name(), error = ?code, "{reason}");
+    } else {
+        tracing::debug!(target: "librdkafka", client = events.name(), error = ?code, "{reason}");
+    }
     let mut state = events.state();
     if code == RDKafkaErrorCode::Fatal {
         state.fatal = true;

@@ -53,6 +53,15 @@ impl Cluster {
         Cluster { bootstrap_servers: broker.address().to_string(), embedded: Some((broker, folder)) }
     }
 
+    /// Stops the embedded broker and starts it again on its folder, at the same address.
+    pub fn restart(&mut self) {
+        let (broker, folder) = self.embedded.take().expect("an embedded broker");
+        broker.shutdown();
+        let broker = EmbeddedBroker::start(&folder, &EmbeddedBrokerOptions::default()).expect("an embedded broker");
+        assert_eq!(broker.address().to_string(), self.bootstrap_servers, "the address is kept");
+        self.embedded = Some((broker, folder));
+    }
+
     pub fn config(&self, application_id: &str) -> KafkaClientsConfig {
         let mut config = KafkaClientsConfig::new(&self.bootstrap_servers, application_id);
         // Short enough that a crashed member does not hold up a test.

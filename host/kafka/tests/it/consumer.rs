@@ -11,6 +11,7 @@ use crate::cluster::{Cluster, Member, PATIENCE, on_each_broker, send, unique, wa
 on_each_broker!(
     two_members_share_the_partitions_and_one_takes_over,
     a_static_member_comes_back_to_its_partitions,
+    a_second_host_with_the_same_identity_fences_the_first,
     an_eager_group_works_too,
     committed_offsets_carry_metadata,
     a_commit_outside_the_group_is_refused,
@@ -65,6 +66,23 @@ fn a_static_member_comes_back_to_its_partitions(cluster: &Cluster) {
     member.poll_until_owned(2);
     let after = member.consumer.group_metadata().expect("metadata");
     assert_eq!(after.generation_id, before.generation_id, "a static member's restart is no rebalance");
+}
+
+fn a_second_host_with_the_same_identity_fences_the_first(cluster: &Cluster) {
+    let topic = cluster.topic("fenced", 1);
+    let mut config = cluster.config(&unique("group"));
+    config.group_instance_id = Some("host-1".into());
+    let clients = kafka::KafkaClients::new(config).expect("clients");
+    let mut first = Member::join(&clients, 0, &topic);
+    first.poll_until_owned(1);
+    let mut second = Member::join(&clients, 0, &topic);
+    let error = wait_for("the first to be fenced", || {
+        second.poll();
+        // The partitions of a fenced member are lost; what matters is the error.
+        first.consumer.poll(Duration::from_millis(50), 10).err()
+    });
+    assert_eq!(error.kind, BrokerErrorKind::Fenced, "{error}");
+    second.poll_until_owned(1);
 }
 
 fn an_eager_group_works_too(cluster: &Cluster) {

@@ -6,6 +6,7 @@ mod cluster;
 mod consumer;
 mod producer;
 mod rates;
+mod restart;
 mod restore;
 mod topics;
 mod transactions;
