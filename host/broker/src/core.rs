@@ -132,7 +132,10 @@ impl Core {
     pub fn open(options: CoreOptions, storage: Arc<dyn Storage>) -> Result<(Self, Vec<Recovery>), StorageError> {
         let image = storage.load_metadata()?;
         let incarnation = image.incarnation + 1;
-        storage.append_metadata(&[MetadataRecord::Started { incarnation }])?;
+        // On a full disk the broker still starts, so that what it has can be read and deleted.
+        if let Err(error) = storage.append_metadata(&[MetadataRecord::Started { incarnation }]) {
+            tracing::warn!(%error, "the broker starts, but cannot write");
+        }
         let (topics, recoveries) = Topics::open(storage.as_ref(), &image)?;
         let core = Self {
             topics: RwLock::new(topics),

@@ -136,6 +136,10 @@ impl DiskStorage {
 
     /// Remembers the address, for other processes and for the next start.
     pub fn write_listener(&self, address: SocketAddr) -> Result<(), DiskError> {
+        // Nothing to write, and so nothing to fail, on a full disk.
+        if remembered_listener(&self.dir) == Some(address) {
+            return Ok(());
+        }
         replace_file(&self.dir.join("listener"), format!("{address}\n").as_bytes())
     }
 }

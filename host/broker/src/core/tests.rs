@@ -165,7 +165,11 @@ fn a_full_disk_changes_nothing() {
         ErrorCode::KafkaStorageError
     );
     assert_eq!(core.delete_group("g").unwrap_err().code, ErrorCode::KafkaStorageError);
+    drop(core);
+    let core = open(&storage);
+    assert_eq!(append(&core, "t", 0).unwrap_err().code, ErrorCode::KafkaStorageError, "it starts, but cannot write");
     storage.fill_disk(false);
+    assert_eq!(append(&core, "t", 0), Ok(0));
     assert!(core.topic("u").is_none());
     assert_eq!(core.committed_offset("g", "t", 0).unwrap().offset, 1);
     assert_eq!(core.topic("t").unwrap().partitions.len(), 1);

@@ -76,8 +76,8 @@ fn append(session: &Session<'_>, topic: &str, partition: i32, records: Option<By
     let appended = handle.append(&batch, session.shared.now_ms());
     match &appended {
         Ok(_) => session.shared.fetches.notify(handle.partition.topic_id, partition),
-        Err(refusal) if refusal.code == ErrorCode::KafkaStorageError => {
-            tracing::error!(%refusal, "the broker could not keep records");
+        Err(refusal) if refusal.code == ErrorCode::KafkaStorageError && session.shared.may_log_storage_error() => {
+            tracing::error!(%refusal, "the broker could not keep records; their producers were told");
         }
         Err(_) => {}
     }

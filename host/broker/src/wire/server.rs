@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -15,6 +15,8 @@ use crate::core::group::Outcome;
 
 /// How often idempotent producers that are long silent are forgotten.
 const PRODUCER_EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
+/// The least time between two storage errors in the log.
+const STORAGE_ERROR_LOG_INTERVAL_MS: i64 = 5_000;
 /// Requests decode without recursion; a small stack lets a thousand idle clients cost little.
 const CONNECTION_STACK_BYTES: usize = 512 * 1024;
 
@@ -70,6 +72,8 @@ pub(super) struct Shared {
     pub groups: GroupParks,
     pub group_clock: Alarm,
     pub stopping: AtomicBool,
+    /// When a storage error was logged last, in milliseconds of the group clock.
+    storage_error_logged_ms: AtomicI64,
     /// When the broker started, by both clocks.
     started: (Instant, i64),
     connections: Mutex<BTreeMap<u64, TcpStream>>,
@@ -92,6 +96,18 @@ impl Shared {
     /// The same by a clock that never jumps, so that sessions do not end because somebody set the time.
     pub fn group_now_ms(&self) -> i64 {
         self.started.1.saturating_add(self.started.0.elapsed().as_millis() as i64)
+    }
+
+    /// Lets one storage error in a while through to the log: on a full disk every retry of every producer fails.
+    pub fn may_log_storage_error(&self) -> bool {
+        let now_ms = self.group_now_ms();
+        let last_ms = self.storage_error_logged_ms.load(Ordering::Relaxed);
+        if now_ms < last_ms.saturating_add(STORAGE_ERROR_LOG_INTERVAL_MS) {
+            return false;
+        }
+        let taken =
+            self.storage_error_logged_ms.compare_exchange(last_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed);
+        taken.is_ok()
     }
 
     /// Hands out the answers of a group call and lets the group clock look at its deadlines again.
@@ -134,6 +150,7 @@ impl Server {
             groups: GroupParks::default(),
             group_clock: Alarm::default(),
             stopping: AtomicBool::new(false),
+            storage_error_logged_ms: AtomicI64::new(i64::MIN),
             started: (Instant::now(), wall_clock_ms()),
             connections: Mutex::new(BTreeMap::new()),
         });

@@ -103,6 +103,7 @@ impl Group {
         outcome: &mut Outcome,
     ) -> Result<(), JoinRefusal> {
         let Some(old_id) = self.instances.get(&instance).cloned() else {
+            self.check_size(options)?;
             self.instances.insert(instance, new_id.clone());
             return self.add_member(now_ms, waiter, new_id, request, options, outcome);
         };

@@ -438,6 +438,19 @@ fn committed_offsets_are_found_and_forgotten() {
 }
 
 #[test]
+fn a_group_that_is_full_takes_nobody() {
+    let mut bench = Bench::with(GroupOptions { max_members: 1, ..GroupOptions::default() });
+    bench.one();
+    let waiter = bench.join("");
+    assert_eq!(bench.join_error(waiter), ErrorCode::GroupMaxSizeReached);
+    for _ in 0..2 {
+        // The refusal leaves nothing behind: the second try is refused for the same reason.
+        let waiter = static_join(&mut bench, "", "i1");
+        assert_eq!(bench.join_error(waiter), ErrorCode::GroupMaxSizeReached);
+    }
+}
+
+#[test]
 fn bad_requests_are_refused() {
     let mut bench = Bench::new();
     let range = [("range", "")];

@@ -82,7 +82,8 @@ fn a_thousand_damaged_requests_leave_the_broker_alive() {
     for _ in 0..1_000 {
         let api = &APIS[numbers.next() as usize % APIS.len()];
         let version = api.min + (numbers.next() % (api.max - api.min + 1) as u64) as i16;
-        let mut body = if numbers.next().is_multiple_of(2) { produce.clone() } else { vec![0; numbers.next() as usize % 64] };
+        let mut body =
+            if numbers.next().is_multiple_of(2) { produce.clone() } else { vec![0; numbers.next() as usize % 64] };
         for _ in 0..1 + numbers.next() % 4 {
             let at = numbers.next() as usize % body.len().max(1);
             if let Some(byte) = body.get_mut(at) {
