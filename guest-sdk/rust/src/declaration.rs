@@ -12,6 +12,7 @@ use crate::store::{Store, StoreCell};
 /// Makes a processor with its handles. Written by [`#[sandbar::processor]`](macro@crate::processor); write it by hand
 /// where names are computed.
 pub trait Declare: Sized + 'static {
+    /// Declares sources, stores and sinks, and keeps their handles. Nothing can be asked of the host yet.
     fn declare(declaration: &mut Declaration) -> Self;
 }
 
@@ -51,6 +52,7 @@ pub struct SinkBuilder<'a> {
 }
 
 impl SinkBuilder<'_> {
+    /// The handle.
     pub fn build<K: Serde, V: Serde>(self) -> Sink<K, V> {
         let sinks = &mut self.declaration.topology.sinks;
         let index = sinks.len() as u32;
@@ -82,6 +84,7 @@ impl StoreBuilder<'_> {
         self
     }
 
+    /// The handle.
     pub fn build<K: Serde, V: Serde>(self) -> Store<K, V> {
         let Self { declaration, name, version, prefetch } = self;
         let cell = Rc::new(StoreCell::new(&name, prefetch, declaration.shared.clone()));

@@ -29,6 +29,7 @@ impl<P: Processor> Instance<P> {
         Self { processor, context: Context::new(shared.clone()), shared, stores, topology }
     }
 
+    /// The processor itself.
     pub fn processor(&self) -> &P {
         &self.processor
     }

@@ -32,6 +32,8 @@
 //! # Ok::<(), sandbar::Error>(())
 //! ```
 
+#![warn(missing_docs)]
+
 // What the attribute macro writes names this crate from outside.
 #[cfg(test)]
 extern crate self as sandbar;
@@ -41,6 +43,7 @@ extern crate self as sandbar;
     clippy::allow_attributes_without_reason,
     clippy::undocumented_unsafe_blocks,
     clippy::unwrap_used,
+    missing_docs,
     reason = "the generator writes this file"
 )]
 pub mod bindings;
@@ -49,6 +52,7 @@ mod context;
 mod declaration;
 mod error;
 #[doc(hidden)]
+#[allow(missing_docs, reason = "the functions are documented in the contract, wit/processor.wit")]
 pub mod host;
 mod instance;
 #[doc(hidden)]
@@ -83,3 +87,8 @@ pub mod prelude {
         Sink, Store, Str, bail, ensure,
     };
 }
+
+/// The examples of the README are compiled and run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -6,20 +6,28 @@ use crate::bindings::sandbar::processor::types;
 
 /// A record that a processor is given.
 pub struct Record<'a, K: Serde, V: Serde> {
+    /// The key, decoded.
     pub key: K::Item<'a>,
+    /// The value, decoded.
     pub value: V::Item<'a>,
     /// Milliseconds since the epoch.
     pub timestamp: i64,
+    /// Its place in the partition.
     pub offset: i64,
+    /// The partition it was read from.
     pub partition: u32,
+    /// The topic it was read from: what the manifest binds the source to, or the source's own name.
     pub topic: &'a str,
+    /// Its headers.
     pub headers: Headers<'a>,
 }
 
 /// A header of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header<'a> {
+    /// The header's key.
     pub key: &'a str,
+    /// The header's value, `None` where it is null.
     pub value: Option<&'a [u8]>,
 }
 
@@ -36,14 +44,17 @@ impl<'a> Headers<'a> {
         Self { columns, first, count }
     }
 
+    /// The number of headers.
     pub fn len(&self) -> usize {
         self.count
     }
 
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
+    /// The headers one by one, in the order of the record.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Header<'a>> + use<'a> {
         let columns = self.columns;
         (self.first..self.first + self.count).map(move |index| Header {

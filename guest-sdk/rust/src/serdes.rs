@@ -25,7 +25,9 @@ pub trait Serde: 'static {
 
     /// Appends the bytes; `false` means null, with nothing appended.
     fn encode(view: &Self::View, into: &mut Vec<u8>) -> Result<bool>;
+    /// Reads a record's key or value, `None` where it is null. The error goes on from "the key" or "the value".
     fn decode(bytes: Option<&[u8]>) -> Result<Self::Item<'_>>;
+    /// Reads what outlives the bytes.
     fn decode_owned(bytes: Option<&[u8]>) -> Result<Self::Owned>;
 }
 

@@ -12,7 +12,13 @@ pub struct WasmHost;
 
 /// Sends the message of a panic to the host's log: the trap that follows carries none.
 pub fn log_panics() {
-    std::panic::set_hook(Box::new(|panic| write(Level::Error, format_args!("{panic}"))));
+    std::panic::set_hook(Box::new(|panic| {
+        let message = panic.payload_as_str().unwrap_or("with a value that is no text");
+        match panic.location() {
+            Some(location) => write(Level::Error, format_args!("panicked at {location}: {message}")),
+            None => write(Level::Error, format_args!("panicked: {message}")),
+        }
+    }));
 }
 
 impl Host for WasmHost {

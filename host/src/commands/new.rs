@@ -23,6 +23,11 @@ const RUST: [(&str, &str); 6] = [
 /// The SDK's place in a checkout of the project.
 const SDK: &str = "guest-sdk/rust";
 const NAME_LIMIT: usize = 64;
+/// Crates that an application cannot be named after: Rust's own, and those that it depends on.
+const CRATES: [&str; 7] = ["test", "core", "std", "alloc", "proc-macro", "sandbar", "serde"];
+const KEYWORDS: &str = "abstract as async await become box break const continue crate do dyn else enum extern false final fn \
+                        for gen if impl in let loop macro match mod move mut override priv pub ref return self static struct \
+                        super trait true try type typeof unsafe unsized use virtual where while yield";
 
 /// The language of the processor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -90,9 +95,11 @@ fn check_name(name: &str) -> Result<()> {
              letters, digits and hyphens, and has at most {NAME_LIMIT} of them"
         );
     }
-    // Cargo refuses these as names of packages.
-    if ["test", "core", "std", "alloc", "sandbar"].contains(&name) {
+    if CRATES.contains(&name) {
         bail!("{name:?} is the name of another crate; choose another one");
+    }
+    if KEYWORDS.split_whitespace().any(|keyword| keyword == name) {
+        bail!("{name:?} is a word of Rust, which cargo takes for no crate; choose another name");
     }
     Ok(())
 }

@@ -81,10 +81,13 @@ struct RawForwarded {
 /// A record to pipe in, as bytes: it may be one that the processor cannot decode.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TestRecord {
+    /// The key's bytes, `None` for null.
     pub key: Option<Vec<u8>>,
+    /// The value's bytes, `None` for null.
     pub value: Option<Vec<u8>>,
     /// Milliseconds since the epoch.
     pub timestamp: i64,
+    /// Keys and values, in order.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
     /// The name of a source; the first one of the processor where it is `None`.
     pub source: Option<String>,
@@ -96,11 +99,13 @@ impl TestRecord {
         Ok(Self { key: bytes::<K>(key)?, value: bytes::<V>(value)?, timestamp, ..Self::default() })
     }
 
+    /// Adds a header.
     pub fn header(mut self, key: &str, value: &[u8]) -> Self {
         self.headers.push((key.to_owned(), Some(value.to_vec())));
         self
     }
 
+    /// Sends it to the source with this name.
     pub fn source(mut self, name: &str) -> Self {
         self.source = Some(name.to_owned());
         self
@@ -117,17 +122,22 @@ fn bytes<S: Serde>(view: &S::View) -> Result<Option<Vec<u8>>> {
 pub struct Refused {
     /// Index in the list that was piped in.
     pub index: usize,
+    /// Why, as the host would log it.
     pub reason: String,
 }
 
-/// A record that the processor forwarded. Key and value are `None` where they are null.
+/// A record that the processor forwarded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forwarded<K, V> {
+    /// The key, decoded.
     pub key: K,
+    /// The value, decoded.
     pub value: V,
+    /// Milliseconds since the epoch.
     pub timestamp: i64,
     /// The partition that the processor chose, if it did.
     pub partition: Option<u32>,
+    /// Keys and values, in order.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
@@ -137,6 +147,7 @@ impl<P: Processor> TestDriver<P> {
         Self::builder().start()
     }
 
+    /// A driver with settings of its own.
     pub fn builder() -> Builder<P> {
         Builder { host: MemoryHost::new(), batch_records: BATCH_RECORDS, types: PhantomData }
     }
@@ -366,6 +377,7 @@ pub struct StoreView<'a, K, V> {
 }
 
 impl<K: Serde, V: Serde> StoreView<'_, K, V> {
+    /// The value of a key.
     pub fn get(&self, key: &K::View) -> Option<V::Owned> {
         let key = bytes::<K>(key).ok().flatten()?;
         self.host.stores.borrow()[self.index].get(&key).map(|value| decode::<V>(Some(value)))
@@ -383,6 +395,7 @@ impl<K: Serde, V: Serde> StoreView<'_, K, V> {
         self.host.timestamps.borrow().get(&(self.index as u32, key)).copied()
     }
 
+    /// Whether there are no entries.
     pub fn is_empty(&self) -> bool {
         self.host.stores.borrow()[self.index].is_empty()
     }

@@ -15,8 +15,11 @@ pub(super) type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
 /// How often a processor called its host: what batching saves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HostCalls {
+    /// Single reads.
     pub get: u32,
+    /// Reads of many keys.
     pub get_many: u32,
+    /// Writes of many keys.
     pub put_many: u32,
     /// Pages of ranges and prefixes.
     pub pages: u32,

@@ -17,7 +17,7 @@ fn names_are_checked() {
     for name in ["vote", "majority-vote", "a2"] {
         check_name(name).expect(name);
     }
-    for name in ["", "Vote", "2a", "-a", "a-", "a_b", "a/b", "test", &"a".repeat(65)] {
+    for name in ["", "Vote", "2a", "-a", "a-", "a_b", "a/b", "test", "serde", "match", &"a".repeat(65)] {
         check_name(name).expect_err(name);
     }
 }
