@@ -45,13 +45,8 @@ macro_rules! metrics {
 
 metrics! {
     RecordsConsumed Counter "sandbar_records_consumed_total" "Records read from source topics"
-    BytesConsumed Counter "sandbar_bytes_consumed_total" "Bytes of keys and values read from source topics"
     RecordsProcessed Counter "sandbar_records_processed_total" "Records that a processor has processed"
-    RecordsProduced Counter "sandbar_records_produced_total" "Records sent to sinks, changelogs not counted"
-    BytesProduced Counter "sandbar_bytes_produced_total" "Bytes of keys and values sent to sinks"
     ChangelogRecords Counter "sandbar_changelog_records_total" "Records sent to changelogs"
-    RecordsDroppedTimestamp Counter "sandbar_records_dropped_total" ("reason" = "negative-timestamp")
-        "Records that were skipped"
     RecordsRefused Counter "sandbar_records_refused_total" "Records that a processor refused"
     ProcessCalls Counter "sandbar_process_calls_total" "Calls of a processor with a batch"
     Punctuations Counter "sandbar_punctuations_total" "Calls of a processor for a schedule"
@@ -70,11 +65,7 @@ metrics! {
     RestoredRecords Counter "sandbar_restore_records_total" "Changelog records applied to stores"
     RestoreRemainingOffsets Gauge "sandbar_restore_remaining_offsets"
         "Changelog offsets still to be restored; offsets, not records, since compaction leaves gaps"
-    RetriableErrors Counter "sandbar_broker_errors_total" ("remedy" = "retry") "Failed broker calls by remedy"
-    RecycleErrors Counter "sandbar_broker_errors_total" ("remedy" = "recycle") "Failed broker calls by remedy"
-    FatalErrors Counter "sandbar_broker_errors_total" ("remedy" = "none") "Failed broker calls by remedy"
     InputBufferRecords Gauge "sandbar_input_buffer_records" "Records that wait in the queues of tasks"
-    InputBufferBytes Gauge "sandbar_input_buffer_bytes" "Bytes that wait in the queues of tasks"
     PausedPartitions Gauge "sandbar_paused_partitions" "Source partitions that are not fetched for now"
     InFlightRecords Gauge "sandbar_producer_in_flight_records" "Records sent whose delivery report has not come"
     UncommittedBytes Gauge "sandbar_store_uncommitted_bytes" "Bytes of uncommitted writes in the stores' overlays"

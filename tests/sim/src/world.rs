@@ -25,7 +25,7 @@ use crate::workload::{self, Input, source_topic};
 const START_MS: i64 = 1_700_000_000_000;
 
 /// Steps after which a run that does not catch up has failed.
-const CATCH_UP_STEPS_MAX: u64 = 30_000;
+const CATCH_UP_STEPS_MAX: u64 = 10_000;
 
 /// Everything that is simulated.
 pub struct World {
