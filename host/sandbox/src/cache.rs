@@ -187,9 +187,7 @@ mod load {
     pub fn component(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
         // SAFETY: the caller checked an HMAC with a key that only this host's user can read, so these are bytes which
         // `Component::serialize` returned in this crate; wasmtime itself refuses those of another version or setting.
-        unsafe {
-            Component::deserialize(engine, code)
-        }
+        unsafe { Component::deserialize(engine, code) }
     }
 }
 

@@ -10,6 +10,11 @@ use crate::error::LoadError;
 /// `module.max.bytes`: components that carry an interpreter (Python, JavaScript) have up to 20 MB.
 pub const DEFAULT_MODULE_MAX_BYTES: usize = 32 << 20;
 
+/// Bounds of what the compiler gets: its time grows faster than the size of a function. The interpreters inside Python
+/// and JavaScript modules have about 30,000 functions, the largest of some 100 KB.
+const FUNCTIONS_MAX: usize = 200_000;
+const FUNCTION_MAX_BYTES: usize = 1 << 20;
+
 const PROCESSOR: &str = "sandbar:processor/processor@0.1.0";
 const PACKAGE: &str = "sandbar:processor/";
 /// The interfaces of our package that a module may import.
@@ -72,8 +77,17 @@ pub(crate) fn inspect(bytes: &[u8], limit_bytes: usize) -> Result<ModuleFacts, L
     if Parser::is_core_wasm(bytes) {
         return Err(LoadError::CoreModule { digest });
     }
-    let (imports, exports) = interfaces(bytes)
-        .map_err(|error| LoadError::Malformed { digest: digest.clone(), detail: error.to_string() })?;
+    let outline =
+        outline(bytes).map_err(|error| LoadError::Malformed { digest: digest.clone(), detail: error.to_string() })?;
+    let Outline { imports, exports, functions, largest_function_bytes } = outline;
+    for (what, found, limit) in [
+        ("a number of functions", functions, FUNCTIONS_MAX),
+        ("a function body in bytes", largest_function_bytes, FUNCTION_MAX_BYTES),
+    ] {
+        if found > limit {
+            return Err(LoadError::TooComplex { digest, what, found, limit });
+        }
+    }
     require_processor(&digest, &exports)?;
     for import in &imports {
         require_known(&digest, import)?;
@@ -115,28 +129,42 @@ fn require_wasm(bytes: &[u8]) -> Result<(), LoadError> {
     Err(LoadError::NotWasm { found })
 }
 
-/// Names of the component's own imports and exports.
-fn interfaces(bytes: &[u8]) -> Result<(Vec<String>, Vec<String>), wasmparser::BinaryReaderError> {
-    let (mut imports, mut exports) = (Vec::new(), Vec::new());
+/// What can be seen of a component without looking into its code.
+#[derive(Default)]
+struct Outline {
+    /// Names of the component's own imports and exports.
+    imports: Vec<String>,
+    exports: Vec<String>,
+    /// Functions with a body, of all core modules inside.
+    functions: usize,
+    largest_function_bytes: usize,
+}
+
+fn outline(bytes: &[u8]) -> Result<Outline, wasmparser::BinaryReaderError> {
+    let mut outline = Outline::default();
     let mut depth = 0_usize;
     for payload in Parser::new(0).parse_all(bytes) {
         match payload? {
             Payload::Version { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::CodeSectionEntry(body) => {
+                outline.functions += 1;
+                outline.largest_function_bytes = outline.largest_function_bytes.max(body.range().len());
+            }
             Payload::ComponentImportSection(section) if depth == 1 => {
                 for import in section {
-                    imports.push(import?.name.name.to_owned());
+                    outline.imports.push(import?.name.name.to_owned());
                 }
             }
             Payload::ComponentExportSection(section) if depth == 1 => {
                 for export in section {
-                    exports.push(export?.name.name.to_owned());
+                    outline.exports.push(export?.name.name.to_owned());
                 }
             }
             _ => {}
         }
     }
-    Ok((imports, exports))
+    Ok(outline)
 }
 
 fn require_processor(digest: &str, exports: &[String]) -> Result<(), LoadError> {
@@ -156,9 +184,8 @@ fn compatible(name: &str) -> bool {
 }
 
 fn require_known(digest: &str, import: &str) -> Result<(), LoadError> {
-    let refuse = |cure: String| {
-        Err(LoadError::UnknownImport { digest: digest.to_owned(), import: import.to_owned(), cure })
-    };
+    let refuse =
+        |cure: String| Err(LoadError::UnknownImport { digest: digest.to_owned(), import: import.to_owned(), cure });
     if import.starts_with("wasi:") {
         return Ok(());
     }

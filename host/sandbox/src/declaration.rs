@@ -116,13 +116,7 @@ fn no_options(faults: &mut Faults, of: &str, options: &[(String, String)]) {
     }
 }
 
-fn topic(
-    faults: &mut Faults,
-    what: &str,
-    name: &str,
-    options: &[(String, String)],
-    known: &mut BTreeSet<String>,
-) {
+fn topic(faults: &mut Faults, what: &str, name: &str, options: &[(String, String)], known: &mut BTreeSet<String>) {
     let what = format!("{what} {}", shown(name));
     check_name(faults, &what, name, TOPIC_NAME_MAX);
     no_options(faults, &what, options);

@@ -23,6 +23,11 @@ pub enum LoadError {
     #[error("module {digest} is not a valid component: {detail}; build it again with `sandbar build`")]
     Malformed { digest: String, detail: String },
     #[error(
+        "module {digest} would take too long to compile: it has {what} of {found}, at most {limit} are allowed; build \
+         it with optimisation, or split it"
+    )]
+    TooComplex { digest: String, what: &'static str, found: usize, limit: usize },
+    #[error(
         "module {digest} is not a processor: it does not export {expected}, it exports {found}; implement the world \
          sandbar:processor/module"
     )]

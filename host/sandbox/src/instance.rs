@@ -17,7 +17,7 @@ use crate::limits::Limits;
 use crate::module::ModuleInner;
 use crate::random::Seed;
 use crate::task_state::TaskState;
-use crate::usage::{CallUsage, Usage, thread_cpu_ns};
+use crate::usage::{CallUsage, CpuMeter, Usage};
 
 /// A reason or an error of the guest in a message.
 const REASON_MAX_BYTES: usize = 2_048;
@@ -32,6 +32,7 @@ pub(crate) struct Instance {
     limits: Arc<Limits>,
     usage: Arc<Usage>,
     task: TaskId,
+    cpu: CpuMeter,
     /// `None` once a call has failed.
     live: Option<Live>,
 }
@@ -81,7 +82,7 @@ impl Instance {
             other => other,
         })?;
         usage.add_instance();
-        Ok(Self { module, limits, usage, task, live: Some(live) })
+        Ok(Self { module, limits, usage, task, cpu: CpuMeter::default(), live: Some(live) })
     }
 
     /// Runs one export with the context inside the store. `Ok(Err(_))` of `call` is an error that the guest returned
@@ -102,9 +103,9 @@ impl Instance {
         store.data_mut().begin(context, seed);
         store.set_epoch_deadline(deadline_epochs(&self.limits));
         let running = self.module.epochs().call();
-        let cpu_ns = thread_cpu_ns();
+        let cpu = self.cpu.start(records);
         let result = catch_unwind(AssertUnwindSafe(|| call(guest, store)));
-        let cpu_ns = thread_cpu_ns().saturating_sub(cpu_ns);
+        let cpu_ns = CpuMeter::end(cpu);
         drop(running);
 
         let state = store.data_mut();

@@ -43,10 +43,14 @@ impl Default for RuntimeConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LoadStage {
     /// Compiling takes 0.1 s for a Rust module and 10 s or more for one that carries an interpreter.
-    Compiling { size_bytes: usize },
+    Compiling {
+        size_bytes: usize,
+    },
     LoadedFromCache,
     /// The compiled code could not be kept; the module runs all the same and is compiled again next time.
-    NotCached { reason: String },
+    NotCached {
+        reason: String,
+    },
     Describing,
 }
 
@@ -151,13 +155,11 @@ fn describe(module: &Arc<ModuleInner>, facts: &ModuleFacts, limits: &Limits) -> 
     store.data_mut().begin_describe();
     store.set_epoch_deadline(deadline_epochs(&limits));
     let running = module.epochs().call();
-    let result =
-        catch_unwind(AssertUnwindSafe(|| guest.sandbar_processor_processor().call_describe(&mut store)));
+    let result = catch_unwind(AssertUnwindSafe(|| guest.sandbar_processor_processor().call_describe(&mut store)));
     drop(running);
     let complaint = store.data().log.end_call().last_complaint;
     let topology = result
         .map_err(|panic| failed(failure::host_panic(&*panic)))?
         .map_err(|error| failed(failure::classify(&error, &limits, complaint.as_deref())))?;
-    Declaration::from_guest(topology)
-        .map_err(|faults| LoadError::Declaration { digest: facts.digest.clone(), faults })
+    Declaration::from_guest(topology).map_err(|faults| LoadError::Declaration { digest: facts.digest.clone(), faults })
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use engine::processor::{ProcessorContext, ProcessorError, ScheduleId, StoreIndex};
 use engine::topology::TaskId;
 use wasmtime::component::ResourceTable;
-use wasmtime::{Result, ResourceLimiter};
+use wasmtime::{ResourceLimiter, Result};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use crate::guest_log::GuestLog;

@@ -77,8 +77,11 @@ fn all_faults_are_named_at_once() {
         options: vec![("retention".to_owned(), "1".to_owned())],
         ..store("s")
     };
-    let sub_topology =
-        types::SubTopology { sources: vec![source("a"), source("a")], stores: vec![odd, store("s")], sinks: Vec::new() };
+    let sub_topology = types::SubTopology {
+        sources: vec![source("a"), source("a")],
+        stores: vec![odd, store("s")],
+        sinks: Vec::new(),
+    };
     let found = faults(topology(vec![sub_topology]));
     for part in [
         "source of sub-topology 0 \"a\" is declared twice",

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use sandbox::{LoadStage, Limits, Runtime, RuntimeConfig, RuntimeError};
+use sandbox::{Limits, LoadStage, Runtime, RuntimeConfig, RuntimeError};
 
 use crate::support::{TempDir, guest};
 

@@ -1,6 +1,6 @@
 //! What is loaded and what is refused, with which words (G1, S9).
 
-use sandbox::{LoadError, LoadStage, Limits, Runtime, RuntimeConfig, StoreDeclaration, check, check_with_limit};
+use sandbox::{Limits, LoadError, LoadStage, Runtime, RuntimeConfig, StoreDeclaration, check, check_with_limit};
 
 use crate::support::{guest, module, runtime};
 
@@ -86,7 +86,10 @@ fn what_is_no_component_is_named() {
         assert!(message.contains(part), "{message}");
     }
     let message = refused(b"\0asm\x01\0\0\0");
-    assert!(message.contains("is a core WebAssembly module, not a component; build it with `sandbar build`"), "{message}");
+    assert!(
+        message.contains("is a core WebAssembly module, not a component; build it with `sandbar build`"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -105,9 +108,11 @@ fn a_wrong_world_is_refused() {
     let message = refused(&component(&["sandbar:processor/types@0.1.0"], &["wasi:http/handler@0.2.0"]));
     assert!(message.contains("does not export sandbar:processor/processor@0.1.0, it exports wasi:http/handler@0.2.0"));
     let message = refused(&component(&["sandbar:processor/types@0.1.0"], &["sandbar:processor/processor@0.2.0"]));
-    assert!(message.contains(
-        "was built for sandbar:processor/processor@0.2.0, this host runs sandbar:processor/processor@0.1.0"
-    ));
+    assert!(
+        message.contains(
+            "was built for sandbar:processor/processor@0.2.0, this host runs sandbar:processor/processor@0.1.0"
+        )
+    );
 }
 
 #[test]
@@ -129,6 +134,45 @@ fn wasi_imports_and_later_patches_pass_the_check() {
     assert!(facts.imports_wasi());
     // More exports than needed are fine.
     check(&component(&imports, &[PROCESSOR, "acme:extra/thing@1.0.0"])).unwrap();
+}
+
+/// A core module with `count` functions of `bytes` each, inside a component.
+fn component_with_functions(count: usize, bytes: usize) -> Vec<u8> {
+    let mut module = b"\0asm\x01\0\0\0".to_vec();
+    let mut section = |id: u8, body: Vec<u8>| {
+        module.push(id);
+        leb(&mut module, body.len());
+        module.extend(body);
+    };
+    section(1, vec![1, 0x60, 0, 0]);
+    let mut functions = Vec::new();
+    leb(&mut functions, count);
+    functions.resize(functions.len() + count, 0);
+    section(3, functions);
+    let mut code = Vec::new();
+    leb(&mut code, count);
+    for _ in 0..count {
+        // No locals, `nop`s, `end`.
+        leb(&mut code, bytes);
+        code.push(0);
+        code.resize(code.len() + bytes - 2, 0x01);
+        code.push(0x0b);
+    }
+    section(10, code);
+    let mut component = component(&["sandbar:processor/types@0.1.0"], &[PROCESSOR]);
+    component.push(1);
+    leb(&mut component, module.len());
+    component.extend(module);
+    component
+}
+
+#[test]
+fn what_would_compile_for_ever_is_refused() {
+    check(&component_with_functions(100, 1_000)).unwrap();
+    let message = refused(&component_with_functions(1_000_000, 2));
+    assert!(message.contains("it has a number of functions of 1000000, at most 200000 are allowed"), "{message}");
+    let message = refused(&component_with_functions(1, 2 << 20));
+    assert!(message.contains("it has a function body in bytes of 2097152, at most 1048576 are allowed"), "{message}");
 }
 
 #[test]

@@ -71,7 +71,10 @@ fn a_flood_is_cut_and_counted() {
     let mut task = Task::start("probe", Limits { log_max_lines: 20, ..Limits::default() });
     let lines = recorded(|| _ = task.ask("log-flood", "500"));
     assert_eq!(lines.len(), 21);
-    assert!(lines[20].1.contains("480 log lines of this call were dropped (processor.log.max.lines = 20)"), "{lines:?}");
+    assert!(
+        lines[20].1.contains("480 log lines of this call were dropped (processor.log.max.lines = 20)"),
+        "{lines:?}"
+    );
     let usage = task.usage();
     assert_eq!((usage.log_lines, usage.log_lines_dropped), (20, 480));
     // The next call has its own lines.

@@ -53,12 +53,11 @@ fn malformed_columns_never_reach_a_store() {
 fn stores_that_were_not_declared_or_opened_do_not_exist() {
     let mut task = Task::start("probe", Limits::default());
     assert_eq!(task.ask("open", "data"), "Ok(0)");
-    assert_eq!(
-        task.ask("open", "../other"),
-        "Err(\"store ../other is not declared; declared are: data\")"
-    );
+    assert_eq!(task.ask("open", "../other"), "Err(\"store ../other is not declared; declared are: data\")");
     for handle in ["1", "4294967295"] {
-        let Err(ProcessorError::Trap { message, .. }) = task.call("unopened", handle) else { panic!("{handle} passed") };
+        let Err(ProcessorError::Trap { message, .. }) = task.call("unopened", handle) else {
+            panic!("{handle} passed")
+        };
         assert_eq!(message, format!("state.get was called with the store {handle}, which `open` never returned"));
         task.replace();
     }

@@ -54,13 +54,12 @@ fn standard_output_goes_to_the_log() {
     let lines = recorded(|| assert_eq!(task.ask("print", "one\ntwo\u{7}\nthree"), "truetrue"));
     let lines: Vec<(Level, &str)> =
         lines.iter().map(|(level, line)| (*level, line.split(" application_id=").next().unwrap_or(line))).collect();
-    let expected =
-        [
-            (Level::INFO, "message=one"),
-            (Level::INFO, "message=two\\u{7}"),
-            (Level::INFO, "message=three"),
-            (Level::WARN, "message=to stderr"),
-        ];
+    let expected = [
+        (Level::INFO, "message=one"),
+        (Level::INFO, "message=two\\u{7}"),
+        (Level::INFO, "message=three"),
+        (Level::WARN, "message=to stderr"),
+    ];
     for line in expected {
         assert!(lines.contains(&line), "{line:?} is not in {lines:?}");
     }

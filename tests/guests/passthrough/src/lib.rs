@@ -25,8 +25,7 @@ impl Guest for PassThrough {
     fn process(batch: InputBatch) -> Result<Outcome, String> {
         let mut timestamps = batch.timestamps;
         timestamps.iter_mut().for_each(|timestamp| *timestamp = (*timestamp).max(0));
-        let outputs =
-            OutputBatch { timestamps, keys: batch.keys, values: batch.values, ..OutputBatch::default() };
+        let outputs = OutputBatch { timestamps, keys: batch.keys, values: batch.values, ..OutputBatch::default() };
         Ok(Outcome { outputs, refused: Vec::new() })
     }
 

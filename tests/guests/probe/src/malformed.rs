@@ -1,8 +1,6 @@
 //! Commands whose outcome breaks the contract, each in one way.
 
-use sandbar::bindings::sandbar::processor::types::{
-    Columns, Headers, NullableColumns, Outcome, OutputBatch, Refusal,
-};
+use sandbar::bindings::sandbar::processor::types::{Columns, Headers, NullableColumns, Outcome, OutputBatch, Refusal};
 
 /// Two records, well formed.
 fn good() -> OutputBatch {

@@ -93,7 +93,8 @@ fn every_function(store: u32) -> String {
     seen.push(format!("get {:?}", state::get(store, b"a2").map(|value| String::from_utf8_lossy(&value).into_owned())));
     let many = state::get_many(store, &columns([b"b1".to_vec(), b"zz".to_vec(), b"a1".to_vec()]));
     seen.push(format!("many {:?} {:?}", String::from_utf8_lossy(&many.bytes), many.nulls));
-    let range = |lower: Bound, upper: Bound, reverse, limit| shown(&state::range(store, &lower, &upper, reverse, limit));
+    let range =
+        |lower: Bound, upper: Bound, reverse, limit| shown(&state::range(store, &lower, &upper, reverse, limit));
     seen.push(format!("all {}", range(Bound::Unbounded, Bound::Unbounded, false, 10)));
     seen.push(format!("page {}", range(Bound::Unbounded, Bound::Unbounded, false, 2)));
     seen.push(format!("back {}", range(Bound::Excluded(b"a1".to_vec()), Bound::Included(b"a3".to_vec()), true, 10)));

@@ -58,7 +58,12 @@ impl Guest for Probe {
                 monotonic_clock::subscribe_duration(3_600_000_000_000).block();
                 format!("slept {} s", (monotonic_clock::now() - before) / 1_000_000_000)
             }
-            "random" => format!("{:?} {} {:?}", random::get_random_bytes(9), random::get_random_u64(), insecure_seed::insecure_seed()),
+            "random" => format!(
+                "{:?} {} {:?}",
+                random::get_random_bytes(9),
+                random::get_random_u64(),
+                insecure_seed::insecure_seed()
+            ),
             "random-huge" => format!("{}", random::get_random_bytes(1 << 30).len()),
             "print" => {
                 let written = stdout::get_stdout().blocking_write_and_flush(argument.as_bytes());
@@ -91,7 +96,8 @@ impl Guest for Probe {
 export!(Probe);
 
 fn answer(text: &str) -> Outcome {
-    let column = |bytes: &[u8]| NullableColumns { bytes: bytes.to_vec(), ends: vec![bytes.len() as u32], nulls: Vec::new() };
+    let column =
+        |bytes: &[u8]| NullableColumns { bytes: bytes.to_vec(), ends: vec![bytes.len() as u32], nulls: Vec::new() };
     let headers = Headers {
         counts: Vec::new(),
         keys: Columns { bytes: Vec::new(), ends: Vec::new() },
