@@ -29,7 +29,9 @@ impl Report {
 }
 
 /// An object, the measurement it is read from, and when it holds.
-const OBJECTS: [(&str, &str, fn(f64) -> bool); 3] = [
+type Object = (&'static str, &'static str, fn(f64) -> bool);
+
+const OBJECTS: [Object; 3] = [
     ("rain", "precip", |inches| inches > 0.0),
     ("fog", "visib", |miles| miles < 5.0),
     ("wind", "wind_speed", |miles_per_hour| miles_per_hour > 15.0),
