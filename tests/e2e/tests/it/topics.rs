@@ -1,5 +1,7 @@
 //! `sandbar topics` on both brokers: what is written is read again, and mistakes are told.
 
+use std::process::Command;
+
 use anyhow::Result;
 use e2e::kafka;
 use e2e::repository;
@@ -92,5 +94,37 @@ fn mistakes_are_told() -> Result<()> {
         assert!(large.contains(&topic) || large.contains("line 1"), "{large}");
         assert!(large.to_lowercase().contains("large") || large.contains("bytes"), "{large}");
     }
+    Ok(())
+}
+
+#[test]
+fn a_full_disk_fails_the_command_and_keeps_what_was_acknowledged() -> Result<()> {
+    let folder = repository::scratch(&repository::unique("full-disk"))?;
+    let broker = Broker::Embedded(folder.join("broker"));
+    topics::create(&broker, "letters", 1)?;
+    topics::produce(&broker, "letters", Values::Text, r#"{"key":"first","value":"kept"}"#)?;
+
+    let lines: String =
+        (0..20_000).map(|n| json!({ "key": n.to_string(), "value": "x".repeat(60) }).to_string() + "\n").collect();
+    let file = folder.join("letters.ndjson");
+    std::fs::write(&file, lines)?;
+    // A limit on the size of files stands in for the disk: a write beyond it fails as it would there.
+    let output = Command::new("bash")
+        .args(["-c", "trap '' XFSZ; ulimit -f 256; exec \"$@\"", "bash"])
+        .arg(repository::sandbar()?)
+        .args(["topics", "produce", "letters", "--timeout", "3s"])
+        .args(broker.flags())
+        .arg(&file)
+        .output()?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{told}");
+    assert!(told.contains("topic letters") && told.contains("File too large"), "{told}");
+
+    let before = topics::read(&broker, "letters", Values::Text)?;
+    assert_eq!(before[0].key, "first");
+    topics::produce(&broker, "letters", Values::Text, r#"{"key":"last","value":"goes on"}"#)?;
+    let after = topics::read(&broker, "letters", Values::Text)?;
+    assert_eq!(after.len(), before.len() + 1);
+    assert_eq!(after[after.len() - 1].key, "last");
     Ok(())
 }
