@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::broker::{BrokerErrorKind, Consumer};
-use crate::error::EngineError;
+use crate::error::{EngineError, Remedy};
 use crate::processor::ProcessorSupplier;
 use crate::restore::StoreChangelogReader;
 use crate::task::streams_producer::StreamsProducer;
@@ -59,6 +59,10 @@ pub enum CloseMode {
     Dirty,
 }
 
+/// A thread that was not run for longer than this asks whether it is still a member before it writes: a third of the
+/// shortest session timeout in use (6 s).
+const STOOD_STILL_MS: u64 = 2_000;
+
 /// One consumer, one producer and the tasks of their partitions.
 pub struct StreamThread {
     options: Arc<StreamThreadOptions>,
@@ -73,6 +77,8 @@ pub struct StreamThread {
     batches_per_round: u32,
     /// When the consumer was polled last, monotonic.
     last_poll_ms: u64,
+    /// It was not polled for so long that the group may have given its partitions to others.
+    stood_still: bool,
     closed: bool,
 }
 
@@ -96,6 +102,7 @@ impl StreamThread {
             reporting: Reporting::new(now_ms),
             batches_per_round: 1,
             last_poll_ms: now_ms,
+            stood_still: false,
             closed: false,
             options,
         })
@@ -123,6 +130,9 @@ impl StreamThread {
     fn turn(&mut self, turn: &mut RunOnce) -> Result<(), EngineError> {
         self.ensure_clients()?;
         self.poll(turn)?;
+        if !self.confirm_membership(turn)? {
+            return Ok(());
+        }
         self.bring_up(turn)?;
         loop {
             let records_processed = self.process(turn)?;
@@ -141,6 +151,9 @@ impl StreamThread {
         let (Some(consumer), Some(producer)) = (self.consumer.as_deref_mut(), self.producer.as_mut()) else {
             return Ok(());
         };
+        if now_ms.saturating_sub(self.last_poll_ms) >= STOOD_STILL_MS {
+            self.stood_still = self.options.config.processing_guarantee == ProcessingGuarantee::AtLeastOnce;
+        }
         producer.poll(Duration::ZERO)?;
         self.manager.pause_full_partitions(consumer)?;
         match consumer.poll(timeout, self.options.config.max_poll_records) {
@@ -164,6 +177,26 @@ impl StreamThread {
             self.reporting.tasks_changed();
         }
         Ok(())
+    }
+
+    /// A thread that stood still, because its machine slept for example, may be a member of the group no more and not
+    /// know it yet. Its producer is not fenced under at-least-once, so it would write stale values over those of the
+    /// new owner in the changelogs. It asks the group first. False when there is no answer yet.
+    fn confirm_membership(&mut self, turn: &mut RunOnce) -> Result<bool, EngineError> {
+        let Some(consumer) = self.consumer.as_deref_mut().filter(|_| self.stood_still) else { return Ok(true) };
+        match self.manager.commit_again(consumer) {
+            Ok(()) => {
+                self.stood_still = false;
+                Ok(true)
+            }
+            Err(error) if error.remedy() == Remedy::Retry => {
+                self.recovery.trouble(&error, self.options.clock.monotonic_ms());
+                turn.troubled = true;
+                turn.wait_ms = self.options.config.retry_backoff_ms;
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// How long a poll may wait: not at all while there is work, else until something is due.

@@ -333,6 +333,19 @@ impl TaskManager {
         Ok(CommitNow::GivenUp)
     }
 
+    /// Commits once more what the group has of the running tasks. That changes nothing, but the group refuses it from
+    /// somebody who is a member no more.
+    pub fn commit_again(&self, consumer: &mut dyn Consumer) -> Result<(), EngineError> {
+        let running = self.tasks.values().filter(|task| task.state() == TaskState::Running);
+        let queues = running.flat_map(|task| task.group().queues());
+        let committed = queues.filter_map(|queue| Some((queue.partition.clone(), queue.committed.clone()?)));
+        let committed: Vec<_> = committed.collect();
+        if !committed.is_empty() {
+            consumer.commit(&committed)?;
+        }
+        Ok(())
+    }
+
     /// Makes durable what was committed, from time to time (R4).
     pub fn maybe_flush(&mut self, now_ms: u64) -> Result<(), EngineError> {
         if now_ms.saturating_sub(self.last_flush_ms) < self.options.config.statestore_flush_interval_ms {
@@ -487,7 +500,7 @@ fn partition_report(queue: &RecordQueue) -> PartitionReport {
         partition: queue.partition.clone(),
         buffered: queue.len(),
         next_offset: Some(queue.next_offset()),
-        committed_offset: queue.committed_offset,
+        committed_offset: queue.committed_offset(),
         end_offset: queue.end_offset,
     }
 }

@@ -499,6 +499,30 @@ fn a_fenced_thread_joins_anew_and_two_that_fence_each_other_end_loudly() {
 }
 
 #[test]
+fn a_thread_that_stood_still_asks_the_group_before_it_writes() {
+    for kind in [BrokerErrorKind::Rebalanced, BrokerErrorKind::Retriable] {
+        let fixture = Fixture::counting(1);
+        let mut thread = fixture.thread();
+        fixture.settle(&mut thread).expect("no fault");
+        fixture.produce(0, &["a"]);
+        while fixture.texts("out", 0).is_empty() {
+            thread.run_once().expect("no fault");
+        }
+        let committed = fixture.broker.committed(&TopicPartition::new("in", 0));
+        fixture.clock.advance_ms(20_000);
+        fixture.broker.fail(Operation::Commit, kind);
+        fixture.broker.take_calls();
+        thread.run_once().expect("it asks again");
+        assert_eq!(calls(&fixture, &[Operation::Commit, Operation::Send]), ["Commit in-0@0"], "{kind:?}");
+        assert_eq!(fixture.broker.committed(&TopicPartition::new("in", 0)), committed);
+        fixture.broker.rebalance(0, RebalanceEvent::Lost(partitions("in", &[0])));
+        thread.run_once().expect("it was replaced");
+        thread.run_once().expect("it is idle");
+        assert_eq!(calls(&fixture, &[Operation::Commit, Operation::Send]), Vec::<String>::new(), "{kind:?}");
+    }
+}
+
+#[test]
 fn a_rebalance_during_a_commit_is_waited_for() {
     let fixture = Fixture::counting(1);
     let mut thread = fixture.thread();

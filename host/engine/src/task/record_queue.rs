@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use crate::broker::OffsetAndMetadata;
 use crate::record::{NO_TIMESTAMP, Offset, Record, Timestamp, TopicPartition};
 
 /// What is known of a partition whose queue is empty.
@@ -37,7 +38,7 @@ pub struct RecordQueue {
     /// The offset after the last processed record, or where the partition starts.
     pub(super) next_offset: Offset,
     /// What the group has committed, as far as this task knows.
-    pub committed_offset: Option<Offset>,
+    pub committed: Option<OffsetAndMetadata>,
     /// The end of the log when it was last asked for.
     pub end_offset: Option<Offset>,
     /// Whether the consumer was told to fetch no more.
@@ -52,7 +53,7 @@ impl RecordQueue {
             records: VecDeque::new(),
             partition_time: NO_TIMESTAMP,
             next_offset: 0,
-            committed_offset: None,
+            committed: None,
             end_offset: None,
             paused: false,
             caught_up: CaughtUp::Unknown,
@@ -65,6 +66,11 @@ impl RecordQueue {
 
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
+    }
+
+    /// The offset that the group has committed.
+    pub fn committed_offset(&self) -> Option<Offset> {
+        self.committed.as_ref().map(|committed| committed.offset)
     }
 
     /// The offset after the last processed record.

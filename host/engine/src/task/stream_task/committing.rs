@@ -82,7 +82,7 @@ impl StreamTask {
         for queue in self.group.queues() {
             let position = if queue.is_empty() { consumer.position(&queue.partition)? } else { None };
             let offset = queue.offset_to_commit(position);
-            if queue.committed_offset != Some(offset) {
+            if queue.committed_offset() != Some(offset) {
                 let metadata = offset_metadata::encode(queue.partition_time());
                 offsets.push((queue.partition.clone(), OffsetAndMetadata { offset, metadata }));
             }
@@ -94,7 +94,7 @@ impl StreamTask {
     pub fn offsets_committed(&mut self, offsets: &TaskOffsets) {
         for (partition, committed) in offsets {
             if let Some(queue) = self.group.queue_mut(partition) {
-                queue.committed_offset = Some(committed.offset);
+                queue.committed = Some(committed.clone());
             }
         }
         self.initial_commit = false;

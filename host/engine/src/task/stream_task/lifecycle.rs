@@ -58,10 +58,10 @@ impl StreamTask {
         let time = committed.map_or(NO_TIMESTAMP, |committed| offset_metadata::decode(&committed.metadata));
         if let Some(queue) = self.group.queue_mut(partition) {
             queue.reset(start, time);
-            queue.committed_offset = committed.map(|committed| committed.offset);
+            queue.committed = committed.cloned();
         }
         self.group.reset_stream_time();
-        self.initial_commit = self.group.queues().iter().all(|queue| queue.committed_offset.is_none());
+        self.initial_commit = self.group.queues().iter().all(|queue| queue.committed.is_none());
     }
 
     /// Whether the group has no committed offset for any of its partitions.
