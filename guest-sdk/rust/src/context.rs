@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     call_time: Cell<Option<Option<i64>>>,
     scheduled: RefCell<Vec<u32>>,
     cancelled: RefCell<Vec<u32>>,
+    /// Whether either of them holds anything: nearly no record schedules, so the common path asks this alone.
+    schedules_changed: Cell<bool>,
 }
 
 impl Shared {
@@ -50,6 +52,7 @@ impl Shared {
             call_time: Cell::new(None),
             scheduled: RefCell::default(),
             cancelled: RefCell::default(),
+            schedules_changed: Cell::new(false),
         }
     }
 
@@ -58,8 +61,6 @@ impl Shared {
         self.timestamp.set(timestamp);
         self.batch_time.set(None);
         self.call_time.set(None);
-        self.scheduled.borrow_mut().clear();
-        self.cancelled.borrow_mut().clear();
     }
 
     pub(crate) fn end_call(&self) {
@@ -75,10 +76,8 @@ impl Shared {
 
     /// Keeps the schedule changes of a record that succeeded.
     pub(crate) fn keep_schedules(&self) {
-        if !self.scheduled.borrow().is_empty() {
+        if self.schedules_changed.take() {
             self.scheduled.borrow_mut().clear();
-        }
-        if !self.cancelled.borrow().is_empty() {
             for schedule in self.cancelled.take() {
                 self.host.cancel(schedule);
             }
@@ -87,10 +86,12 @@ impl Shared {
 
     /// Undoes the schedule changes of a record that failed.
     pub(crate) fn undo_schedules(&self) {
-        for schedule in self.scheduled.take() {
-            self.host.cancel(schedule);
+        if self.schedules_changed.take() {
+            for schedule in self.scheduled.take() {
+                self.host.cancel(schedule);
+            }
+            self.cancelled.borrow_mut().clear();
         }
-        self.cancelled.borrow_mut().clear();
     }
 
     /// The time of what is running, for outputs and writes; an error outside of a call.
@@ -152,12 +153,14 @@ impl Context {
         }
         let schedule = self.shared.host.schedule(interval_ms, kind);
         self.shared.scheduled.borrow_mut().push(schedule);
+        self.shared.schedules_changed.set(true);
         Ok(ScheduleId(schedule))
     }
 
     /// Ends a schedule.
     pub fn cancel(&mut self, schedule: ScheduleId) {
         self.shared.cancelled.borrow_mut().push(schedule.0);
+        self.shared.schedules_changed.set(true);
     }
 
     /// A value of the manifest's `[config]` table.

@@ -25,7 +25,7 @@ impl<K: Serde, V: Serde> Sink<K, V> {
     /// Forwards a record with the timestamp of the running record (or punctuation), no headers, and the partition that
     /// Kafka's default partitioner gives the key.
     pub fn forward(&self, key: &K::View, value: &V::View) -> Result<()> {
-        self.record(key, value).forward()
+        self.push(key, |bytes| V::encode(value, bytes))
     }
 
     /// A record to forward with headers, another timestamp or a partition of its own.
@@ -35,12 +35,14 @@ impl<K: Serde, V: Serde> Sink<K, V> {
 
     /// Forwards a null value: a deletion for those who read the topic as a table.
     pub fn forward_tombstone(&self, key: &K::View) -> Result<()> {
+        self.push(key, |_| Ok(false))
+    }
+
+    /// Appends a record with the defaults, without the detour over [`Outgoing`]: this is the path of nearly all records.
+    fn push(&self, key: &K::View, value: impl FnOnce(&mut Vec<u8>) -> Result<bool>) -> Result<()> {
         let timestamp = self.shared.forwarding_timestamp()?;
-        self.shared
-            .outputs
-            .borrow_mut()
-            .push(self.index, -1, timestamp, |bytes| K::encode(key, bytes), |_| Ok(false))?
-            .no_headers();
+        let mut outputs = self.shared.outputs.borrow_mut();
+        outputs.push(self.index, -1, timestamp, |bytes| K::encode(key, bytes), value)?.no_headers();
         Ok(())
     }
 }
@@ -94,9 +96,6 @@ impl<'r, K: Serde, V: Serde> Outgoing<'r, K, V> {
         let shared = &self.sink.shared;
         let now = shared.forwarding_timestamp()?;
         let timestamp = self.timestamp.unwrap_or(now);
-        if timestamp < 0 {
-            crate::bail!("a forwarded record needs a timestamp of 0 or more, found {timestamp}");
-        }
         let mut outputs = shared.outputs.borrow_mut();
         let headers = outputs.push(
             self.sink.index,

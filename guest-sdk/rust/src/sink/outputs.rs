@@ -91,6 +91,9 @@ impl Outputs {
         key: impl FnOnce(&mut Vec<u8>) -> Result<bool>,
         value: impl FnOnce(&mut Vec<u8>) -> Result<bool>,
     ) -> Result<Pushed<'_>> {
+        if timestamp < 0 {
+            crate::bail!("a forwarded record needs a timestamp of 0 or more, found {timestamp}");
+        }
         let batch = &mut self.batch;
         let records = batch.timestamps.len();
         let encoded = key(&mut batch.keys.bytes).and_then(|key| Ok((key, value(&mut batch.values.bytes)?)));
