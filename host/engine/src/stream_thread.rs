@@ -59,6 +59,10 @@ pub enum CloseMode {
     Dirty,
 }
 
+/// How long a poll may wait while the producer's queue is full: short, to go on soon, but no spinning while a broker
+/// is away.
+const HELD_BACK_POLL_MS: u64 = 10;
+
 /// A thread that was not run for longer than this asks whether it is still a member before it writes: a third of the
 /// shortest session timeout in use (6 s).
 const STOOD_STILL_MS: u64 = 2_000;
@@ -203,10 +207,13 @@ impl StreamThread {
     fn poll_timeout(&self) -> Duration {
         let (now_ms, wall_clock_ms) = (self.options.clock.monotonic_ms(), self.options.clock.wall_clock_ms());
         let manager = &self.manager;
-        if manager.is_processable(wall_clock_ms) || manager.is_committing() || !manager.all_running() {
+        if manager.is_processable(wall_clock_ms) || manager.is_committing() || manager.is_bringing_up() {
             return Duration::ZERO;
         }
         let mut timeout_ms = self.options.config.poll_ms;
+        if manager.is_held_back() {
+            timeout_ms = timeout_ms.min(HELD_BACK_POLL_MS);
+        }
         if let Some(due) = manager.next_wall_clock_punctuation() {
             timeout_ms = timeout_ms.min(due.saturating_sub(wall_clock_ms).max(0) as u64);
         }

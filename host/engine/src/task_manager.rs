@@ -99,6 +99,19 @@ impl TaskManager {
         self.commit.is_none() && self.tasks.values().any(|task| task.is_processable(wall_clock_ms))
     }
 
+    /// Whether a task would go on in the next turn on its way to run, or a rebalance is to be answered. Tasks that only
+    /// wait for an answer or for their other partitions do not count.
+    pub fn is_bringing_up(&self) -> bool {
+        let goes_on =
+            |task: &StreamTask| task.state() != TaskState::Running && !self.missing_offsets.contains_key(&task.id());
+        !self.events.is_empty() || !self.actions.is_empty() || self.tasks.values().any(goes_on)
+    }
+
+    /// Whether outputs wait for room in the producer's queue.
+    pub fn is_held_back(&self) -> bool {
+        self.tasks.values().any(StreamTask::is_held_back)
+    }
+
     /// Whether a commit is on its way.
     pub fn is_committing(&self) -> bool {
         self.commit.is_some()

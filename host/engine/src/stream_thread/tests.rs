@@ -617,6 +617,7 @@ fn a_full_queue_pauses_its_partition_until_there_is_room() {
     }
     // One batch is with the collector; the queue took what fits.
     let report = fixture.progress.read();
+    assert_eq!(thread.poll_timeout(), Duration::from_millis(10), "no spinning");
     fixture.clock.advance_ms(1_000);
     thread.run_once().expect("it waits");
     let buffered = fixture.progress.read().tasks[0].partitions[0].buffered;
@@ -626,6 +627,24 @@ fn a_full_queue_pauses_its_partition_until_there_is_room() {
     fixture.broker.limit_producer_queue(100);
     fixture.settle(&mut thread).expect("no fault");
     assert_eq!((fixture.texts("out", 0).len(), fixture.count(0, "a")), (20, Some(20)));
+}
+
+#[test]
+fn a_poll_waits_exactly_as_long_as_there_is_nothing_to_do() {
+    let mut fixture = Fixture::counting(1);
+    fixture.config.poll_ms = 5_000;
+    let mut thread = fixture.thread();
+    assert_eq!(thread.poll_timeout(), Duration::from_secs(5), "no assignment yet");
+    fixture.settle(&mut thread).expect("no fault");
+    assert_eq!(thread.poll_timeout(), Duration::from_secs(5), "nothing to do");
+    fixture.produce(0, &["a"]);
+    thread.run_once().expect("no fault");
+    let until_commit_ms = thread.poll_timeout().as_millis();
+    assert!((1..=1_000).contains(&until_commit_ms), "{until_commit_ms} ms until the commit is due");
+    fixture.broker.rebalance(0, RebalanceEvent::Assigned(partitions("in", &[0])));
+    fixture.broker.fail(Operation::Assign, BrokerErrorKind::Retriable);
+    thread.run_once().expect("it is tried again");
+    assert_eq!(thread.poll_timeout(), Duration::ZERO, "a rebalance is to be answered");
 }
 
 #[test]

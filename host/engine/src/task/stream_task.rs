@@ -95,11 +95,17 @@ impl StreamTask {
         self.context.as_ref().map_or(0, ProcessorContext::uncommitted_bytes)
     }
 
-    /// Whether `process` would find something to do.
+    /// Whether `process` would find something to do, unless the producer's queue is full.
     pub fn is_processable(&self, wall_clock_ms: Timestamp) -> bool {
         self.state == TaskState::Running
             && !self.initial_commit
-            && (self.collector.is_full() || self.stream_time_moved || self.group.is_ready(wall_clock_ms))
+            && !self.collector.is_full()
+            && (self.stream_time_moved || self.group.is_ready(wall_clock_ms))
+    }
+
+    /// Whether its outputs wait for room in the producer's queue.
+    pub fn is_held_back(&self) -> bool {
+        self.state == TaskState::Running && self.collector.is_full()
     }
 
     /// Processes the next batch and runs the schedules on stream time that it makes due. Does nothing while the
