@@ -11,6 +11,9 @@ mkdir -p "$target"
 log=$target/test-log.txt
 : >"$log"
 
+# Where scripts/guests.sh puts the test guests.
+export SANDBAR_GUESTS=$target/guests
+
 # Crates without native code are tested in the dev profile, with debug assertions; the others only in release.
 pure=(engine broker sim sandbar sandbar-macros xtask)
 release=(--release --workspace --locked)

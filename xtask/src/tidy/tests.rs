@@ -109,6 +109,19 @@ fn adapters_do_not_import_each_other() {
     assert!(broken("host/kafka/Cargo.toml", "[package]\nrocks = 1\n").is_empty());
 }
 
+#[test]
+fn links_lead_somewhere() {
+    let page = "[a](src/a.md#part) [b](../README.md) [c](https://example.org/x) [d](#here)\n```\n[e](no)\n```\n";
+    let files = |names: &[&str]| -> Vec<SourceFile> {
+        let others = names.iter().map(|name| SourceFile::new(name, ""));
+        others.chain([SourceFile::new("docs/index.md", page)]).collect()
+    };
+    let broken = |names: &[&str]| findings(&files(names)).into_iter().map(|f| f.rule).collect::<Vec<_>>();
+    assert!(broken(&["docs/src/a.md", "README.md"]).is_empty());
+    assert_eq!(broken(&["docs/src/b.md", "README.md"]), ["link"]);
+    assert_eq!(broken(&["docs/src/a.md"]), ["link"]);
+}
+
 fn long_function(size: usize) -> Finding {
     let what = String::new();
     Finding { rule: "function-length", path: "a.rs".to_owned(), line: 1, what, size: Some(size) }
