@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::observation::{Observation, Output};
-use crate::tally::{LATEST, TALLIES, TICK, TICK_INTERVAL_MS, Tallied, deletes};
+use crate::tally::{LATEST, STREAM_TIME, STREAM_TIME_LOST, TALLIES, TICK, TICK_INTERVAL_MS, Tallied, deletes};
 use crate::workload::{Input, multiplicities};
 
 /// What a run may show.
@@ -60,7 +60,7 @@ pub fn check(observation: &Observation, rules: Rules) -> Vec<Violation> {
         return violations;
     }
     check_tallies(observation, rules, &mut violations);
-    check_latest(observation, &mut violations);
+    check_latest(observation, rules, &mut violations);
     check_copies(observation, &mut violations);
     violations
 }
@@ -170,7 +170,7 @@ fn check_tallies(observation: &Observation, rules: Rules, violations: &mut Vec<V
 }
 
 /// The rows of `latest` do not depend on replays: they are those of the last record of each key.
-fn check_latest(observation: &Observation, violations: &mut Vec<Violation>) {
+fn check_latest(observation: &Observation, rules: Rules, violations: &mut Vec<Violation>) {
     let mut last: BTreeMap<(i32, &[u8]), u32> = BTreeMap::new();
     let mut stream_times: BTreeMap<i32, i64> = BTreeMap::new();
     for input in &observation.inputs {
@@ -179,11 +179,12 @@ fn check_latest(observation: &Observation, violations: &mut Vec<Violation>) {
         let time = stream_times.entry(input.partition).or_insert(input.timestamp);
         *time = input.timestamp.max(*time);
     }
-    for ((store, partition), (rows, _)) in observation.stores.iter().filter(|((store, _), _)| store == LATEST) {
+    for ((_, partition), (rows, _)) in observation.stores.iter().filter(|((store, _), _)| store == LATEST) {
         let expected = last.iter().filter(|((of, _), sequence)| of == partition && !deletes(**sequence));
         let expected: BTreeMap<&[u8], u32> = expected.map(|((_, key), sequence)| (*key, *sequence)).collect();
         let keys: BTreeSet<&[u8]> = rows.keys().map(Vec::as_slice).chain(expected.keys().copied()).collect();
-        for key in keys.into_iter().filter(|key| *key != TICK) {
+        let own = [TICK, STREAM_TIME, STREAM_TIME_LOST];
+        for key in keys.into_iter().filter(|key| !own.contains(key)) {
             let found = rows.get(key).and_then(|row| Some(u32::from_be_bytes(row.as_slice().try_into().ok()?)));
             let expected = expected.get(key).copied();
             if found != expected {
@@ -191,6 +192,11 @@ fn check_latest(observation: &Observation, violations: &mut Vec<Violation>) {
                 let (partition, key) = (*partition, text(key));
                 violations.push(Violation::WrongRow { store: LATEST, partition, key, expected, found });
             }
+        }
+        if rules.replays == 0 && rows.contains_key(STREAM_TIME_LOST) {
+            let (expected, found) = ("the stream time of the last commit".to_owned(), "another one".to_owned());
+            let key = text(STREAM_TIME_LOST);
+            violations.push(Violation::WrongRow { store: LATEST, partition: *partition, key, expected, found });
         }
         let tick = rows.get(TICK).and_then(|row| Some(i64::from_be_bytes(row.as_slice().try_into().ok()?)));
         let stream_time = stream_times.get(partition).copied();
@@ -205,7 +211,6 @@ fn check_latest(observation: &Observation, violations: &mut Vec<Violation>) {
             let key = text(TICK);
             violations.push(Violation::WrongRow { store: LATEST, partition: *partition, key, expected, found });
         }
-        debug_assert_eq!(store, LATEST);
     }
 }
 

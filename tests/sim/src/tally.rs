@@ -18,6 +18,13 @@ pub const OUTPUT: &str = "out";
 /// The key in `latest` that holds the time of the last punctuation.
 pub const TICK: &[u8] = b"tick";
 
+/// The key in `latest` that holds the stream time as of the records that the store reflects.
+pub const STREAM_TIME: &[u8] = b"stream time";
+
+/// The key in `latest` that says that a call was told another stream time than `STREAM_TIME`. After a replay the
+/// store may be ahead; otherwise this must never be there.
+pub const STREAM_TIME_LOST: &[u8] = b"stream time lost";
+
 /// The interval of the schedule, in stream time.
 pub const TICK_INTERVAL_MS: u64 = 500;
 
@@ -67,6 +74,12 @@ impl NativeProcessor for Tally {
 
     fn process(&mut self, context: &mut ProcessorContext, batch: &InputBatch) -> Result<Outcome, ProcessorError> {
         let (tallies, latest) = (context.store(TALLIES)?, context.store(LATEST)?);
+        let told = context.stream_time.map(i64::to_be_bytes);
+        if context.get(latest, STREAM_TIME)?.as_deref() != told.as_ref().map(|bytes| &bytes[..]) {
+            context.put(latest, STREAM_TIME_LOST, Some(b"!"), None)?;
+        }
+        let stream_time = batch.timestamps.iter().copied().chain(context.stream_time).max().unwrap_or_default();
+        context.put(latest, STREAM_TIME, Some(&stream_time.to_be_bytes()), None)?;
         let mut outputs = OutputBatch::default();
         // Within a batch the tallies are kept here and written once, as a guest's cache would do.
         let mut cached: BTreeMap<&[u8], Tallied> = BTreeMap::new();

@@ -162,11 +162,28 @@ impl Overlay {
         let found = self.find(key, key_hash);
         let is_new = found == NO_SLOT;
         let slot = if is_new { self.add_slot(Bytes::copy_from_slice(key), key_hash) } else { found };
-        self.log_undo(slot, is_new);
         let entry = &mut self.slots[slot as usize];
-        if entry.dirty_at == CLEAN {
+        let bytes_before = entry.bytes();
+        let was_clean = entry.dirty_at == CLEAN;
+        // The undo log takes the old value over, so that no write copies one.
+        let old = std::mem::replace(&mut entry.value, value);
+        if let Some(savepoint) = self.savepoints.last()
+            && entry.logged_under != savepoint.serial
+        {
+            entry.logged_under = savepoint.serial;
+            let before = match (is_new, was_clean) {
+                (true, _) => Before::Unknown,
+                (false, true) => Before::Clean(old),
+                (false, false) => Before::Dirty(old, entry.timestamp),
+            };
+            self.undo.push(Undo { slot, before });
+        }
+        entry.timestamp = timestamp;
+        entry.referenced = true;
+        self.dirty_bytes += entry.bytes();
+        if was_clean {
             if !is_new {
-                self.clean_bytes -= entry.bytes();
+                self.clean_bytes -= bytes_before;
             }
             entry.dirty_at = self.dirty.len() as u32;
             self.dirty.push(slot);
@@ -174,12 +191,8 @@ impl Overlay {
                 ordered.insert(entry.key.clone(), slot);
             }
         } else {
-            self.dirty_bytes -= entry.bytes();
+            self.dirty_bytes -= bytes_before;
         }
-        entry.value = value;
-        entry.timestamp = timestamp;
-        entry.referenced = true;
-        self.dirty_bytes += entry.bytes();
     }
 
     /// Remembers what the backend answered for a key that was `Unknown`.
@@ -231,13 +244,28 @@ impl Overlay {
         })
     }
 
-    /// The uncommitted writes for the backend. Shares the bytes.
-    pub fn writes(&self) -> Vec<Write> {
-        self.dirty_entries().map(|entry| (entry.key.clone(), entry.value.cloned())).collect()
+    /// Hands the uncommitted writes to `write`, without a copy of any. When it succeeds they become clean entries and
+    /// every savepoint ends; when it fails nothing has changed.
+    pub fn commit<E>(&mut self, write: impl FnOnce(&[Write]) -> Result<(), E>) -> Result<(), E> {
+        let slots = &mut self.slots;
+        let take = |&slot: &u32| {
+            let entry = &mut slots[slot as usize];
+            (std::mem::take(&mut entry.key), entry.value.take())
+        };
+        let writes: Vec<Write> = self.dirty.iter().map(take).collect();
+        let written = write(&writes);
+        for (&slot, (key, value)) in self.dirty.iter().zip(writes) {
+            let entry = &mut self.slots[slot as usize];
+            entry.key = key;
+            entry.value = value;
+        }
+        if written.is_ok() {
+            self.mark_committed();
+        }
+        written
     }
 
-    /// The backend holds the writes now: they become clean entries. Ends every savepoint.
-    pub fn mark_committed(&mut self) {
+    fn mark_committed(&mut self) {
         for slot in std::mem::take(&mut self.dirty) {
             let entry = &mut self.slots[slot as usize];
             entry.dirty_at = CLEAN;
@@ -283,21 +311,6 @@ impl Overlay {
         self.ordered = None;
         self.undo.clear();
         self.savepoints.clear();
-    }
-
-    fn log_undo(&mut self, slot: u32, is_new: bool) {
-        let Some(savepoint) = self.savepoints.last() else { return };
-        let entry = &mut self.slots[slot as usize];
-        if entry.logged_under == savepoint.serial {
-            return;
-        }
-        entry.logged_under = savepoint.serial;
-        let before = match (is_new, entry.dirty_at) {
-            (true, _) => Before::Unknown,
-            (false, CLEAN) => Before::Clean(entry.value.clone()),
-            (false, _) => Before::Dirty(entry.value.clone(), entry.timestamp),
-        };
-        self.undo.push(Undo { slot, before });
     }
 
     fn undo_write(&mut self, undo: Undo) {

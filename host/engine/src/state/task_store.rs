@@ -193,9 +193,8 @@ impl TaskStore {
         if self.overlay.is_clean() && changelog_offset.is_none() {
             return Ok(());
         }
-        self.backend.write(&self.overlay.writes(), changelog_offset)?;
-        self.overlay.mark_committed();
-        Ok(())
+        let backend = &mut self.backend;
+        self.overlay.commit(|writes| backend.write(writes, changelog_offset))
     }
 
     /// Drops the uncommitted writes and every savepoint.

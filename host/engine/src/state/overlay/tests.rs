@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{ENTRY_OVERHEAD_BYTES, Known, Overlay};
 use crate::record::Timestamp;
-use crate::state::KeyRange;
+use crate::state::{KeyRange, Write};
 use crate::testing::Seed;
 
 type Dirty = BTreeMap<Vec<u8>, (Option<Bytes>, Timestamp)>;
@@ -24,6 +24,14 @@ fn size(dirty: &Dirty) -> usize {
         key.len() + value.as_ref().map_or(0, Bytes::len) + ENTRY_OVERHEAD_BYTES
     };
     dirty.iter().map(one).sum()
+}
+
+fn commit(overlay: &mut Overlay, expected: &[Write]) {
+    let checked = |writes: &[Write]| {
+        assert_eq!(writes, expected);
+        Ok::<(), ()>(())
+    };
+    overlay.commit(checked).expect("is written");
 }
 
 #[test]
@@ -77,7 +85,9 @@ fn a_released_savepoint_belongs_to_the_outer_one() {
 fn a_commit_leaves_clean_entries_and_an_abort_leaves_nothing_of_its_writes() {
     let mut overlay = Overlay::new(1 << 20);
     overlay.put(b"a", bytes("1"), 1);
-    overlay.mark_committed();
+    overlay.commit(|writes| if writes.len() == 1 { Err("disk full") } else { Ok(()) }).expect_err("fails");
+    assert_eq!(dirty(&overlay)[&b"a"[..]], (bytes("1"), 1), "a failed write changes nothing");
+    commit(&mut overlay, &[(Bytes::from_static(b"a"), bytes("1"))]);
     assert!(overlay.is_clean());
     assert_eq!(overlay.get(b"a"), Known::Value(bytes("1").as_ref()));
     overlay.put(b"a", bytes("2"), 2);
@@ -165,8 +175,15 @@ fn step(overlay: &mut Overlay, model: &mut Model, seed: &mut Seed, at: Timestamp
             model.savepoints.pop();
         }
         93..96 => {
-            overlay.mark_committed();
-            model.commit();
+            let expected: Dirty = model.dirty.clone();
+            let written = overlay.commit(|writes| {
+                assert_eq!(writes.len(), expected.len());
+                writes.iter().for_each(|(key, value)| assert_eq!(expected[&key[..]].0, *value));
+                if seed.one_in(4) { Err(()) } else { Ok(()) }
+            });
+            if written.is_ok() {
+                model.commit();
+            }
         }
         96 => {
             overlay.abort();
