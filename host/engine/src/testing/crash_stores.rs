@@ -1,5 +1,5 @@
 //! `CrashStores`: the state directory of one simulated host. Stores survive a close whole and a crash as an older
-//! prefix of their writes, never older than the last flush, as RocksDB without a write-ahead log does. A store can be
+//! prefix of their writes, never older than the last flush, as a disk store without a write-ahead log does. A store can be
 //! open once only, and the disk can be full.
 
 use std::collections::BTreeMap;
