@@ -175,10 +175,10 @@ fn intern(topics: &mut Vec<Arc<str>>, name: &str) -> Arc<str> {
 }
 
 fn consumer_error(client: &Client, message: &Message<'_>, mut failure: crate::native::Failure) -> BrokerError {
-    if failure.code == RDKafkaErrorCode::Fatal {
-        if let Some(fatal) = client.fatal_error() {
-            failure = fatal;
-        }
+    if failure.code == RDKafkaErrorCode::Fatal
+        && let Some(fatal) = client.fatal_error()
+    {
+        failure = fatal;
     }
     let topic = message.topic();
     let operation = match (topic.is_empty(), message.partition() >= 0) {

@@ -160,10 +160,10 @@ impl StateDirectory {
 fn delete_in_background(path: PathBuf) {
     let name = path.display().to_string();
     let delete = move || {
-        if let Err(error) = fs::remove_dir_all(&path) {
-            if error.kind() != io::ErrorKind::NotFound {
-                tracing::warn!(path = %path.display(), %error, "a removed store could not be deleted; tried again at the next start");
-            }
+        if let Err(error) = fs::remove_dir_all(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %path.display(), %error, "a removed store could not be deleted; tried again at the next start");
         }
     };
     if let Err(error) = std::thread::Builder::new().name("state-cleaner".into()).spawn(delete) {

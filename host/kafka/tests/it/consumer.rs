@@ -166,7 +166,8 @@ fn records_arrive_as_they_were_sent(cluster: &Cluster) {
         Header { key: "origin".into(), value: None },
         Header { key: "empty".into(), value: Some("".into()) },
     ];
-    let sent: [(i64, Option<&[u8]>, Option<&[u8]>, &[Header]); 5] = [
+    type Sent<'a> = (i64, Option<&'a [u8]>, Option<&'a [u8]>, &'a [Header]);
+    let sent: [Sent<'_>; 5] = [
         (1_700_000_000_000, Some(b"k"), Some(b"v"), &headers),
         (1, None, Some(b"no key"), &[]),
         (2, Some(b"tombstone"), None, &[]),
@@ -237,8 +238,8 @@ fn a_paused_partition_keeps_its_place(cluster: &Cluster) {
     let paused = TopicPartition::new(topic.clone(), 0);
     let mut member = Member::join(&clients, 0, &topic);
     member.poll_until_owned(2);
-    member.consumer.pause(&[paused.clone()]).expect("pause");
-    member.consumer.pause(&[paused.clone()]).expect("pause again");
+    member.consumer.pause(std::slice::from_ref(&paused)).expect("pause");
+    member.consumer.pause(std::slice::from_ref(&paused)).expect("pause again");
     cluster.fill(&topic, 0, 0, 5);
     cluster.fill(&topic, 1, 100, 5);
     member.poll_until_read(5);
@@ -280,7 +281,7 @@ fn an_unknown_topic_is_an_error_that_names_it(cluster: &Cluster) {
     let topic: std::sync::Arc<str> = unique("missing").into();
     let clients = cluster.clients(&unique("group"));
     let mut consumer = clients.consumer(0).expect("consumer");
-    consumer.subscribe(&[topic.clone()]).expect("subscribe");
+    consumer.subscribe(std::slice::from_ref(&topic)).expect("subscribe");
     let error = wait_for("an error", || consumer.poll(Duration::from_millis(50), 100).err());
     assert_eq!(error.kind, BrokerErrorKind::UnknownTopic, "{error}");
     assert!(error.to_string().contains(&*topic), "{error}");
@@ -319,7 +320,7 @@ fn a_closed_consumer_says_so(cluster: &Cluster) {
     let clients = cluster.clients(&unique("group"));
     // Closed with an assignment that was never answered: the group must still be left.
     let mut consumer = clients.consumer(0).expect("consumer");
-    consumer.subscribe(&[topic.clone()]).expect("subscribe");
+    consumer.subscribe(std::slice::from_ref(&topic)).expect("subscribe");
     wait_for("an assignment", || {
         let polled = consumer.poll(Duration::from_millis(50), 10).expect("poll");
         (!polled.events.is_empty()).then_some(())

@@ -49,6 +49,6 @@ fn clients_outlive_a_restart_of_the_broker() {
             }
         });
     assert_eq!(value, "after", "nothing twice, nothing lost");
-    let found = wait_for("the committed offset", || member.consumer.committed(&[partition.clone()]).ok());
+    let found = wait_for("the committed offset", || member.consumer.committed(std::slice::from_ref(&partition)).ok());
     assert_eq!(found, [Some(committed)]);
 }

@@ -136,7 +136,7 @@ fn offsets_are_committed_with_the_transaction(cluster: &Cluster) {
             producer.abort_transaction(PATIENCE).expect("abort");
         }
     }
-    let committed = member.consumer.committed(&[partition.clone()]).expect("committed");
+    let committed = member.consumer.committed(std::slice::from_ref(&partition)).expect("committed");
     assert_eq!(committed, [Some(OffsetAndMetadata { offset: 5, metadata: "stream time".into() })]);
 
     let stale = GroupMetadata { generation_id: 0, ..member.consumer.group_metadata().expect("group") };

@@ -103,7 +103,8 @@ fn a_get_of_a_damaged_block_is_corrupt_too() {
 
 #[test]
 fn missing_and_cut_files_are_found() {
-    let damages: [(&str, fn(&Folder)); 5] = [
+    type Damage = (&'static str, fn(&Folder));
+    let damages: [Damage; 5] = [
         ("CURRENT deleted", |folder| fs::remove_file(folder.store_path("store").join("CURRENT")).expect("remove")),
         ("CURRENT emptied", |folder| fs::write(folder.store_path("store").join("CURRENT"), "").expect("write")),
         ("MANIFEST emptied", |folder| {
