@@ -1,5 +1,7 @@
 //! The sandbox from outside: real modules (`tests/guests`, built by `make guests`), good and hostile, in a real runtime.
 
+#![expect(clippy::unwrap_used, reason = "a test stops where something is wrong")]
+
 mod cache;
 mod calls;
 mod hostile;

@@ -60,6 +60,14 @@ pub fn run(command: &str, argument: &str) -> Option<Result<Outcome, String>> {
                 state::range(store, &Bound::Unbounded, &Bound::Unbounded, true, u32::MAX);
             }
         }),
+        _ => return misuse(command),
+    })
+}
+
+/// Host calls with malformed columns.
+fn misuse(command: &str) -> Option<Result<Outcome, String>> {
+    let data = || state::open("data");
+    Some(match command {
         "get-many-malformed" => data().map(|store| {
             state::get_many(store, &Columns { bytes: b"abc".to_vec(), ends: vec![3, 2] });
             answer("passed")
