@@ -167,16 +167,23 @@ fn set_passed_through(native: &mut NativeConfig, config: &KafkaClientsConfig, ro
     for (property, (key, value)) in passed_through(config, role) {
         native.set(property, value).map_err(|fault| match fault {
             PropertyFault::Unknown => ConfigError::Unknown { key: key.into(), property: property.into() },
-            PropertyFault::Invalid(detail) => ConfigError::Invalid { key: key.into(), detail: hide(property, detail) },
+            PropertyFault::Invalid(detail) => {
+                ConfigError::Invalid { key: key.into(), detail: explain(property, value, &detail) }
+            }
         })?;
     }
     Ok(())
 }
 
-/// Keeps secrets out of error texts: librdkafka repeats the value it refuses.
-fn hide(property: &str, detail: String) -> String {
+/// What is wrong with a value. librdkafka names some properties by another name and seldom repeats the value; a secret is
+/// repeated by nobody.
+fn explain(property: &str, value: &str, detail: &str) -> String {
     let secret = ["password", "secret", "key.pem", "jaas"].iter().any(|word| property.contains(word));
-    if secret { "the value is not valid (hidden, since it may be a secret)".into() } else { detail }
+    if secret {
+        "librdkafka refuses the value (hidden, since it may be a secret)".into()
+    } else {
+        format!("librdkafka refuses the value {value:?}: {detail}")
+    }
 }
 
 /// The defaults of a role: ours, before what passes through.

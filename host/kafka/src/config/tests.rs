@@ -39,7 +39,7 @@ fn an_unknown_property_is_named_as_it_was_given() {
 fn an_invalid_value_is_explained_and_a_secret_is_not_repeated() {
     let text = refused(&[("linger.ms", "soon")]);
     assert!(text.contains("linger.ms") && text.contains("soon"), "{text}");
-    let hidden = hide("sasl.password", "Invalid value \"hunter2\"".into());
+    let hidden = explain("sasl.password", "hunter2", "Invalid value \"hunter2\"");
     assert!(!hidden.contains("hunter2"), "{hidden}");
 }
 
