@@ -178,6 +178,7 @@ impl StreamThread {
             Err(error) => return Err(error.into()),
         }
         if self.manager.answer_events(producer, consumer, now_ms)? {
+            self.reporting.joined(true);
             self.reporting.tasks_changed();
         }
         Ok(())
@@ -347,6 +348,7 @@ impl StreamThread {
             let mut consumer = options.clients.consumer(options.thread)?;
             consumer.subscribe(&options.processors.topology().source_topics())?;
             self.consumer = Some(consumer);
+            self.reporting.joined(false);
         }
         Ok(())
     }

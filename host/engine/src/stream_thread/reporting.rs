@@ -19,13 +19,15 @@ pub(super) struct Reporting {
     published_ms: Option<u64>,
     /// Tasks came or went since the last report.
     tasks_changed: bool,
+    /// The group has told this consumer what is its own, be it nothing.
+    joined: bool,
     asked_ends_ms: u64,
 }
 
 impl Reporting {
     pub(super) fn new(now_ms: u64) -> Self {
         let report = ThreadReport { last_activity_ms: now_ms, ..ThreadReport::default() };
-        Self { report, published_ms: None, tasks_changed: false, asked_ends_ms: now_ms }
+        Self { report, published_ms: None, tasks_changed: false, joined: false, asked_ends_ms: now_ms }
     }
 
     pub(super) fn processed(&mut self, processed: &Processed) {
@@ -46,6 +48,11 @@ impl Reporting {
     pub(super) fn tasks_changed(&mut self) {
         self.tasks_changed = true;
     }
+
+    /// Whether the consumer has had an assignment; false again with a new consumer.
+    pub(super) fn joined(&mut self, joined: bool) {
+        self.joined = joined;
+    }
 }
 
 impl StreamThread {
@@ -55,11 +62,7 @@ impl StreamThread {
         let state = match error {
             Some(_) => ThreadState::Dead,
             None if !self.manager.all_running() => ThreadState::PartitionsAssigned,
-            None if self.manager.tasks().is_empty()
-                && self.reporting.report.state < ThreadState::PartitionsAssigned =>
-            {
-                ThreadState::Starting
-            }
+            None if self.manager.tasks().is_empty() && !self.reporting.joined => ThreadState::Starting,
             None => ThreadState::Running,
         };
         let changed = std::mem::take(&mut self.reporting.tasks_changed) || state != self.reporting.report.state;

@@ -44,6 +44,19 @@ fn supplier<P: Processor + 'static>(make: impl Fn() -> P + Send + Sync + 'static
 }
 
 #[test]
+fn a_thread_that_gets_no_partition_is_running_too() {
+    let fixture = Fixture::counting(1);
+    fixture.broker.assign_on_subscribe(false);
+    let mut thread = fixture.thread();
+    thread.run_once().expect("it waits");
+    assert_eq!(fixture.progress.read().state, ThreadState::Starting);
+    fixture.broker.rebalance(0, RebalanceEvent::Assigned(Vec::new()));
+    thread.run_once().expect("an empty assignment is one");
+    assert_eq!(fixture.progress.read().state, ThreadState::Running);
+    assert!(fixture.progress.read().all_running());
+}
+
+#[test]
 fn the_start_is_committed_before_anything_is_written() {
     let fixture = Fixture::counting(1);
     let mut thread = fixture.thread();
