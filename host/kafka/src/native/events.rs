@@ -228,10 +228,10 @@ pub(super) unsafe extern "C" fn delivery_callback(
         }
         code => {
             if state.deliveries.first_failure.is_none() {
-                // SAFETY: the message is live; the text may be absent.
-                let detail = unsafe { owned_text(sys::rd_kafka_message_produce_errstr(message)) };
-                let detail = if detail.is_empty() { code.to_string() } else { detail };
-                state.deliveries.first_failure = Some((topic, message.partition, Failure::with_detail(code, detail)));
+                // Not `rd_kafka_message_produce_errstr`: librdkafka 2.12 copies the broker's answer into the report's
+                // event but lets the message point into the original, which is freed by now.
+                let failure = Failure::of_code(code);
+                state.deliveries.first_failure = Some((topic, message.partition, failure));
             }
         }
     }

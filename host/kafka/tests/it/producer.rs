@@ -92,6 +92,8 @@ fn a_record_above_the_topics_limit_fails_its_delivery(cluster: &Cluster) {
     let error = producer.flush(PATIENCE).expect_err("the broker refuses it");
     assert_eq!(error.kind, BrokerErrorKind::Rejected, "{error}");
     assert!(error.to_string().contains(&format!("{topic}-0")), "{error}");
+    // The whole text: librdkafka's own one for the broker's message is freed memory.
+    assert!(error.detail.contains("Message size too large") && error.detail.is_ascii(), "{error:?}");
     assert!(producer.take_acknowledged().is_empty());
 }
 
@@ -101,6 +103,7 @@ fn a_null_key_in_a_compacted_topic_fails_its_delivery(cluster: &Cluster) {
     producer.send(record(&topic, None, Some(b"v"))).expect("queued");
     let error = producer.flush(PATIENCE).expect_err("the broker refuses it");
     assert_eq!(error.kind, BrokerErrorKind::Rejected, "{error}");
+    assert!(error.detail.contains("Broker failed to validate record"), "{error:?}");
 }
 
 fn an_unknown_topic_fails_its_delivery(cluster: &Cluster) {
