@@ -8,6 +8,7 @@ use anyhow::{Context, Result, anyhow};
 use sandbox::{Limits, LoadError, LoadStage, Module, Runtime, RuntimeConfig};
 use serde_json::json;
 
+use crate::exit::ModuleError;
 use crate::terminal::Terminal;
 
 /// What loading needs to know.
@@ -51,14 +52,14 @@ pub fn load(request: &LoadRequest, terminal: Terminal) -> Result<Module> {
 
 /// The file's bytes, at most one more than the limit: the sandbox says what is too much.
 fn read(path: &Path, limit_bytes: usize) -> Result<Vec<u8>> {
-    let file = std::fs::File::open(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            anyhow!(
-                "there is no module at {}: make one with `sandbar build`, or correct the key module",
-                path.display()
-            )
-        }
-        _ => anyhow!(error).context(format!("cannot read the module {}", path.display())),
+    let file = std::fs::File::open(path).map_err(|error| {
+        let path = path.display();
+        ModuleError(match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                format!("there is no module at {path}: make one with `sandbar build`, or correct the key module")
+            }
+            _ => format!("cannot read the module {path}: {error}"),
+        })
     })?;
     let found_bytes = file.metadata().map_or(0, |metadata| metadata.len());
     if usize::try_from(found_bytes).unwrap_or(usize::MAX) > limit_bytes {

@@ -39,6 +39,11 @@ pub struct AddressError {
     pub hint: &'static str,
 }
 
+/// Marks a module that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ModuleError(pub String);
+
 /// Marks a failure to reach a broker, after all retries.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -59,7 +64,7 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if cause.is::<UnreachableError>() || cause.is::<engine::broker::BrokerError>() {
         return Some(BROKER);
     }
-    if cause.is::<sandbox::LoadError>() {
+    if cause.is::<sandbox::LoadError>() || cause.is::<ModuleError>() {
         return Some(MODULE);
     }
     match cause.downcast_ref::<engine::state::StoreError>() {

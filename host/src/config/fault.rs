@@ -77,12 +77,12 @@ impl fmt::Display for Faults<'_> {
     }
 }
 
-/// The candidate that a user most likely meant: at most a third of its letters differ.
+/// The candidate that a user most likely meant: at most a quarter of its letters differ.
 pub fn nearest<'a>(found: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(found, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= (candidate.chars().count() / 3).max(2))
+        .filter(|(distance, candidate)| *distance <= (candidate.chars().count() / 4).max(2))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }

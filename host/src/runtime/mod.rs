@@ -1,7 +1,7 @@
 //! A run of an application, from manifest to clean end: module, broker, topics, stores, stream threads, REST. Owns
 //! the order in which they start and stop. Every wait of it ends when the wish to stop is raised.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
@@ -13,14 +13,14 @@ use engine::internal_topics;
 use engine::metrics::EngineMetrics;
 use engine::processor::ProcessorSupplier;
 use engine::query::QueryRegistry;
-use engine::stream_thread::{AutoOffsetReset, ProcessingGuarantee, SharedProgress, StreamThreadOptions, StreamsConfig};
+use engine::stream_thread::{SharedProgress, StreamThreadOptions, ThreadReport};
 use engine::topology::{PartitionCounts, Topology};
-use kafka::{KafkaClients, KafkaClientsConfig};
-use rocks::RocksOptions;
+use kafka::KafkaClients;
 use serde_json::json;
 
 pub mod brokers;
 mod clock;
+mod settings;
 pub mod status;
 pub mod stop;
 mod stores;
@@ -28,6 +28,7 @@ mod supervisor;
 mod threads;
 
 pub use clock::wall_clock_ms;
+pub use settings::parse_duration;
 
 use crate::config::Manifest;
 use crate::exit::UnreachableError;
@@ -42,7 +43,7 @@ use supervisor::Supervisor;
 use threads::StreamThreads;
 
 /// A clean end that takes longer than this is given up: what was not committed is processed again.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(20);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a run is told beside its manifest.
 #[derive(Debug, Clone)]
@@ -127,7 +128,7 @@ fn application(
     status.set_phase(Phase::Starting("connecting to the broker"));
     let broker = broker_of(manifest, options, terminal)?;
     let timeout = Duration::from_millis(manifest.count("default.api.timeout.ms"));
-    let config = clients_config(manifest, &broker.bootstrap_servers);
+    let config = settings::clients_config(manifest, &broker.bootstrap_servers);
     let Some((clients, cluster)) = brokers::connect(config, timeout, stop, terminal)? else { return Ok(()) };
 
     status.set_phase(Phase::Starting("checking topics"));
@@ -137,7 +138,7 @@ fn application(
     let Some(partition_counts) = prepare_topics(manifest, &clients, &topology, timeout, stop)? else { return Ok(()) };
 
     status.set_phase(Phase::Starting("opening the state directory"));
-    let stores = Arc::new(Stores::open(rocks_options(manifest, cluster.cluster_id))?);
+    let stores = Arc::new(Stores::open(settings::rocks_options(manifest, cluster.cluster_id))?);
     let supplier = module.supplier(Arc::clone(&topology), manifest.limits());
     let wired = wire(manifest, &topology, partition_counts, module.digest());
     status.wire(wired.clone());
@@ -162,15 +163,17 @@ fn run_threads(
         None => status.set_phase(Phase::Stopping),
     }
     stop.raise();
-    if threads.wait(CLOSE_TIMEOUT) {
+    let ended = !threads.wait(CLOSE_TIMEOUT);
+    let reports = status.reports();
+    if !ended && !reports.iter().all(is_committed) {
         bail!(
-            "{} stream threads did not end within {} s; what they had not committed is processed again at the next start",
+            "{} stream threads could not commit within {} s, most likely because no broker answers; what they had not \
+             committed is processed again at the next start",
             threads.running(),
             CLOSE_TIMEOUT.as_secs()
         );
     }
     threads.finish()?;
-    let reports = status.reports();
     let processed: u64 = reports.iter().map(|report| report.records_processed).sum();
     let why = if idle { "idle" } else { "told to" };
     let text = format!("stopped ({why}): processed {processed} records, everything committed");
@@ -178,11 +181,21 @@ fn run_threads(
     Ok(())
 }
 
+/// Whether a thread that did not end had nothing to commit any more.
+fn is_committed(report: &ThreadReport) -> bool {
+    let mut partitions = report.tasks.iter().flat_map(|task| &task.partitions);
+    let written = report.tasks.iter().any(|task| task.uncommitted_bytes > 0);
+    // A partition without a committed offset has none to commit while nothing was processed.
+    !written
+        && partitions
+            .all(|one| one.committed_offset.map_or(report.records_processed == 0, |at| one.next_offset == Some(at)))
+}
+
 /// Loads the module on a thread of its own, so that a signal need not wait for the compiler.
 fn load_module(manifest: &Manifest, stop: &Stop, terminal: Terminal) -> Result<Option<sandbox::Module>> {
     let request = components::LoadRequest {
         path: manifest.path_of("module"),
-        cache_dir: cache_dir(manifest),
+        cache_dir: settings::cache_dir(manifest),
         module_max_bytes: usize::try_from(manifest.count("module.max.bytes")).unwrap_or(usize::MAX),
         limits: manifest.limits(),
     };
@@ -205,38 +218,11 @@ fn load_module(manifest: &Manifest, stop: &Stop, terminal: Terminal) -> Result<O
     }
 }
 
-/// Compiled modules of all applications of a project stand beside their state.
-fn cache_dir(manifest: &Manifest) -> PathBuf {
-    let state = manifest.path_of("state.dir");
-    state.parent().unwrap_or(Path::new(".")).join("cache")
-}
-
 fn broker_of(manifest: &Manifest, options: &RunOptions, terminal: Terminal) -> Result<Broker> {
     match (&options.embedded, manifest.bootstrap_servers()) {
         (Some(folder), _) => Broker::embedded(folder, terminal),
         (None, Some(servers)) => Ok(Broker::cluster(&servers)),
         (None, None) => Err(brokers::no_broker()),
-    }
-}
-
-fn clients_config(manifest: &Manifest, bootstrap_servers: &str) -> KafkaClientsConfig {
-    let mut config = KafkaClientsConfig::new(bootstrap_servers, manifest.application_id());
-    config.client_id = manifest.optional_text("client.id").map(str::to_owned);
-    config.group_instance_id = manifest.optional_text("group.instance.id").map(str::to_owned);
-    config.request_timeout = Duration::from_millis(manifest.count("request.timeout.ms"));
-    config.properties = manifest.kafka.clone();
-    let max_poll = config.properties.entry("main.consumer.max.poll.interval.ms".to_owned());
-    max_poll.or_insert_with(|| manifest.count("max.poll.interval.ms").to_string());
-    config
-}
-
-fn rocks_options(manifest: &Manifest, cluster_id: Option<String>) -> RocksOptions {
-    let size = |key: &str| usize::try_from(manifest.count(key)).unwrap_or(usize::MAX);
-    RocksOptions {
-        cluster_id,
-        block_cache_bytes: size("rocksdb.block.cache.bytes"),
-        write_buffers_bytes: size("rocksdb.write.buffers.bytes"),
-        ..RocksOptions::new(manifest.path_of("state.dir"), manifest.application_id())
     }
 }
 
@@ -317,7 +303,7 @@ fn stream_thread_options(
     processors: Arc<sandbox::SandboxSupplier>,
     stores: Arc<Stores>,
 ) -> Vec<StreamThreadOptions> {
-    let config = streams_config(manifest);
+    let config = settings::streams_config(manifest);
     let clients: Arc<dyn ClientSupplier> = clients;
     let processors: Arc<dyn ProcessorSupplier> = processors;
     let clock = Arc::new(HostClock::default());
@@ -341,57 +327,3 @@ fn stream_thread_options(
         })
         .collect()
 }
-
-fn streams_config(manifest: &Manifest) -> StreamsConfig {
-    let size = |key: &str| usize::try_from(manifest.count(key)).unwrap_or(usize::MAX);
-    let threads = size("num.stream.threads").max(1);
-    StreamsConfig {
-        processing_guarantee: ProcessingGuarantee::AtLeastOnce,
-        commit_interval_ms: manifest.count("commit.interval.ms"),
-        poll_ms: manifest.count("poll.ms"),
-        max_poll_records: size("max.poll.records"),
-        max_poll_interval_ms: manifest.count("max.poll.interval.ms"),
-        buffered_records_per_partition: size("buffered.records.per.partition"),
-        max_task_idle_ms: manifest.integer("max.task.idle.ms"),
-        auto_offset_reset: match manifest.text("auto.offset.reset") {
-            "latest" => AutoOffsetReset::Latest,
-            "none" => AutoOffsetReset::None,
-            _ => AutoOffsetReset::Earliest,
-        },
-        batch_max_records: size("batch.max.records"),
-        batch_max_bytes: size("batch.max.bytes"),
-        statestore_uncommitted_max_bytes: size("statestore.uncommitted.max.bytes"),
-        statestore_cache_max_bytes: size("statestore.cache.max.bytes") / threads,
-        statestore_flush_interval_ms: manifest.count("statestore.flush.interval.ms"),
-        task_timeout_ms: manifest.count("task.timeout.ms"),
-        retry_backoff_ms: manifest.count("retry.backoff.ms"),
-        accept_missing_offsets: manifest.boolean("accept.missing.offsets"),
-        ..StreamsConfig::default()
-    }
-}
-
-/// Reads a duration such as `5s`, `500ms` or `2m`.
-///
-/// # Errors
-/// Says what was expected.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let split = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let factor_ms = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => 0,
-    };
-    number
-        .parse::<u64>()
-        .ok()
-        .filter(|_| factor_ms > 0)
-        .and_then(|number| number.checked_mul(factor_ms))
-        .map(Duration::from_millis)
-        .ok_or_else(|| format!("expected a number with ms, s, m or h, for example 5s, found {text:?}"))
-}
-
-#[cfg(test)]
-mod tests;

@@ -61,6 +61,11 @@ enum HeaderValue {
 /// # Errors
 /// Names the field, what was expected and what was found.
 pub fn read(text: &str, formats: &DataFormats, now_ms: Timestamp) -> Result<NewRecord, String> {
+    // serde would take a list for the fields in their order.
+    if !text.trim_start().starts_with('{') {
+        let start: String = text.chars().take(20).collect();
+        return Err(format!("expected a JSON object, found {start:?}"));
+    }
     let line: InputLine<'_> = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let timestamp = line.timestamp.unwrap_or(now_ms);
     if timestamp < 0 {

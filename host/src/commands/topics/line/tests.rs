@@ -44,7 +44,8 @@ fn headers_may_be_a_list_or_an_object() {
 fn what_cannot_be_read_is_told_by_its_field() {
     for (line, expected) in [
         ("{", "EOF"),
-        ("[1]", "invalid type"),
+        ("[1]", "expected a JSON object, found \"[1]\""),
+        ("not json", "expected a JSON object"),
         (r#"{"valeu":"x"}"#, "unknown field `valeu`"),
         (r#"{"value":{"a":1}}"#, "value: expected utf8 as text, found {\"a\":1}; for JSON use --value-format json"),
         (r#"{"timestamp":-1}"#, "timestamp: expected milliseconds since the epoch, 0 or more, found -1"),

@@ -1,0 +1,94 @@
+//! What the manifest's keys mean to the parts of a run: the settings of clients, stores and stream threads. Pure.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use engine::stream_thread::{AutoOffsetReset, ProcessingGuarantee, StreamsConfig};
+use kafka::KafkaClientsConfig;
+use rocks::RocksOptions;
+
+use crate::config::Manifest;
+
+/// Compiled modules of all applications of a project stand beside their state.
+pub fn cache_dir(manifest: &Manifest) -> PathBuf {
+    let state = manifest.path_of("state.dir");
+    state.parent().unwrap_or(Path::new(".")).join("cache")
+}
+
+pub fn clients_config(manifest: &Manifest, bootstrap_servers: &str) -> KafkaClientsConfig {
+    let mut config = KafkaClientsConfig::new(bootstrap_servers, manifest.application_id());
+    config.client_id = manifest.optional_text("client.id").map(str::to_owned);
+    config.group_instance_id = manifest.optional_text("group.instance.id").map(str::to_owned);
+    config.request_timeout = Duration::from_millis(manifest.count("request.timeout.ms"));
+    config.properties = manifest.kafka.clone();
+    // Whoever sets it below [kafka] as well means the client.
+    if !config.properties.keys().any(|key| key.ends_with("max.poll.interval.ms")) {
+        let max_poll = manifest.count("max.poll.interval.ms").to_string();
+        config.properties.insert("main.consumer.max.poll.interval.ms".to_owned(), max_poll);
+    }
+    config
+}
+
+pub fn rocks_options(manifest: &Manifest, cluster_id: Option<String>) -> RocksOptions {
+    let size = |key: &str| usize::try_from(manifest.count(key)).unwrap_or(usize::MAX);
+    RocksOptions {
+        cluster_id,
+        block_cache_bytes: size("rocksdb.block.cache.bytes"),
+        write_buffers_bytes: size("rocksdb.write.buffers.bytes"),
+        ..RocksOptions::new(manifest.path_of("state.dir"), manifest.application_id())
+    }
+}
+
+pub fn streams_config(manifest: &Manifest) -> StreamsConfig {
+    let size = |key: &str| usize::try_from(manifest.count(key)).unwrap_or(usize::MAX);
+    let threads = size("num.stream.threads").max(1);
+    StreamsConfig {
+        processing_guarantee: ProcessingGuarantee::AtLeastOnce,
+        commit_interval_ms: manifest.count("commit.interval.ms"),
+        poll_ms: manifest.count("poll.ms"),
+        max_poll_records: size("max.poll.records"),
+        max_poll_interval_ms: manifest.count("max.poll.interval.ms"),
+        buffered_records_per_partition: size("buffered.records.per.partition"),
+        max_task_idle_ms: manifest.integer("max.task.idle.ms"),
+        auto_offset_reset: match manifest.text("auto.offset.reset") {
+            "latest" => AutoOffsetReset::Latest,
+            "none" => AutoOffsetReset::None,
+            _ => AutoOffsetReset::Earliest,
+        },
+        batch_max_records: size("batch.max.records"),
+        batch_max_bytes: size("batch.max.bytes"),
+        statestore_uncommitted_max_bytes: size("statestore.uncommitted.max.bytes"),
+        statestore_cache_max_bytes: size("statestore.cache.max.bytes") / threads,
+        statestore_flush_interval_ms: manifest.count("statestore.flush.interval.ms"),
+        task_timeout_ms: manifest.count("task.timeout.ms"),
+        retry_backoff_ms: manifest.count("retry.backoff.ms"),
+        accept_missing_offsets: manifest.boolean("accept.missing.offsets"),
+        ..StreamsConfig::default()
+    }
+}
+
+/// Reads a duration such as `5s`, `500ms` or `2m`.
+///
+/// # Errors
+/// Says what was expected.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let factor_ms = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => 0,
+    };
+    number
+        .parse::<u64>()
+        .ok()
+        .filter(|_| factor_ms > 0)
+        .and_then(|number| number.checked_mul(factor_ms))
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("expected a number with ms, s, m or h, for example 5s, found {text:?}"))
+}
+
+#[cfg(test)]
+mod tests;

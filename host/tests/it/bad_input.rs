@@ -1,0 +1,157 @@
+//! Starts that fail: the module, the names it declares, the broker, the topics, the port, the state directory.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use crate::support::{Place, guest};
+
+/// A component with nothing in it.
+const EMPTY_COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+/// A core module with nothing in it.
+const EMPTY_CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
+
+#[track_caller]
+fn module_refused(name: &str, bytes: &[u8], words: &[&str]) {
+    let place = Place::new(name);
+    place.write("a.wasm", bytes);
+    place.write("sandbar.toml", "application.id = \"a\"\nmodule = \"a.wasm\"\n");
+    place.run_until_idle(&[]).failed(4, &[&["the module ./a.wasm was refused"], words].concat());
+}
+
+#[test]
+fn a_module_that_is_not_there() {
+    let place = Place::new("no-module");
+    place.write("sandbar.toml", "application.id = \"a\"\nmodule = \"built/a.wasm\"\n");
+    place.run_until_idle(&[]).failed(4, &["there is no module at ./built/a.wasm", "sandbar build"]);
+}
+
+#[test]
+fn modules_that_are_none() {
+    module_refused("garbage", b"no wasm at all", &["not a WebAssembly component"]);
+    module_refused("empty", b"", &["not a WebAssembly component"]);
+    module_refused("core", EMPTY_CORE_MODULE, &["is a core WebAssembly module, not a component", "sandbar build"]);
+    let mut cut = std::fs::read(guest("count")).expect("the guest");
+    cut.truncate(cut.len() / 2);
+    module_refused("cut", &cut, &["is not a valid component"]);
+}
+
+#[test]
+fn a_module_of_another_world() {
+    module_refused("wrong-world", EMPTY_COMPONENT, &["is not a processor", "sandbar:processor"]);
+}
+
+#[test]
+fn a_module_above_the_limit() {
+    let place = Place::counting("too-big");
+    let words = ["more than the limit of 1024 bytes", "module.max.bytes"];
+    place.run_until_idle(&["-X", "module.max.bytes=1024"]).failed(4, &words);
+}
+
+#[test]
+fn names_that_the_module_does_not_declare() {
+    let place = Place::counting("undeclared");
+    let refuse = |setting: &str, words: &[&str]| {
+        place.run_until_idle(&["-X", setting]).failed(2, words);
+    };
+    refuse("stores.count.backend=memory", &["stores.count: the module does not declare it; it declares counts"]);
+    refuse("sources.input.topic=x", &["sources.input: the module does not declare it; it declares in"]);
+    refuse("sinks.output.topic=x", &["sinks.output: the module does not declare it; it declares out"]);
+}
+
+#[test]
+fn a_topic_that_is_not_there() {
+    let (place, other) = (Place::counting("unknown-topic"), Place::counting("unknown-topic-other"));
+    let host = other.start_ready(&[]);
+    let brokers = embedded_address(&host.log());
+    let arguments = ["run", "-b", &brokers, "--listen", "127.0.0.1:0", "-X", "sources.in.topic=nowhere"];
+    place.sandbar(&arguments).failed(1, &["topics do not exist: nowhere; create them first"]);
+}
+
+/// The address in `embedded broker of … at ADDRESS`.
+fn embedded_address(log: &str) -> String {
+    let after = log.split(" at 127.0.0.1:").nth(1).unwrap_or_else(|| panic!("no address in {log}"));
+    let port: String = after.chars().take_while(char::is_ascii_digit).collect();
+    format!("127.0.0.1:{port}")
+}
+
+#[test]
+fn a_broker_that_does_not_answer() {
+    let place = Place::counting("unreachable");
+    let arguments = ["run", "-b", "127.0.0.1:1", "--listen", "127.0.0.1:0", "-X", "default.api.timeout.ms=2500"];
+    let started = Instant::now();
+    place.sandbar(&arguments).failed(3, &["waiting for a broker", "refused", "bootstrap.servers 127.0.0.1:1"]);
+    assert!(started.elapsed() > Duration::from_secs(2), "it gave up after {:?}", started.elapsed());
+    place.sandbar(&["topics", "list", "-b", "127.0.0.1:1", "--timeout", "1s"]).failed(3, &["127.0.0.1:1"]);
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_a_broker() {
+    let place = Place::counting("signal-connecting");
+    let mut host = place.start(&["-b", "127.0.0.1:1"]);
+    host.wait_until("it waits", |host| host.log().contains("waiting for a broker"));
+    let (code, body) = host.get("/readyz").expect("an answer");
+    assert_eq!((code, body["detail"].as_str()), (503, Some("starting: connecting to the broker")));
+    let asked = Instant::now();
+    host.terminate();
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+}
+
+#[test]
+fn a_port_that_is_taken() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let words = [&format!("cannot listen on {address}: the port is in use"), "application.server"];
+    Place::counting("port")
+        .sandbar(&["run", "--embedded", "broker", "--listen", &address])
+        .failed(6, &words.map(|w| w as &str));
+}
+
+#[test]
+fn a_state_directory_in_use() {
+    let place = Place::counting("state-in-use");
+    let mut first = place.start_ready(&["--state-dir", "state"]);
+    place.run_until_idle(&["--state-dir", "state"]).failed(5, &["state/count", "locked by another process"]);
+    assert_eq!(first.get("/readyz").map(|(code, _)| code), Some(200), "the first is unharmed");
+    first.terminate();
+}
+
+#[test]
+fn a_state_directory_of_something_else() {
+    let place = Place::counting("state-foreign");
+    place.run_until_idle(&["--state-dir", "state"]).succeeded();
+    let directory = place.folder.join("state");
+
+    std::fs::rename(directory.join("count"), directory.join("other")).expect("renamed");
+    let renamed = place.run_until_idle(&["--state-dir", "state", "-X", "application.id=other"]);
+    renamed.failed(5, &["state/other", "belongs to application count, not to other"]);
+    std::fs::rename(directory.join("other"), directory.join("count")).expect("renamed back");
+
+    let identity = directory.join("count/.identity");
+    let text = std::fs::read_to_string(&identity).expect("the identity");
+    let newer = text.replace("format", "format").replacen('1', "99", 1);
+    assert_ne!(newer, text, "the format version stands in the identity");
+    std::fs::write(&identity, newer).expect("written");
+    place.run_until_idle(&["--state-dir", "state"]).failed(5, &["has format version 99", "newer version"]);
+    std::fs::write(&identity, text).expect("written back");
+
+    place.sandbar(&["topics", "create", "in", "--embedded", "elsewhere"]).succeeded();
+    let other_cluster =
+        ["run", "--embedded", "elsewhere", "--until-idle", "1s", "--listen", "127.0.0.1:0", "--state-dir", "state"];
+    place.sandbar(&other_cluster).failed(5, &["follows the changelogs of cluster"]);
+    place.run_until_idle(&["--state-dir", "state"]).succeeded();
+}
+
+#[test]
+fn an_internal_topic_that_cannot_hold_the_state() {
+    let place = Place::counting("bad-changelog");
+    place.create_topic("in", 4);
+    place.create_topic("count-counts-changelog", 2);
+    let words =
+        ["internal topic count-counts-changelog cannot be used", "2 partitions where 4 are needed", "cleanup.policy"];
+    place.run_until_idle(&[]).failed(1, &words);
+}
+
+#[test]
+fn a_log_filter_that_cannot_be_read() {
+    Place::new("filter").sandbar(&["topics", "list", "--log", "==="]).failed(1, &["cannot read the log filter"]);
+}

@@ -1,0 +1,10 @@
+//! The built `sandbar` from outside: what it says to bad input, with which exit code, and how it runs, answers and
+//! stops. Uses the embedded broker and the test guests (`make guests`); real Kafka is the matter of `tests/e2e`.
+
+mod bad_input;
+mod disk_full;
+mod http;
+mod manifest;
+mod running;
+mod support;
+mod topics;
