@@ -149,9 +149,7 @@ impl Prepared {
             let handles: Vec<_> = self
                 .threads
                 .into_iter()
-                .map(|thread| {
-                    scope.spawn(|| turn(thread).inspect_err(|_| failed.store(true, Ordering::Relaxed)))
-                })
+                .map(|thread| scope.spawn(|| turn(thread).inspect_err(|_| failed.store(true, Ordering::Relaxed))))
                 .collect();
             handles.into_iter().try_for_each(|handle| handle.join().map_err(|_| anyhow!("a stream thread panicked"))?)
         })?;

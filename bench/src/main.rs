@@ -44,8 +44,10 @@ fn main() -> Result<()> {
         Ok(bootstrap) => kafka_table(&runtime, &plan, &bootstrap)?,
         Err(_) => println!("\npart (c) needs SANDBAR_KAFKA_BOOTSTRAP; `make bench` starts a broker and sets it"),
     }
-    println!("\npeak memory of this process, in-process broker of part (a) and (b) included: {} MiB",
-        measure::memory_kb("VmHWM")? / 1024);
+    println!(
+        "\npeak memory of this process, in-process broker of part (a) and (b) included: {} MiB",
+        measure::memory_kb("VmHWM")? / 1024
+    );
     println!("load {} at the end", measure::load_average()?);
     Ok(())
 }
@@ -71,7 +73,9 @@ fn ratio(samples: &[Sample], base: &[Sample]) -> Option<Spread> {
 
 fn core_table(runtime: &Runtime, plan: &Plan) -> Result<()> {
     println!("## (a), (b): engine over the embedded broker's core, one stream thread\n");
-    println!("| work | batch | native k rec/s | native CPU µs/rec | sandbox k rec/s | sandbox CPU µs/rec | sandbox / native CPU |");
+    println!(
+        "| work | batch | native k rec/s | native CPU µs/rec | sandbox k rec/s | sandbox CPU µs/rec | sandbox / native CPU |"
+    );
     println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: |");
     for work in Work::ALL {
         for batch in BATCHES {

@@ -41,12 +41,8 @@ pub fn fill(bootstrap: &str, records: u64) -> Result<()> {
     let clients = clients(bootstrap, "bench-fill")?;
     let mut admin = clients.admin()?;
     for name in [INPUT, OUTPUT] {
-        let topic = NewTopic {
-            name: name.to_owned(),
-            partitions: PARTITIONS,
-            replication_factor: 1,
-            configs: BTreeMap::new(),
-        };
+        let topic =
+            NewTopic { name: name.to_owned(), partitions: PARTITIONS, replication_factor: 1, configs: BTreeMap::new() };
         match admin.create_topic(&topic) {
             Err(error) if error.kind == BrokerErrorKind::TopicExists && name == INPUT => {
                 bail!("the topic {INPUT} exists already; run the benchmark on a fresh broker");

@@ -44,8 +44,8 @@ pub fn processors(runtime: &Runtime, work: Work, place: Place) -> Result<Arc<dyn
         });
     }
     let path = guests_dir().join(work.guest()).with_extension("wasm");
-    let bytes = std::fs::read(&path)
-        .with_context(|| format!("read the guest {}: run `make guests` first", path.display()))?;
+    let bytes =
+        std::fs::read(&path).with_context(|| format!("read the guest {}: run `make guests` first", path.display()))?;
     let module = runtime.load(&bytes)?;
     Ok(module.supplier(Arc::new(work.topology()), Limits::default()))
 }

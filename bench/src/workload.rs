@@ -76,6 +76,9 @@ pub fn input(index: u64) -> Input {
         partition: (key % PARTITIONS as u64) as i32,
         timestamp: 1_357_020_000_000 + index as i64,
         key: format!("k{key:06}"),
-        value: format!(r#"{{"id":{index:010},"agent":"station-{:02}","state":true,"note":"some more text that a report carries"}}"#, key % 97),
+        value: format!(
+            r#"{{"id":{index:010},"agent":"station-{:02}","state":true,"note":"some more text that a report carries"}}"#,
+            key % 97
+        ),
     }
 }
