@@ -198,10 +198,15 @@ impl GroupConsumer {
             }
         }
         let client = Arc::clone(&self.client);
+        // librdkafka closes a cooperative member that holds no partition without telling the group
+        // (`rd_kafka_cgrp_revoke_all_rejoin` skips the leave when it terminates). Everybody would wait for it until its
+        // session ends. A static member stays on purpose.
+        let leaves_silently = self.assigned.is_empty() && self.group_instance_id.is_none();
         run_bounded(self.client.events().name(), self.close_timeout, move || {
-            let result = client.close_consumer();
+            let left = if leaves_silently { client.unsubscribe() } else { Ok(()) };
+            let closed = client.close_consumer();
             drop(fetcher);
-            result
+            left.and(closed)
         })
         .map_err(|failure| self.error(failure, "leave the group"))
     }

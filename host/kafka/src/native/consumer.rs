@@ -95,6 +95,11 @@ impl Client {
         Failure::check_code(unsafe { sys::rd_kafka_subscribe(self.raw(), topics.raw()) })
     }
 
+    pub fn unsubscribe(&self) -> Result<(), Failure> {
+        // SAFETY: live client.
+        Failure::check_code(unsafe { sys::rd_kafka_unsubscribe(self.raw()) })
+    }
+
     pub fn is_cooperative(&self) -> bool {
         // SAFETY: live client.
         unsafe { is_cooperative(self.raw()) }
