@@ -79,6 +79,19 @@ fn state_survives_a_restart_and_the_loss_of_its_directory() {
 }
 
 #[test]
+fn a_thread_without_partitions_leaves_the_group_too() {
+    let place = Place::counting("idle-thread");
+    place.create_topic("in", 1);
+    for _ in 0..3 {
+        place.produce("in", &lines(&["a"]));
+        let started = Instant::now();
+        // One of the threads has nothing; left behind in the group, it would hold up the other and the next start.
+        place.run_until_idle(&["-X", "num.stream.threads=3"]).succeeded();
+        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    }
+}
+
+#[test]
 fn a_killed_host_loses_nothing() {
     let place = Place::counting("sigkill");
     let mut host = place.start_ready(&["-X", "commit.interval.ms=50"]);
