@@ -57,7 +57,7 @@ impl Place {
     /// With the guest that counts records by key: `in` to `out`, store `counts`.
     pub fn counting(name: &str) -> Self {
         let place = Self::new(name);
-        place.write("sandbar.toml", &format!("application.id = \"count\"\nmodule = {:?}\n", guest("count")));
+        place.write("sandbar.toml", format!("application.id = \"count\"\nmodule = {:?}\n", guest("count")));
         place
     }
 
