@@ -54,7 +54,7 @@ impl Stores {
             std::fs::remove_dir_all(state_dir).with_context(|| format!("empty {}", state_dir.display()))?;
         }
         let rocks = RocksStoreProvider::open(RocksOptions::new(state_dir, application_id))?;
-        Ok(Self { memory: MemoryStoreProvider::default(), rocks })
+        Ok(Self { memory: MemoryStoreProvider, rocks })
     }
 }
 
