@@ -73,7 +73,8 @@ for stage in "${stages[@]}"; do
   printf '\n== %s\n' "$stage"
   started=$SECONDS
   if "stage_$stage" > >(tee -a "$log") 2>&1; then outcome=ok; else outcome=FAILED failed+=("$stage"); fi
-  wait $! 2>/dev/null
+  # Not `wait`: a process that a stage left behind would keep its pipe open for ever.
+  sleep 0.3
   times+=("$(printf '%-13s %5d s  %s' "$stage" $((SECONDS - started)) "$outcome")")
   # Without the binary nothing after it can run.
   [[ $stage == build && $outcome != ok ]] && break
