@@ -383,6 +383,31 @@ fn an_incomplete_task_waits_for_its_other_partitions_and_then_says_what_is_missi
     assert!(error.starts_with("task 0_0 got in-0 but not more-0 within"), "{error}");
 }
 
+/// The consumer has passed the records that waited in the queues of the task that was closed.
+#[test]
+fn a_task_that_is_completed_again_goes_on_at_the_committed_offsets() {
+    let processors = Arc::new(NativeSupplier::new(topology(&["in", "more"], &["counts"], &["out"]), |_| Count));
+    let mut fixture = Fixture::new(processors, 1);
+    fixture.config.max_task_idle_ms = 10_000;
+    fixture.broker.assign_on_subscribe(false);
+    let mut thread = fixture.thread();
+    let both = [partitions("in", &[0]), partitions("more", &[0])].concat();
+    fixture.broker.rebalance(0, RebalanceEvent::Assigned(both));
+    fixture.settle(&mut thread).expect("no fault");
+    fixture.produce(0, &["a", "b"]);
+    thread.run_once().expect("the records wait for the other partition");
+    assert!(fixture.texts("out", 0).is_empty());
+    fixture.broker.rebalance(0, RebalanceEvent::Revoked(partitions("more", &[0])));
+    thread.run_once().expect("the task is closed");
+    fixture.broker.rebalance(0, RebalanceEvent::Assigned(partitions("more", &[0])));
+    fixture.settle(&mut thread).expect("it is complete again");
+    fixture.clock.advance_ms(10_000);
+    fixture.settle(&mut thread).expect("it has waited long enough");
+    fixture.clock.advance_ms(10_000);
+    fixture.settle(&mut thread).expect("it has waited long enough");
+    assert_eq!(fixture.texts("out", 0), ["a=1", "b=1"]);
+}
+
 #[test]
 fn retriable_errors_are_tried_again_for_a_bounded_time() {
     for operation in [

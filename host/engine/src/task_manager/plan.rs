@@ -106,7 +106,14 @@ fn plan_taken(partitions: &[TopicPartition], facts: &Facts<'_>, still_owned: boo
     for (task, taken) in tasks {
         let wanted = facts.topology.task_partitions(task, facts.counts);
         let stays = |partition: &TopicPartition| !taken.contains(partition) && facts.assigned.contains(partition);
-        actions.push(if wanted.iter().any(stays) { Action::Hold(task) } else { Action::Release(task) });
+        let rest: Vec<TopicPartition> = wanted.into_iter().filter(stays).collect();
+        if rest.is_empty() {
+            actions.push(Action::Release(task));
+        } else {
+            // Nobody takes its records until the task is complete again.
+            actions.push(Action::Pause(rest));
+            actions.push(Action::Hold(task));
+        }
     }
     Ok(actions)
 }

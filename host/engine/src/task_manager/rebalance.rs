@@ -61,8 +61,11 @@ impl TaskManager {
             Action::Create(id, partitions) => {
                 let mut task = StreamTask::new(id, &partitions, self.options.clone());
                 for partition in &partitions {
-                    if let Some((start, committed)) = self.starts.remove(partition) {
-                        task.set_start(partition, start, committed.as_ref());
+                    match self.starts.remove(partition) {
+                        Some((start, committed)) => task.set_start(partition, start, committed.as_ref()),
+                        // It was held since an earlier task of this id was closed with records in its queue, which
+                        // the consumer has passed.
+                        None => task.rewind(),
                     }
                     if let Some(records) = self.early.remove(partition) {
                         task.add_records(partition, records);

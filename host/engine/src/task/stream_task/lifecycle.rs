@@ -74,6 +74,11 @@ impl StreamTask {
         self.rewind
     }
 
+    /// Asks for the consumer to be moved to the committed offsets before the task goes on.
+    pub fn rewind(&mut self) {
+        self.rewind = true;
+    }
+
     /// The consumer stands at the committed offsets again.
     pub fn rewound(&mut self) {
         self.rewind = false;

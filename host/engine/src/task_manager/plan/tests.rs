@@ -90,7 +90,13 @@ fn what_is_left_of_a_task_is_held() {
     let revoked = partitions(&["b-0"]);
     assert_eq!(
         check(RebalanceEvent::Revoked(revoked.clone()), &["a-0", "b-0"], &[id(0, 0)]),
-        Ok(vec![Commit(vec![id(0, 0)]), CloseClean(id(0, 0)), Unassign(revoked), Hold(id(0, 0))])
+        Ok(vec![
+            Commit(vec![id(0, 0)]),
+            CloseClean(id(0, 0)),
+            Unassign(revoked),
+            Pause(partitions(&["a-0"])),
+            Hold(id(0, 0)),
+        ])
     );
 }
 
