@@ -97,7 +97,7 @@ impl Role {
 const PREFIXES: [&str; 5] = ["consumer.", "main.consumer.", "restore.consumer.", "producer.", "admin."];
 
 /// Properties that the host sets itself, with the reason.
-const RESERVED: [(&str, &str); 17] = [
+const RESERVED: [(&str, &str); 18] = [
     ("bootstrap.servers", "it is set by bootstrap.servers of the application"),
     ("metadata.broker.list", "it is set by bootstrap.servers of the application"),
     ("group.id", "it is the application id"),
@@ -114,6 +114,7 @@ const RESERVED: [(&str, &str); 17] = [
     ("request.required.acks", "records are always acknowledged by all replicas"),
     ("partitioner", "records are partitioned as Kafka's Java clients do, so that keys meet in one partition"),
     ("produce.offset.report", "it is always on"),
+    ("delivery.report.only.error", "every delivery report is counted before a commit"),
     ("log.queue", "logs go to the host's log"),
 ];
 

@@ -258,8 +258,16 @@ impl Consumer for GroupConsumer {
         };
         let fetched = fetcher.poll(timeout, max_records);
         let mut events = Vec::new();
+        let mut faults = Vec::new();
         for rebalance in self.client.events().take_rebalances() {
-            events.push(self.record(rebalance)?);
+            match self.record(rebalance) {
+                Ok(event) => events.push(event),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        // The position has passed these records, so no fault may take their place: it comes with the next poll.
+        if let Some(fetcher) = self.fetcher.as_mut() {
+            faults.into_iter().rev().for_each(|fault| fetcher.defer(fault));
         }
         match fetched {
             Ok(records) => Ok(Polled { records, events }),

@@ -45,7 +45,13 @@ fn an_invalid_value_is_explained_and_a_secret_is_not_repeated() {
 
 #[test]
 fn what_correctness_rests_on_cannot_be_set() {
-    for key in ["enable.auto.commit", "consumer.isolation.level", "producer.acks", "main.consumer.group.id"] {
+    for key in [
+        "enable.auto.commit",
+        "consumer.isolation.level",
+        "producer.acks",
+        "producer.delivery.report.only.error",
+        "main.consumer.group.id",
+    ] {
         let text = refused(&[(key, "false")]);
         assert!(text.contains(key) && text.contains("cannot be set"), "{text}");
     }
