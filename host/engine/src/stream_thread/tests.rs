@@ -69,6 +69,34 @@ fn the_start_is_committed_before_anything_is_written() {
     );
 }
 
+/// Writes one entry when it starts.
+struct WritesInInit;
+
+impl NativeProcessor for WritesInInit {
+    fn init(&mut self, context: &mut ProcessorContext) -> Result<(), ProcessorError> {
+        let store = context.store_at(0)?;
+        Ok(context.put(store, b"started", Some(b"1"), None)?)
+    }
+
+    fn process(&mut self, _context: &mut ProcessorContext, _batch: &InputBatch) -> Result<Outcome, ProcessorError> {
+        Ok(Outcome::default())
+    }
+}
+
+/// A changelog with records but no committed offset would look like lost offsets after a crash in between (R11).
+#[test]
+fn the_start_is_committed_before_what_init_wrote() {
+    let fixture = Fixture::new(supplier(|| WritesInInit), 1);
+    let mut thread = fixture.thread();
+    fixture.broker.take_calls();
+    fixture.settle(&mut thread).expect("no fault");
+    assert_eq!(
+        calls(&fixture, &[Operation::Commit, Operation::Send]),
+        ["Commit in-0@0", "Send app-counts-changelog-0"]
+    );
+    assert_eq!(fixture.texts("app-counts-changelog", 0).len(), 1);
+}
+
 #[test]
 fn auto_offset_reset_decides_where_a_group_begins() {
     for (reset, expected) in [(AutoOffsetReset::Earliest, "a=2"), (AutoOffsetReset::Latest, "a=1")] {

@@ -59,6 +59,8 @@ pub struct StreamTask {
     rewind: bool,
     /// How far the changelog records of the open commit were sent: store and entry.
     changelog_cursor: (usize, usize),
+    /// The open commit has sent every changelog record, so that the stores may follow it.
+    changelogs_written: bool,
 }
 
 impl StreamTask {

@@ -32,12 +32,18 @@ impl StreamTask {
         wall_clock_ms: Timestamp,
     ) -> Result<bool, EngineError> {
         self.changelog_cursor = (0, 0);
+        self.changelogs_written = false;
         self.finish_outputs(producer, wall_clock_ms, &mut Processed::default())
     }
 
     /// Stage `WriteChangelogs`: sends each dirty entry of each logged store; true when all are with the producer.
-    /// Goes on where it stopped when the producer's queue was full.
+    /// Goes on where it stopped when the producer's queue was full. What `init` wrote waits until the start of the task
+    /// is committed: a changelog with records, but no committed offset, means that offsets were lost (R11).
     pub fn write_changelogs(&mut self, producer: &mut StreamsProducer) -> Result<bool, EngineError> {
+        if self.initial_commit {
+            self.commit_needed |= self.uncommitted_bytes() > 0;
+            return Ok(true);
+        }
         let Some(context) = &self.context else { return Ok(true) };
         let (mut store_index, mut entry_index) = self.changelog_cursor;
         let mut sent = 0;
@@ -73,6 +79,7 @@ impl StreamTask {
         }
         self.changelog_cursor = (store_index, entry_index);
         self.options.metrics.add(Metric::ChangelogRecords, sent);
+        self.changelogs_written = !full;
         Ok(!full)
     }
 
@@ -101,8 +108,11 @@ impl StreamTask {
     }
 
     /// Stage `WriteStores`: one write for each store, with the offset that follows its changelog records. May be
-    /// repeated after an error.
+    /// repeated after an error. Nothing in a commit that did not write the changelogs.
     pub fn write_stores(&mut self, producer: &StreamsProducer) -> Result<(), EngineError> {
+        if !self.changelogs_written {
+            return Ok(());
+        }
         let Some(context) = &mut self.context else { return Ok(()) };
         for (store, changelog) in context.stores_mut().iter_mut().zip(&self.changelogs) {
             if !store.is_dirty() {

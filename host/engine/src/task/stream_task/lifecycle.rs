@@ -44,6 +44,7 @@ impl StreamTask {
             initial_commit: false,
             rewind: false,
             changelog_cursor: (0, 0),
+            changelogs_written: false,
             options,
         }
     }
