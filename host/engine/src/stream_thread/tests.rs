@@ -7,7 +7,7 @@ use crate::metrics::Metric;
 use crate::processor::{Processor, ProcessorContext, ProcessorError, PunctuationType};
 use crate::record::{InputBatch, Outcome, TopicPartition};
 use crate::task::TaskState;
-use crate::testing::{Count, Hostile, NativeProcessor, NativeSupplier, Operation, commands, topology};
+use crate::testing::{Hostile, NativeProcessor, NativeSupplier, Operation, commands, topology};
 
 #[test]
 fn a_record_goes_all_the_way() {
@@ -25,6 +25,7 @@ fn a_record_goes_all_the_way() {
     assert_eq!(report.tasks[0].stream_time, Some(2));
 }
 
+mod rebalancing;
 mod restoring;
 mod scheduling;
 
@@ -328,112 +329,6 @@ fn a_negative_timestamp_stops_the_thread_after_the_records_before_it() {
     assert!(error.to_string().starts_with("task 0_0, in-0, offset 2: the record has the timestamp -2"), "{error}");
     thread.close(CloseMode::Clean).expect("no fault");
     assert_eq!((fixture.committed("in", 0), fixture.texts("out", 0).len()), (Some(2), 2));
-}
-
-#[test]
-fn revoked_tasks_commit_before_their_partitions_are_given_up() {
-    let fixture = Fixture::counting(2);
-    let mut thread = fixture.thread();
-    fixture.settle(&mut thread).expect("no fault");
-    fixture.produce(0, &["a"]);
-    fixture.produce(1, &["b"]);
-    while fixture.texts("out", 0).len() + fixture.texts("out", 1).len() < 2 {
-        thread.run_once().expect("no fault");
-    }
-    fixture.broker.take_calls();
-    fixture.broker.rebalance(0, RebalanceEvent::Revoked(partitions("in", &[0])));
-    thread.run_once().expect("no fault");
-    assert_eq!(calls(&fixture, &[Operation::Commit, Operation::Unassign]), ["Commit in-0@1 in-1@1", "Unassign in-0"]);
-    assert_eq!(fixture.progress.read().tasks.len(), 1);
-    // The other task goes on, and the first comes back with its state.
-    fixture.broker.rebalance(0, RebalanceEvent::Assigned(partitions("in", &[0])));
-    fixture.produce(0, &["a"]);
-    fixture.produce(1, &["b"]);
-    fixture.settle(&mut thread).expect("no fault");
-    assert_eq!((fixture.count(0, "a"), fixture.count(1, "b")), (Some(2), Some(2)));
-}
-
-#[test]
-fn a_task_whose_last_commit_fails_is_closed_without_writing() {
-    for kind in [BrokerErrorKind::Rebalanced, BrokerErrorKind::Retriable] {
-        let fixture = Fixture::counting(1);
-        let mut thread = fixture.thread();
-        fixture.settle(&mut thread).expect("no fault");
-        fixture.produce(0, &["a"]);
-        while fixture.texts("out", 0).is_empty() {
-            thread.run_once().expect("no fault");
-        }
-        (0..2_000).for_each(|_| fixture.broker.fail(Operation::Commit, kind));
-        fixture.broker.rebalance(0, RebalanceEvent::Revoked(partitions("in", &[0])));
-        thread.run_once().expect("the revoke is answered all the same");
-        assert!(fixture.progress.read().tasks.is_empty());
-        assert_eq!(fixture.committed("in", 0), Some(0), "{kind:?}");
-        assert_eq!(fixture.metrics.get(Metric::TasksClosedDirty), 1);
-    }
-}
-
-#[test]
-fn lost_tasks_write_nothing() {
-    let fixture = Fixture::counting(1);
-    let mut thread = fixture.thread();
-    fixture.settle(&mut thread).expect("no fault");
-    fixture.produce(0, &["a"]);
-    while fixture.texts("out", 0).is_empty() {
-        thread.run_once().expect("no fault");
-    }
-    fixture.broker.take_calls();
-    fixture.broker.rebalance(0, RebalanceEvent::Lost(partitions("in", &[0])));
-    thread.run_once().expect("no fault");
-    assert_eq!(calls(&fixture, &[Operation::Commit, Operation::Send, Operation::Unassign]), ["Unassign in-0"]);
-    // The next owner, here the same thread, processes the record again.
-    fixture.broker.rebalance(0, RebalanceEvent::Assigned(partitions("in", &[0])));
-    fixture.settle(&mut thread).expect("no fault");
-    assert_eq!((fixture.texts("out", 0).len(), fixture.count(0, "a")), (2, Some(1)));
-}
-
-#[test]
-fn an_incomplete_task_waits_for_its_other_partitions_and_then_says_what_is_missing() {
-    let processors = Arc::new(NativeSupplier::new(topology(&["in", "more"], &["counts"], &["out"]), |_| Count));
-    let fixture = Fixture::new(processors, 1);
-    fixture.broker.assign_on_subscribe(false);
-    let mut thread = fixture.thread();
-    fixture.produce(0, &["a"]);
-    fixture.broker.rebalance(0, RebalanceEvent::Assigned(partitions("in", &[0])));
-    fixture.settle(&mut thread).expect("it waits");
-    assert!(fixture.texts("out", 0).is_empty());
-    fixture.broker.rebalance(0, RebalanceEvent::Assigned(partitions("more", &[0])));
-    fixture.settle(&mut thread).expect("it is complete");
-    assert_eq!(fixture.texts("out", 0), ["a=1"]);
-    fixture.broker.rebalance(0, RebalanceEvent::Revoked(partitions("more", &[0])));
-    fixture.settle(&mut thread).expect("it waits again");
-    fixture.clock.advance_ms(60_000);
-    let error = fault(&fixture, &mut thread).to_string();
-    assert!(error.starts_with("task 0_0 got in-0 but not more-0 within"), "{error}");
-}
-
-/// The consumer has passed the records that waited in the queues of the task that was closed.
-#[test]
-fn a_task_that_is_completed_again_goes_on_at_the_committed_offsets() {
-    let processors = Arc::new(NativeSupplier::new(topology(&["in", "more"], &["counts"], &["out"]), |_| Count));
-    let mut fixture = Fixture::new(processors, 1);
-    fixture.config.max_task_idle_ms = 10_000;
-    fixture.broker.assign_on_subscribe(false);
-    let mut thread = fixture.thread();
-    let both = [partitions("in", &[0]), partitions("more", &[0])].concat();
-    fixture.broker.rebalance(0, RebalanceEvent::Assigned(both));
-    fixture.settle(&mut thread).expect("no fault");
-    fixture.produce(0, &["a", "b"]);
-    thread.run_once().expect("the records wait for the other partition");
-    assert!(fixture.texts("out", 0).is_empty());
-    fixture.broker.rebalance(0, RebalanceEvent::Revoked(partitions("more", &[0])));
-    thread.run_once().expect("the task is closed");
-    fixture.broker.rebalance(0, RebalanceEvent::Assigned(partitions("more", &[0])));
-    fixture.settle(&mut thread).expect("it is complete again");
-    fixture.clock.advance_ms(10_000);
-    fixture.settle(&mut thread).expect("it has waited long enough");
-    fixture.clock.advance_ms(10_000);
-    fixture.settle(&mut thread).expect("it has waited long enough");
-    assert_eq!(fixture.texts("out", 0), ["a=1", "b=1"]);
 }
 
 #[test]
