@@ -14,5 +14,6 @@ scripts/kafka.sh clean
 scripts/kafka.sh start
 trap 'scripts/kafka.sh clean' EXIT
 SANDBAR_KAFKA_BOOTSTRAP=$(scripts/kafka.sh bootstrap)
-export SANDBAR_KAFKA_BOOTSTRAP
-"${CARGO_TARGET_DIR:-target}/release/bench"
+target=${CARGO_TARGET_DIR:-$PWD/target}
+export SANDBAR_KAFKA_BOOTSTRAP SANDBAR_GUESTS=${SANDBAR_GUESTS:-$target/guests}
+"$target/release/bench"
