@@ -97,7 +97,7 @@ impl Role {
 const PREFIXES: [&str; 5] = ["consumer.", "main.consumer.", "restore.consumer.", "producer.", "admin."];
 
 /// Properties that the host sets itself, with the reason.
-const RESERVED: [(&str, &str); 18] = [
+const RESERVED: [(&str, &str); 21] = [
     ("bootstrap.servers", "it is set by bootstrap.servers of the application"),
     ("metadata.broker.list", "it is set by bootstrap.servers of the application"),
     ("group.id", "it is the application id"),
@@ -116,6 +116,9 @@ const RESERVED: [(&str, &str); 18] = [
     ("produce.offset.report", "it is always on"),
     ("delivery.report.only.error", "every delivery report is counted before a commit"),
     ("log.queue", "logs go to the host's log"),
+    ("group.protocol", "the group speaks the classic protocol"),
+    ("plugin.library.paths", "a manifest must not load native code"),
+    ("sasl.kerberos.kinit.cmd", "a manifest must not run commands"),
 ];
 
 /// Checks every property against librdkafka, for every client that would get it.

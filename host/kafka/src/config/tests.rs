@@ -51,6 +51,9 @@ fn what_correctness_rests_on_cannot_be_set() {
         "producer.acks",
         "producer.delivery.report.only.error",
         "main.consumer.group.id",
+        "consumer.group.protocol",
+        "plugin.library.paths",
+        "sasl.kerberos.kinit.cmd",
     ] {
         let text = refused(&[(key, "false")]);
         assert!(text.contains(key) && text.contains("cannot be set"), "{text}");
