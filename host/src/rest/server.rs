@@ -132,11 +132,11 @@ impl Connections {
     fn enter(&self, address: IpAddr) -> Option<Held> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let total: usize = counts.values().sum();
-        let of_address = counts.entry(address).or_default();
-        if total >= MAX_CONNECTIONS || *of_address >= MAX_CONNECTIONS_PER_ADDRESS {
+        let of_address = counts.get(&address).copied().unwrap_or(0);
+        if total >= MAX_CONNECTIONS || of_address >= MAX_CONNECTIONS_PER_ADDRESS {
             return None;
         }
-        *of_address += 1;
+        counts.insert(address, of_address + 1);
         Some(Held { connections: self.clone(), address })
     }
 }

@@ -12,7 +12,7 @@ use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use engine::query::{Availability, KeyAnswer, PartitionPosition, QueryError, QueryPage, ResumeKey, Role, ScanQuery};
-use engine::state::KeyRange;
+use engine::state::{KeyRange, prefix_end};
 use engine::topology::StoreSpec;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -307,7 +307,7 @@ impl Bounds {
                 DataFormat::Json => prefix.as_bytes().to_vec(),
                 _ => read("prefix", prefix)?,
             };
-            let upper = after_prefix(&prefix).map_or(Bound::Unbounded, Bound::Excluded);
+            let upper = prefix_end(&prefix).map_or(Bound::Unbounded, Bound::Excluded);
             return Ok(Self { lower: Bound::Included(prefix), upper });
         }
         let lower = query.from.as_deref().map(|text| read("from", text)).transpose()?;
@@ -321,14 +321,6 @@ impl Bounds {
     fn range(&self) -> KeyRange<'_> {
         KeyRange { lower: self.lower.as_ref().map(Vec::as_slice), upper: self.upper.as_ref().map(Vec::as_slice) }
     }
-}
-
-/// The first byte string after all that start with the prefix; `None` when there is none.
-fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
-    let last = prefix.iter().rposition(|&byte| byte != u8::MAX)?;
-    let mut after = prefix[..=last].to_vec();
-    after[last] += 1;
-    Some(after)
 }
 
 fn limit(asked: Option<usize>) -> Result<NonZeroUsize, Problem> {
