@@ -78,7 +78,7 @@ impl PartitionGroup {
         self.queues.iter().map(RecordQueue::len).sum()
     }
 
-    /// Drops what waits and takes the stream time from the partition times that were committed.
+    /// Takes the stream time from the partition times that were committed.
     pub fn reset_stream_time(&mut self) {
         self.stream_time = self.queues.iter().map(RecordQueue::partition_time).max().unwrap_or(NO_TIMESTAMP);
     }
