@@ -91,7 +91,7 @@ impl Layers {
     fn insert(&mut self, key: &str, written: &Written, origin: Origin, line_text: Option<String>) {
         let checked = match (free_table(key), find(key)) {
             (Some(_), _) => free_text(key, written).map(Value::Text),
-            (None, Some(option)) => check(option, written),
+            (None, Some(option)) => check(option, key, written),
             (None, None) => Err(unknown(key)),
         };
         match checked {

@@ -261,5 +261,7 @@ fn missing(layers: &mut Layers) {
 /// The checked default of an option, for tests and the reference.
 #[cfg(test)]
 fn checked_default(option: &options::ConfigOption) -> Option<Result<Value, String>> {
-    option.default.map(|written| value::check(option, &value::Written::Bare(written.trim_matches('"').to_owned())))
+    option
+        .default
+        .map(|written| value::check(option, option.name, &value::Written::Bare(written.trim_matches('"').to_owned())))
 }

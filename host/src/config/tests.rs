@@ -94,7 +94,10 @@ fn wrong_types_and_ranges_name_expected_and_found() {
         ("application.server = \"7070\"\n", "expected host:port, found the text \"7070\""),
         ("processor.memory.max.bytes = 5\n", "processor.memory.max.bytes must be at least 65536, not 5"),
         ("[num.stream.threads]\nx = 1\n", "found a table"),
-        ("[stores.votes]\nlogging.enabled = \"yes\"\n", "true or false, found the text \"yes\""),
+        (
+            "[stores.votes]\nlogging.enabled = \"yes\"\n",
+            "stores.votes.logging.enabled: expected true or false, found the text \"yes\"",
+        ),
     ] {
         let message = refused(lines);
         assert!(message.contains(expected), "{lines}: {message}");

@@ -60,11 +60,12 @@ pub fn expected(option: &ConfigOption) -> String {
     }
 }
 
-/// Checks a written value; the error says what was expected and what was found.
-pub fn check(option: &ConfigOption, written: &Written) -> Result<Value, String> {
+/// Checks the written value of `key`, which is the option's name or stands for it; the error says what was expected and
+/// what was found.
+pub fn check(option: &ConfigOption, key: &str, written: &Written) -> Result<Value, String> {
     let refuse = |detail: &str| {
         let detail = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
-        format!("{}: expected {}, found {}{detail}", option.name, expected(option), written.describe())
+        format!("{key}: expected {}, found {}{detail}", expected(option), written.describe())
     };
     let number = || {
         let number = match written {
