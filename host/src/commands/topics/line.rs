@@ -43,7 +43,10 @@ struct InputLine<'a> {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "headers: expected an object, or a list of [name, value] with text, null or {\"base64\": \"…\"} as value"
+)]
 enum InputHeaders {
     List(Vec<(String, Option<HeaderValue>)>),
     Object(serde_json::Map<String, serde_json::Value>),
@@ -66,7 +69,10 @@ pub fn read(text: &str, formats: &DataFormats, now_ms: Timestamp) -> Result<NewR
         let start: String = text.chars().take(20).collect();
         return Err(format!("expected a JSON object, found {start:?}"));
     }
-    let line: InputLine<'_> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let line: InputLine<'_> = serde_json::from_str(text).map_err(|error| {
+        // To serde_json every line is the first one; which it is in the file, the caller knows.
+        error.to_string().replace(" at line 1 column ", " at column ")
+    })?;
     let timestamp = line.timestamp.unwrap_or(now_ms);
     if timestamp < 0 {
         return Err(format!("timestamp: expected milliseconds since the epoch, 0 or more, found {timestamp}"));

@@ -53,6 +53,8 @@ fn what_cannot_be_read_is_told_by_its_field() {
         (r#"{"value":"a","value_base64":"YQ=="}"#, "exclude each other"),
         (r#"{"value_base64":"?"}"#, "value_base64: expected base64"),
         (r#"{"headers":{"a":1}}"#, "header a: expected text"),
+        (r#"{"headers":[["a"]]}"#, "headers: expected an object, or a list of [name, value]"),
+        (r#"{"key":"a",}"#, "trailing comma at column 12"),
     ] {
         let error = utf8(line).map(|_| ()).expect_err(line);
         assert!(error.contains(expected), "{line}: {error}");
