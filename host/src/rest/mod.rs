@@ -34,6 +34,7 @@ pub fn router(status: Arc<Status>) -> Router {
         .route("/v1/apps/{app}", get(apps::show))
         .route("/v1/apps/{app}/stores", get(stores::list))
         .route("/v1/apps/{app}/stores/{store}/keys/{key}", get(stores::get_key))
+        .route("/v1/apps/{app}/stores/{store}/keys/", get(stores::get_key))
         .route("/v1/apps/{app}/stores/{store}/entries", get(stores::entries))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))

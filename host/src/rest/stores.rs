@@ -25,6 +25,15 @@ use crate::runtime::status::{Status, Wired};
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 10_000;
 
+/// Where a key is. The empty key is a path that ends with `keys/`.
+#[derive(Debug, Deserialize)]
+pub struct KeyPath {
+    app: String,
+    store: String,
+    #[serde(default)]
+    key: String,
+}
+
 /// What a key query may say.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -85,15 +94,16 @@ pub async fn list(
 /// `GET /v1/apps/{app}/stores/{store}/keys/{key}`
 pub async fn get_key(
     State(status): State<Arc<Status>>,
-    path: Result<Path<(String, String, String)>, PathRejection>,
+    path: Result<Path<KeyPath>, PathRejection>,
     query: Result<Query<KeyQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Path((application, store, key)) = path.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    let Path(KeyPath { app, store, key }) = path.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
     let Query(query) = query.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
-    check_application(&status, &application)?;
+    check_application(&status, &app)?;
     blocking(move || {
         let wired = wired(&status)?;
         let formats = Formats::of(&wired, &store, query.key_format.as_deref(), query.value_format.as_deref())?;
+        check_partition(&wired, &store, query.partition)?;
         let bytes = formats.key.read(&key).map_err(|error| Problem::bad_request(format!("key: {error}")))?;
         let answer = find_key(&wired, &store, &key, &bytes, query.partition)?;
         let Some(value) = answer.value else { return Err(no_key(&store, &key)) };
@@ -120,6 +130,7 @@ pub async fn entries(
     blocking(move || {
         let wired = wired(&status)?;
         let formats = Formats::of(&wired, &store, query.key_format.as_deref(), query.value_format.as_deref())?;
+        check_partition(&wired, &store, query.partition)?;
         let bounds = Bounds::of(&query, formats.key)?;
         let resume = query.cursor.as_deref().map(read_cursor).transpose()?;
         let scan = ScanQuery {
@@ -254,6 +265,17 @@ fn spec<'a>(wired: &'a Wired, store: &str) -> Option<(usize, &'a StoreSpec)> {
 /// How many partitions a store has, on all hosts together.
 fn partitions_of(wired: &Wired, store: &str) -> i32 {
     spec(wired, store).map_or(0, |(index, _)| wired.topology.task_count(index as u32, &wired.partition_counts))
+}
+
+/// A partition that no host has is a mistake of the request, and no reason to ask elsewhere or again.
+fn check_partition(wired: &Wired, store: &str, partition: Option<i32>) -> Result<(), Problem> {
+    let count = partitions_of(wired, store);
+    match partition {
+        Some(partition) if !(0..count).contains(&partition) => Err(Problem::bad_request(format!(
+            "partition: store {store} has {count} partitions from 0, found {partition}"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// How keys and values are read and shown.

@@ -107,6 +107,16 @@ fn a_key_is_found_in_whichever_partition_holds_it() {
 }
 
 #[test]
+fn the_empty_key_is_a_key() {
+    let (status, queries) = host();
+    register(&queries, 0, Availability::Running, &[("", "1")]);
+    assert_eq!(ask(&status, "/v1/apps/vote/stores/votes/keys/").1["value"], json!(1));
+    assert_eq!(ask(&status, "/v1/apps/vote/stores/votes/keys/?key_format=hex").1["key"], json!(""));
+    let (code, body) = ask(&running_host(), "/v1/apps/vote/stores/votes/keys/");
+    assert_eq!((code, &body["type"]), (404, &json!("urn:sandbar:problem:key-not-found")), "{body}");
+}
+
+#[test]
 fn what_is_not_there_has_a_problem_of_its_own() {
     let status = running_host();
     for (path, code, kind) in [
@@ -116,7 +126,9 @@ fn what_is_not_there_has_a_problem_of_its_own() {
         ("/v1/apps/other/stores/votes/keys/b", 404, "app-not-found"),
         ("/v1/apps/vote/stores/blobs/keys/AAAA", 503, "not-here"),
         ("/v1/apps/vote/stores/blobs/entries", 503, "not-here"),
-        ("/v1/apps/vote/stores/votes/keys/b?partition=9", 503, "not-here"),
+        ("/v1/apps/vote/stores/votes/keys/b?partition=9", 400, "bad-request"),
+        ("/v1/apps/vote/stores/votes/entries?partition=-1", 400, "bad-request"),
+        ("/v1/apps/vote/stores/blobs/entries?partition=1", 503, "not-here"),
         ("/v1/apps/vote/stores/votes/keys/b?key_format=text", 400, "bad-request"),
         ("/v1/apps/vote/stores/votes/keys/b?format=json", 400, "bad-request"),
         ("/v1/apps/vote/stores/votes/keys/x?key_format=i64", 400, "bad-request"),
