@@ -66,7 +66,8 @@ pub fn run(arguments: &NewArgs, terminal: Terminal) -> Result<()> {
     check_name(name)?;
     let folder = arguments.path.clone().unwrap_or_else(|| PathBuf::from(name));
     require_empty(&folder)?;
-    let sdk = find_sdk(arguments, &folder)?;
+    let program = std::env::current_exe().context("cannot tell where this program is")?;
+    let sdk = find_sdk(arguments, &folder, &program)?;
 
     let Language::Rust = arguments.language;
     for (file, text) in RUST {
@@ -116,7 +117,7 @@ fn require_empty(folder: &Path) -> Result<()> {
 }
 
 /// What stands behind `sandbar =` in the crate's `Cargo.toml`.
-fn find_sdk(arguments: &NewArgs, folder: &Path) -> Result<String> {
+fn find_sdk(arguments: &NewArgs, folder: &Path, program: &Path) -> Result<String> {
     if let Some(version) = &arguments.sdk_version {
         return Ok(format!("{version:?}"));
     }
@@ -134,9 +135,11 @@ fn find_sdk(arguments: &NewArgs, folder: &Path) -> Result<String> {
             return Ok(by_path(&Path::new(&"../".repeat(depth)).join(SDK)));
         }
     }
-    let program = std::env::current_exe().context("cannot tell where this program is")?;
-    let checkout = program.ancestors().map(|ancestor| ancestor.join(SDK)).find(|sdk| is_sdk(sdk));
-    Ok(checkout.map_or_else(|| format!("{:?}", env!("CARGO_PKG_VERSION")), |sdk| by_path(&sdk)))
+    match program.ancestors().map(|ancestor| ancestor.join(SDK)).find(|sdk| is_sdk(sdk)) {
+        Some(sdk) => Ok(by_path(&sdk)),
+        // No registry has the SDK yet; whoever takes its name there must not get into an application by default.
+        None => bail!("there is no checkout with the SDK here; name its folder with --sdk-path CHECKOUT/{SDK}"),
+    }
 }
 
 fn is_sdk(folder: &Path) -> bool {

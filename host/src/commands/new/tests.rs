@@ -38,3 +38,15 @@ fn every_file_is_filled_in_and_nothing_is_overwritten() {
     assert!(error.ends_with("exists and is not empty; choose another folder with --path"), "{error}");
     fs::remove_dir_all(&folder).expect("removed");
 }
+
+#[test]
+fn without_a_checkout_nothing_is_made_that_cannot_be_built() {
+    let folder = std::env::temp_dir().join(format!("sandbar-new-alone-{}", std::process::id()));
+    let arguments = NewArgs { sdk_version: None, ..arguments("tide", &folder) };
+    let error = find_sdk(&arguments, &folder, Path::new("/nowhere/sandbar")).expect_err("no SDK").to_string();
+    assert!(error.contains("--sdk-path"), "{error}");
+
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the checkout");
+    let sdk = find_sdk(&arguments, &folder, &checkout.join("target/release/sandbar")).expect("the SDK");
+    assert_eq!(sdk, by_path(&checkout.join(SDK)));
+}
