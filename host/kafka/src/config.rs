@@ -196,6 +196,8 @@ fn defaults(role: Role) -> &'static [(&'static str, &'static str)] {
         Role::MainConsumer | Role::RestoreConsumer => &[
             // A poll that drained the queue must not wait for the next fetch.
             ("fetch.queue.backoff.ms", "5"),
+            // As Java's consumers do, and unlike librdkafka: damaged bytes must not become state.
+            ("check.crcs", "true"),
             ("log.connection.close", "false"),
             ("partition.assignment.strategy", "cooperative-sticky"),
             ("retry.backoff.ms", "20"),

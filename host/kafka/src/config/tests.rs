@@ -30,6 +30,13 @@ fn a_longer_prefix_wins_over_a_shorter_one_and_over_none() {
 }
 
 #[test]
+fn consumers_check_what_they_fetch() {
+    for role in [Role::MainConsumer, Role::RestoreConsumer] {
+        assert!(defaults(role).contains(&("check.crcs", "true")), "{role:?}");
+    }
+}
+
+#[test]
 fn an_unknown_property_is_named_as_it_was_given() {
     let text = refused(&[("producer.linger.msec", "5")]);
     assert!(text.contains("producer.linger.msec"), "{text}");
