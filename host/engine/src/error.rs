@@ -120,9 +120,9 @@ pub enum EngineError {
     #[error("{partition} has no committed offset and auto.offset.reset is none")]
     NoStartOffset { partition: TopicPartition },
     #[error(
-        "{partition}: {detail}; records were removed before they were processed, or the topic was recreated: set the group's offsets, or reset the application"
+        "{operation}: {detail}; records were removed before they were processed, or the topic was recreated: set the group's offsets, or reset the application"
     )]
-    OffsetOutOfRange { partition: String, detail: String },
+    OffsetOutOfRange { operation: String, detail: String },
 
     #[error("gave up after {waited_ms} ms: {error}")]
     TimedOut { waited_ms: u64, error: Box<EngineError> },

@@ -173,7 +173,7 @@ impl StreamThread {
                 turn.wait_ms = self.options.config.retry_backoff_ms;
             }
             Err(error) if error.kind == BrokerErrorKind::OffsetOutOfRange => {
-                return Err(EngineError::OffsetOutOfRange { partition: error.operation, detail: error.detail });
+                return Err(EngineError::OffsetOutOfRange { operation: error.operation, detail: error.detail });
             }
             Err(error) => return Err(error.into()),
         }

@@ -517,6 +517,3 @@ fn partition_report(queue: &RecordQueue) -> PartitionReport {
         end_offset: queue.end_offset,
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -150,9 +150,18 @@ impl StateDirectory {
     }
 
     fn finish_removals(&self) {
-        let Ok(entries) = fs::read_dir(self.path.join(REMOVED)) else { return };
-        for entry in entries.flatten() {
-            delete_in_background(entry.path());
+        let path = self.path.join(REMOVED);
+        let unread = |error: io::Error| {
+            if error.kind() != io::ErrorKind::NotFound {
+                tracing::warn!(path = %path.display(), %error, "removed stores could not be listed; tried again at the next start");
+            }
+        };
+        match fs::read_dir(&path) {
+            Ok(entries) => entries.for_each(|entry| match entry {
+                Ok(entry) => delete_in_background(entry.path()),
+                Err(error) => unread(error),
+            }),
+            Err(error) => unread(error),
         }
     }
 }

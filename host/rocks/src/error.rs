@@ -31,8 +31,8 @@ impl StoreName {
             return StoreError::NoSpace { store: self.store.clone(), task: self.task, detail };
         }
         match error.kind() {
-            // A file that the manifest names is not there.
             ErrorKind::Corruption => self.corrupt(detail),
+            // A file that the manifest names is not there.
             ErrorKind::IOError | ErrorKind::NotFound if lower.contains("no such file") => self.corrupt(detail),
             _ => self.io(operation, detail),
         }

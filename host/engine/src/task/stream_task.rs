@@ -282,6 +282,3 @@ impl StreamTask {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;
