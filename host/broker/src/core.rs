@@ -1,9 +1,8 @@
 //! The broker as a state machine: topics with their logs, idempotent producers, consumer groups and their offsets.
 //! Requests in, answers out; time is an argument, bytes are kept through the `Storage` seam. No clock, no threads, no
 //! randomness, no IO of its own, so that the same requests give the same answers. `Core` may be shared between threads:
-//! topics, each partition and the groups have locks of their own, taken in this order: topics, topic number, partition,
-//! groups, producer ids. Transactions, compaction and retention are not here yet; their places are `producer_state`, `log::segment`
-//! and `metadata`.
+//! topics, transactional ids, each partition and the groups have locks of their own, taken in this order: topics, topic number, partition,
+//! groups, producer ids. A transactional id's lock comes before all of them. Compaction and retention are not here yet.
 
 pub mod admin;
 pub mod batch;
@@ -16,6 +15,7 @@ pub mod refusal;
 pub mod storage;
 pub mod topic_config;
 pub mod topics;
+pub mod transaction;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -24,9 +24,10 @@ use group::offsets::OffsetToCommit;
 use group::{GroupDescription, GroupOptions, Groups, JoinRequest, MemberIdentity, Outcome, SyncRequest, Waiter};
 use log::{Appended, Fetched, IsolationLevel, LogBounds, LogLimits, Recovery};
 use metadata::{CommittedOffset, MetadataRecord, OffsetImage, TopicId};
-use refusal::{ErrorCode, Refusal};
+use refusal::Refusal;
 use storage::{Storage, StorageError};
 use topics::{Partition, Topic, Topics};
+use transaction::Transaction;
 
 /// Producer ids that are set aside at once; those not given out before a restart are skipped.
 const PRODUCER_ID_BLOCK: i64 = 1_000;
@@ -43,6 +44,10 @@ pub struct CoreOptions {
     pub groups: GroupOptions,
     /// `producer.id.expiration.ms`.
     pub producer_expiration_ms: i64,
+    /// `transaction.max.timeout.ms`.
+    pub max_transaction_timeout_ms: i32,
+    /// `transactional.id.expiration.ms`.
+    pub transactional_id_expiration_ms: i64,
 }
 
 impl Default for CoreOptions {
@@ -53,6 +58,8 @@ impl Default for CoreOptions {
             topic_id_seed: 1,
             groups: GroupOptions::default(),
             producer_expiration_ms: 86_400_000,
+            max_transaction_timeout_ms: 900_000,
+            transactional_id_expiration_ms: 604_800_000,
         }
     }
 }
@@ -72,6 +79,7 @@ pub struct Core {
     next_topic: Mutex<u64>,
     groups: Mutex<Groups>,
     producer_ids: Mutex<ProducerIds>,
+    transactions: RwLock<BTreeMap<String, Arc<Mutex<Transaction>>>>,
 }
 
 impl std::fmt::Debug for Core {
@@ -101,7 +109,8 @@ pub struct PartitionHandle {
 }
 
 impl PartitionHandle {
-    /// Appends exactly one record batch; see `PartitionLog::append`.
+    /// Appends exactly one record batch outside of any transaction; see `PartitionLog::append`. One that may belong to a
+    /// transaction goes through `Core::append_in_transaction`.
     pub fn append(&self, batch: &[u8], now_ms: i64) -> Result<Appended, Refusal> {
         self.partition.log().append(batch, &self.limits, now_ms)
     }
@@ -128,7 +137,8 @@ impl PartitionHandle {
 }
 
 impl Core {
-    /// Opens the broker on what its storage holds, and says what was cut from torn logs.
+    /// Opens the broker on what its storage holds, and says what was cut from torn logs. Transactions whose end was decided
+    /// are finished by the first `tick_transactions`, or by their producer's next request.
     pub fn open(options: CoreOptions, storage: Arc<dyn Storage>) -> Result<(Self, Vec<Recovery>), StorageError> {
         let image = storage.load_metadata()?;
         let incarnation = image.incarnation + 1;
@@ -137,10 +147,19 @@ impl Core {
             tracing::warn!(%error, "the broker starts, but cannot write");
         }
         let (topics, recoveries) = Topics::open(storage.as_ref(), &image)?;
+        let mut groups = Groups::new(options.groups.clone(), incarnation, image.groups);
+        let mut transactions = BTreeMap::new();
+        for (id, image) in image.transactions {
+            for (group, offsets) in &image.offsets {
+                groups.hold_offsets(group, &id, offsets.keys().cloned().collect());
+            }
+            transactions.insert(id, Arc::new(Mutex::new(Transaction::new(image))));
+        }
         let core = Self {
             topics: RwLock::new(topics),
             next_topic: Mutex::new(image.next_topic),
-            groups: Mutex::new(Groups::new(options.groups.clone(), incarnation, image.groups)),
+            groups: Mutex::new(groups),
+            transactions: RwLock::new(transactions),
             producer_ids: Mutex::new(ProducerIds { next: image.next_producer_id, limit: image.next_producer_id }),
             options,
             storage,
@@ -178,15 +197,12 @@ impl Core {
         Ok(PartitionHandle { partition: Arc::clone(partition), limits: Arc::clone(&found.limits) })
     }
 
-    /// Gives an idempotent producer its id and epoch.
-    ///
-    /// # Errors
-    /// With a transactional id: transactions are not served yet.
-    pub fn init_producer_id(&self, transactional_id: Option<&str>) -> Result<(i64, i16), Refusal> {
-        if let Some(id) = transactional_id {
-            let detail = format!("transactional id {id}: this broker has no transactions");
-            return Err(Refusal::new(ErrorCode::UnsupportedVersion, detail));
-        }
+    /// Gives an idempotent producer without a transactional id its id; its epoch is 0.
+    pub fn init_producer_id(&self) -> Result<(i64, i16), Refusal> {
+        Ok((self.next_producer_id()?, 0))
+    }
+
+    fn next_producer_id(&self) -> Result<i64, Refusal> {
         let mut ids = locked(&self.producer_ids);
         if ids.next >= ids.limit {
             let limit = ids.next + PRODUCER_ID_BLOCK;
@@ -195,7 +211,7 @@ impl Core {
         }
         let id = ids.next;
         ids.next += 1;
-        Ok((id, 0))
+        Ok(id)
     }
 
     /// Keeps what a group call changed. When that fails the group goes on in memory: a generation that is not kept
@@ -301,6 +317,11 @@ impl Core {
         locked(&self.groups).committed(group, topic, partition).cloned()
     }
 
+    /// Whether an open transaction is going to commit an offset for this partition.
+    pub fn is_offset_unstable(&self, group: &str, topic: &str, partition: i32) -> bool {
+        locked(&self.groups).is_offset_held(group, topic, partition)
+    }
+
     /// Every committed offset of a group.
     pub fn committed_offsets(&self, group: &str) -> OffsetImage {
         locked(&self.groups).all_committed(group)
@@ -334,10 +355,9 @@ impl Core {
 
     /// Forgets idempotent producers that were silent for `producer.id.expiration.ms`. To be called now and then.
     pub fn expire_producers(&self, now_ms: i64) {
-        let before_ms = now_ms.saturating_sub(self.options.producer_expiration_ms);
         for topic in self.topics() {
             for partition in &topic.partitions {
-                partition.log().expire_producers(before_ms);
+                partition.log().expire_producers(now_ms, self.options.producer_expiration_ms);
             }
         }
     }

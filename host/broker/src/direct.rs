@@ -117,7 +117,7 @@ impl DirectBroker {
         Ok(())
     }
 
-    /// Every record of a partition, read past any client.
+    /// Every record of a partition, read past any client; those of open and aborted transactions too.
     ///
     /// # Errors
     /// What the core refuses.
@@ -127,15 +127,32 @@ impl DirectBroker {
         let mut offset = log.bounds().log_start_offset;
         while offset < log.bounds().high_watermark {
             let fetched = log.read(offset, 1 << 20, true, IsolationLevel::ReadUncommitted)?;
-            offset = fetch::decode(&fetched.records, offset, &mut |record| records.push(record));
+            offset = fetch::decode(&fetched, offset, &mut |record| records.push(record));
         }
         Ok(records)
     }
 
-    /// Lets time pass for the groups; clients do it with every poll.
+    /// Every record of a partition that a reader of committed records sees.
+    ///
+    /// # Errors
+    /// What the core refuses.
+    pub fn committed_records(&self, partition: &TopicPartition) -> Result<Vec<Record>, Refusal> {
+        let log = self.core().partition(&partition.topic, partition.partition)?;
+        let mut records = Vec::new();
+        let mut offset = log.bounds().log_start_offset;
+        while offset < log.bounds().last_stable_offset {
+            let fetched = log.read(offset, 1 << 20, true, IsolationLevel::ReadCommitted)?;
+            offset = fetch::decode(&fetched, offset, &mut |record| records.push(record));
+        }
+        Ok(records)
+    }
+
+    /// Lets time pass for the groups and transactions; clients do it with every poll.
     pub fn tick(&self) {
-        let outcome = self.core().tick_groups(self.now_ms());
+        let core = self.core();
+        let outcome = core.tick_groups(self.now_ms());
         self.keep(outcome);
+        core.tick_transactions(self.now_ms());
     }
 
     fn starts(&self) -> u64 {
@@ -179,6 +196,8 @@ pub struct ClientOptions {
     pub fetch_bytes: usize,
     /// Records that a producer takes before it reports a full queue.
     pub producer_queue_records: usize,
+    /// `transaction.timeout.ms`.
+    pub transaction_timeout_ms: i32,
 }
 
 impl ClientOptions {
@@ -194,6 +213,7 @@ impl ClientOptions {
             rebalance_timeout_ms: 300_000,
             fetch_bytes: 1 << 20,
             producer_queue_records: 100_000,
+            transaction_timeout_ms: 10_000,
         }
     }
 }
@@ -274,6 +294,7 @@ fn to_error(operation: String, refusal: &Refusal) -> BrokerError {
         ErrorCode::OutOfOrderSequenceNumber | ErrorCode::UnknownProducerId | ErrorCode::UnsupportedVersion => {
             BrokerErrorKind::Fatal
         }
+        ErrorCode::InvalidTxnState | ErrorCode::InvalidProducerIdMapping => BrokerErrorKind::Abortable,
         code if code.is_retriable() && code != ErrorCode::CorruptMessage => BrokerErrorKind::Retriable,
         _ => BrokerErrorKind::Rejected,
     };
@@ -296,9 +317,11 @@ impl ClientSupplier for DirectClients {
 
     fn producer(&self, thread: usize, transactional_id: Option<&str>) -> Result<Box<dyn Producer>, BrokerError> {
         let connection = self.connect(thread);
-        let detail = || transactional_id.unwrap_or("-").to_owned();
-        let init = || connection.core().init_producer_id(transactional_id);
-        let (id, epoch) = connection.call(Operation::InitProducerId, detail, init)?;
+        if let Some(id) = transactional_id {
+            return Ok(Box::new(producer::DirectProducer::transactional(connection, id)));
+        }
+        let init = || connection.core().init_producer_id();
+        let (id, epoch) = connection.call(Operation::InitProducerId, || "-".to_owned(), init)?;
         Ok(Box::new(producer::DirectProducer::new(connection, id, epoch)))
     }
 

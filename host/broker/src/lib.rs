@@ -3,8 +3,8 @@
 //! loopback, `disk` the folder behind it. It never binds anything but loopback and knows nothing of Sandbar's
 //! applications.
 //!
-//! What a client will miss, and is told where it asks: transactions (`InitProducerId` with a transactional id is refused,
-//! the other requests are not advertised), the consumer protocol of KIP-848, replication, security, settings of brokers.
+//! What a client will miss, and is told where it asks: the consumer protocol of KIP-848, the newer transaction protocol of
+//! KIP-890 (the older one is served, with its hole closed on the broker's side), replication, security, settings of brokers.
 //! Accepted but not acted on yet: retention and compaction (`DeleteRecords` does delete), recompression by the broker.
 //! In compressed batches an offset for a time is the batch's first one, and keys are not checked on compacted topics.
 

@@ -12,6 +12,7 @@ mod park;
 mod requests;
 mod server;
 pub mod shape;
+mod transactions;
 
 pub use ask::ask_cluster_id;
 pub use server::{Server, ServerError, WireOptions};

@@ -98,6 +98,26 @@ impl BatchHeader {
     }
 }
 
+/// How a transaction ended, as its control record says (Kafka's `ControlRecordType`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marker {
+    Abort,
+    Commit,
+}
+
+/// What a whole control batch says; `None` when it is none, or not about a transaction.
+pub fn marker(batch: &[u8], header: &BatchHeader) -> Option<Marker> {
+    if !header.is_control() {
+        return None;
+    }
+    let key = Records::new(batch, header).next()?.key?;
+    match i16::from_be_bytes(array(key, 2)?) {
+        0 => Some(Marker::Abort),
+        1 => Some(Marker::Commit),
+        _ => None,
+    }
+}
+
 /// `sequence + delta`, going round from `i32::MAX` to 0.
 pub fn add_sequence(sequence: i32, delta: i32) -> i32 {
     let sum = i64::from(sequence) + i64::from(delta);

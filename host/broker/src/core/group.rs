@@ -339,6 +339,8 @@ pub struct Groups {
     /// Part of every member id, different at each start of the broker.
     incarnation: u64,
     members_named: u64,
+    /// Group, topic, partition and transactional id of every offset that waits for the end of a transaction.
+    held_offsets: BTreeSet<(String, String, i32, String)>,
 }
 
 impl Groups {
@@ -347,7 +349,7 @@ impl Groups {
             let group = Group::remembered(&name, image);
             (name, group)
         });
-        Self { options, groups: groups.collect(), incarnation, members_named: 0 }
+        Self { options, groups: groups.collect(), incarnation, members_named: 0, held_offsets: BTreeSet::new() }
     }
 
     /// Joins a member, or begins to: the answer of `waiter` may come with a later call.

@@ -3,6 +3,7 @@
 //! Single node: the high watermark is the log end. Never looks at keys and values, except that a compacted topic's
 //! records must have keys.
 
+mod markers;
 mod recovery;
 pub mod segment;
 
@@ -16,6 +17,7 @@ use super::refusal::{ErrorCode, Refusal};
 use super::storage::{LogStore, StorageError};
 use segment::Segment;
 
+pub use super::producer_state::AbortedTransaction;
 pub use recovery::Recovery;
 
 /// The leader epoch of every partition: there is one broker and it never hands over.
@@ -65,6 +67,13 @@ pub enum IsolationLevel {
     ReadCommitted,
 }
 
+/// Whose transaction a batch may belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TransactionOwner {
+    pub producer_id: i64,
+    pub epoch: i16,
+}
+
 /// Where an appended batch stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
@@ -83,13 +92,6 @@ pub struct LogBounds {
     pub high_watermark: i64,
     /// The first offset of the oldest open transaction, else the high watermark.
     pub last_stable_offset: i64,
-}
-
-/// An aborted transaction that a reader of committed records must skip.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AbortedTransaction {
-    pub producer_id: i64,
-    pub first_offset: i64,
 }
 
 /// What a read found: whole batches, the first of which holds the asked offset or follows it.
@@ -138,7 +140,7 @@ impl PartitionLog {
         LogBounds {
             log_start_offset: self.log_start_offset,
             high_watermark: self.next_offset,
-            last_stable_offset: self.next_offset,
+            last_stable_offset: self.producers.first_open_offset().unwrap_or(self.next_offset),
         }
     }
 
@@ -151,18 +153,30 @@ impl PartitionLog {
         &self.producers
     }
 
-    /// Forgets idempotent producers that wrote nothing since `before_ms`.
-    pub fn expire_producers(&mut self, before_ms: i64) {
-        self.producers.expire(before_ms);
+    /// Forgets idempotent producers that wrote nothing in the last `expiration_ms`.
+    pub fn expire_producers(&mut self, now_ms: i64, expiration_ms: i64) {
+        self.producers.expire(now_ms, expiration_ms);
     }
 
-    /// Appends exactly one batch as a client sent it.
+    /// Appends exactly one batch as a client sent it, outside of any transaction.
     ///
     /// # Errors
     /// A damaged or invalid batch, one above `max.message.bytes`, a timestamp outside the topic's bounds, a gap in the
-    /// producer's sequence, a failed write. Nothing was appended then.
+    /// producer's sequence, a transactional batch, a failed write. Nothing was appended then.
     pub fn append(&mut self, batch: &[u8], limits: &LogLimits, now_ms: i64) -> Result<Appended, Refusal> {
-        self.append_checked(batch, limits, now_ms).map_err(|refusal| {
+        self.append_for(batch, limits, now_ms, None)
+    }
+
+    /// As `append`, for a batch that may belong to the open transaction of `owner`. The caller has checked that this
+    /// partition is part of that transaction, and keeps it from ending meanwhile.
+    pub fn append_for(
+        &mut self,
+        batch: &[u8],
+        limits: &LogLimits,
+        now_ms: i64,
+        owner: Option<TransactionOwner>,
+    ) -> Result<Appended, Refusal> {
+        self.append_checked(batch, limits, now_ms, owner).map_err(|refusal| {
             Refusal::new(
                 refusal.code,
                 format!("append to {} at offset {}: {}", self.name, self.next_offset, refusal.detail),
@@ -170,16 +184,19 @@ impl PartitionLog {
         })
     }
 
-    fn append_checked(&mut self, batch: &[u8], limits: &LogLimits, now_ms: i64) -> Result<Appended, Refusal> {
+    fn append_checked(
+        &mut self,
+        batch: &[u8],
+        limits: &LogLimits,
+        now_ms: i64,
+        owner: Option<TransactionOwner>,
+    ) -> Result<Appended, Refusal> {
         if batch.len() > limits.max_message_bytes {
             let detail = format!("a batch of {} bytes, max.message.bytes is {}", batch.len(), limits.max_message_bytes);
             return Err(Refusal::new(ErrorCode::MessageTooLarge, detail));
         }
         let mut header = batch::check(batch, limits.require_keys)?;
-        if header.is_transactional() {
-            let detail = format!("producer {} has no open transaction here", header.producer_id);
-            return Err(Refusal::new(ErrorCode::InvalidTxnState, detail));
-        }
+        check_owner(&header, owner)?;
         if let SequenceCheck::Duplicate(place) = self.producers.check(&header)? {
             let log_append_time = if limits.log_append_time { place.timestamp } else { -1 };
             let log_start_offset = self.log_start_offset;
@@ -197,16 +214,20 @@ impl PartitionLog {
         let stamped = batch::stamp(batch, header.base_offset, LEADER_EPOCH, append_time)
             .ok_or_else(|| Refusal::new(ErrorCode::CorruptMessage, "the batch has no header"))?;
         self.write(&header, &[&stamped, batch.get(HEADER_BYTES..).unwrap_or_default()], batch.len(), limits)?;
-        self.producers.note(&header, header.base_offset, now_ms);
-        if self.segments.last().is_some_and(|segment| segment.size - self.summarized_bytes >= SUMMARY_INTERVAL_BYTES) {
-            self.summarize();
-        }
+        self.producers.note(&header, header.base_offset, now_ms, None);
+        self.summarize_when_grown();
         Ok(Appended {
             base_offset: header.base_offset,
             log_append_time: append_time.unwrap_or(-1),
             log_start_offset: self.log_start_offset,
             duplicate: false,
         })
+    }
+
+    fn summarize_when_grown(&mut self) {
+        if self.segments.last().is_some_and(|segment| segment.size - self.summarized_bytes >= SUMMARY_INTERVAL_BYTES) {
+            self.summarize();
+        }
     }
 
     /// Writes a batch at the log end, in a new segment when the last one is full.
@@ -279,7 +300,11 @@ impl PartitionLog {
         };
         let records =
             if offset < end { self.read_batches(offset, max_bytes, at_least_one, end)? } else { Bytes::new() };
-        Ok(Fetched { records, bounds, aborted: Vec::new() })
+        let aborted = match isolation {
+            IsolationLevel::ReadCommitted => self.aborted_in(offset, &records),
+            IsolationLevel::ReadUncommitted => Vec::new(),
+        };
+        Ok(Fetched { records, bounds, aborted })
     }
 
     fn read_batches(&self, offset: i64, max_bytes: usize, at_least_one: bool, end: i64) -> Result<Bytes, StorageError> {
@@ -405,6 +430,30 @@ impl PartitionLog {
             self.segments.remove(0);
         }
         Ok(())
+    }
+}
+
+fn check_owner(header: &BatchHeader, owner: Option<TransactionOwner>) -> Result<(), Refusal> {
+    if !header.is_transactional() {
+        return Ok(());
+    }
+    match owner {
+        Some(owner) if (owner.producer_id, owner.epoch) == (header.producer_id, header.producer_epoch) => Ok(()),
+        Some(owner) => {
+            let detail = format!(
+                "producer {} epoch {}, but the transaction belongs to producer {} epoch {}",
+                header.producer_id, header.producer_epoch, owner.producer_id, owner.epoch
+            );
+            let code = match owner.producer_id == header.producer_id {
+                true => ErrorCode::InvalidProducerEpoch,
+                false => ErrorCode::InvalidProducerIdMapping,
+            };
+            Err(Refusal::new(code, detail))
+        }
+        None => {
+            let detail = format!("producer {} has no open transaction here", header.producer_id);
+            Err(Refusal::new(ErrorCode::InvalidTxnState, detail))
+        }
     }
 }
 

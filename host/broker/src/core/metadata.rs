@@ -1,10 +1,12 @@
 //! What the broker must remember besides records: topics, settings, committed offsets, ids. One `MetadataRecord` is one
 //! change; `MetadataImage` is the sum of all changes and can say itself in records again (a snapshot). Every change of
-//! these things goes through `MetadataImage::apply`, at run time and at start alike. Transactions will add records here.
+//! these things goes through `MetadataImage::apply`, at run time and at start alike. A transactional id's part is `core::transaction`'s.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+use super::transaction::{TransactionChange, TransactionImage};
 
 /// A topic's identity; a topic that is deleted and made again has another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -102,6 +104,11 @@ pub enum MetadataRecord {
     GroupDeleted {
         group: String,
     },
+    Transaction {
+        transactional_id: String,
+        #[serde(flatten)]
+        change: TransactionChange,
+    },
 }
 
 /// A topic as it is remembered.
@@ -133,6 +140,7 @@ pub struct MetadataImage {
     pub incarnation: u64,
     pub topics: BTreeMap<String, TopicImage>,
     pub groups: BTreeMap<String, GroupImage>,
+    pub transactions: BTreeMap<String, TransactionImage>,
 }
 
 impl MetadataImage {
@@ -190,6 +198,11 @@ impl MetadataImage {
             MetadataRecord::GroupDeleted { group } => {
                 self.groups.remove(group);
             }
+            MetadataRecord::Transaction { transactional_id, change } => {
+                let mut image = self.transactions.remove(transactional_id);
+                TransactionImage::apply(&mut image, change);
+                self.transactions.extend(image.map(|image| (transactional_id.clone(), image)));
+            }
         }
     }
 
@@ -237,6 +250,7 @@ impl MetadataImage {
                 records.push(MetadataRecord::OffsetsCommitted { group: name.clone(), offsets });
             }
         }
+        records.extend(self.transactions.iter().flat_map(|(id, transaction)| transaction.to_records(id)));
         records
     }
 }

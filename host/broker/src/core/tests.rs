@@ -3,6 +3,7 @@
 use super::admin::{ConfigChange, NewTopic};
 use super::batch::build::{NewRecord, batch_of};
 use super::memory::MemoryStorage;
+use super::refusal::ErrorCode;
 use super::*;
 
 fn open(storage: &MemoryStorage) -> Core {
@@ -51,7 +52,7 @@ fn everything_is_there_after_a_restart() {
     core.delete_records("a", 2, 2).unwrap();
     commit(&core, "g", "a", 2, 2).unwrap();
     core.incremental_alter_configs("a", &[("retention.ms".into(), ConfigChange::Set("5".into()))], false).unwrap();
-    let producer = core.init_producer_id(None).unwrap();
+    let producer = core.init_producer_id().unwrap();
     drop(core);
 
     let core = open(&storage);
@@ -64,7 +65,7 @@ fn everything_is_there_after_a_restart() {
     assert_eq!((committed.offset, committed.metadata.as_str()), (2, "m2"));
     assert_eq!(value_of(&core, "a", "retention.ms"), ("5".into(), false));
     assert_eq!(value_of(&core, "b", "cleanup.policy"), ("compact".into(), false));
-    assert_ne!(core.init_producer_id(None).unwrap().0, producer.0, "producer ids never repeat");
+    assert_ne!(core.init_producer_id().unwrap().0, producer.0, "producer ids never repeat");
     assert_eq!(append(&core, "a", 2), Ok(3));
 }
 
@@ -198,14 +199,15 @@ fn commits_on_unknown_partitions_are_refused_one_by_one() {
 }
 
 #[test]
-fn transactions_are_refused_not_ignored() {
+fn a_transactional_batch_needs_a_transaction() {
     let core = open(&MemoryStorage::new());
-    assert_eq!(core.init_producer_id(Some("x")).unwrap_err().code, ErrorCode::UnsupportedVersion);
     core.create_topic(&new_topic("t", 1), false).unwrap();
     let stamp = batch::build::ProducerStamp { producer_id: 1, epoch: 0, base_sequence: 0, transactional: true };
     let batch = batch_of(Some(stamp), &[NewRecord::default()]);
     let refusal = core.partition("t", 0).unwrap().append(&batch, 0).unwrap_err();
     assert_eq!(refusal.code, ErrorCode::InvalidTxnState);
+    let refusal = core.append_in_transaction(0, "nobody", "t", 0, &batch).unwrap_err();
+    assert_eq!(refusal.code, ErrorCode::InvalidProducerIdMapping);
 }
 
 #[test]
@@ -242,7 +244,7 @@ fn an_image_says_itself_in_records() {
     append(&core, "t", 1).unwrap();
     core.delete_records("t", 1, -1).unwrap();
     commit(&core, "g", "t", 1, 1).unwrap();
-    core.init_producer_id(None).unwrap();
+    core.init_producer_id().unwrap();
     let image = storage.load_metadata().unwrap();
     let mut again = metadata::MetadataImage::default();
     for record in image.to_records() {

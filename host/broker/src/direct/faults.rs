@@ -21,6 +21,9 @@ pub enum Operation {
     RestorePoll,
     Produce,
     InitProducerId,
+    AddPartitions,
+    SendOffsets,
+    EndTransaction,
     DescribeTopics,
     CreateTopic,
     /// Not a call: something that the trace should hold.
@@ -159,7 +162,15 @@ impl Faults {
             return Verdict::Dead;
         }
         let rates = state.rates;
-        let has_effect = matches!(operation, Operation::Commit | Operation::CreateTopic | Operation::Leave);
+        let has_effect = matches!(
+            operation,
+            Operation::Commit
+                | Operation::CreateTopic
+                | Operation::Leave
+                | Operation::InitProducerId
+                | Operation::SendOffsets
+                | Operation::EndTransaction
+        );
         let verdict = if state.seed.one_in(rates.retriable_one_in) {
             state.inject("retriable error");
             Verdict::Fail

@@ -11,8 +11,8 @@ use kafka_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset,
 use kafka_protocol::messages::produce_request::TopicProduceData;
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use kafka_protocol::messages::{
-    FetchRequest, FetchResponse, InitProducerIdRequest, InitProducerIdResponse, ListOffsetsRequest,
-    ListOffsetsResponse, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, ProduceRequest, ProduceResponse,
+    FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse, OffsetForLeaderEpochRequest,
+    OffsetForLeaderEpochResponse, ProduceRequest, ProduceResponse,
 };
 
 use super::connection::{PRESENCE_INTERVAL, Session};
@@ -35,21 +35,24 @@ const MAX_TIMESTAMP: i64 = -3;
 /// Appends; `None` when the client wants no answer.
 pub(super) fn produce(session: &Session<'_>, request: ProduceRequest) -> Option<ProduceResponse> {
     let acks = request.acks;
-    let check = match (acks, &request.transactional_id) {
-        (-1..=1, None) => Ok(()),
-        (-1..=1, Some(id)) => {
-            let detail = format!("transactional id {:?}: this broker has no transactions", id.0.as_str());
-            Err(Refusal::new(ErrorCode::InvalidTxnState, detail))
-        }
+    let check = match acks {
+        -1..=1 => Ok(request.transactional_id.as_ref().map(|id| id.0.as_str())),
         _ => Err(Refusal::new(ErrorCode::InvalidRequiredAcks, format!("acks of -1, 0 or 1, found {acks}"))),
     };
     let topics = request.topic_data.into_iter().map(|topic| produce_topic(session, topic, &check)).collect();
     (acks != 0).then(|| ProduceResponse::default().with_responses(topics))
 }
 
-fn produce_topic(session: &Session<'_>, topic: TopicProduceData, check: &Result<(), Refusal>) -> TopicProduceResponse {
+/// `check` has the request's transactional id, if it may be carried out.
+fn produce_topic(
+    session: &Session<'_>,
+    topic: TopicProduceData,
+    check: &Result<Option<&str>, Refusal>,
+) -> TopicProduceResponse {
     let partitions = topic.partition_data.into_iter().map(|partition| {
-        let result = check.clone().and_then(|()| append(session, &topic.name, partition.index, partition.records));
+        let result = check.clone().and_then(|transactional_id| {
+            append(session, transactional_id, &topic.name, partition.index, partition.records)
+        });
         let mut response = PartitionProduceResponse::default()
             .with_index(partition.index)
             .with_error_code(code(&result))
@@ -68,20 +71,32 @@ fn produce_topic(session: &Session<'_>, topic: TopicProduceData, check: &Result<
     TopicProduceResponse::default().with_name(topic.name).with_partition_responses(partitions)
 }
 
-fn append(session: &Session<'_>, topic: &str, partition: i32, records: Option<Bytes>) -> Result<Appended, Refusal> {
-    let handle = session.shared.core.partition(topic, partition)?;
+fn append(
+    session: &Session<'_>,
+    transactional_id: Option<&str>,
+    topic: &str,
+    partition: i32,
+    records: Option<Bytes>,
+) -> Result<Appended, Refusal> {
+    let shared = session.shared;
     let batch = records.ok_or_else(|| {
         Refusal::new(ErrorCode::InvalidRecord, format!("append to {topic}-{partition}: the request has no records"))
     })?;
-    let appended = handle.append(&batch, session.shared.now_ms());
-    match &appended {
-        Ok(_) => session.shared.fetches.notify(handle.partition.topic_id, partition),
-        Err(refusal) if refusal.code == ErrorCode::KafkaStorageError && session.shared.may_log_storage_error() => {
+    let result = match transactional_id {
+        Some(id) => shared.core.append_in_transaction(shared.now_ms(), id, topic, partition, &batch),
+        None => shared.core.partition(topic, partition).and_then(|handle| {
+            let appended = handle.append(&batch, shared.now_ms())?;
+            Ok((handle.partition.topic_id, appended))
+        }),
+    };
+    match &result {
+        Ok((topic_id, _)) => shared.fetches.notify(*topic_id, partition),
+        Err(refusal) if refusal.code == ErrorCode::KafkaStorageError && shared.may_log_storage_error() => {
             tracing::error!(%refusal, "the broker could not keep records; their producers were told");
         }
         Err(_) => {}
     }
-    appended
+    result.map(|(_, appended)| appended)
 }
 
 fn check_leader_epoch(epoch: i32) -> Result<(), Refusal> {
@@ -258,18 +273,4 @@ pub(super) fn offset_for_leader_epoch(
         OffsetForLeaderTopicResult::default().with_topic(topic.topic.clone()).with_partitions(partitions)
     });
     OffsetForLeaderEpochResponse::default().with_topics(topics.collect())
-}
-
-/// An idempotent producer's id.
-pub(super) fn init_producer_id(session: &Session<'_>, request: &InitProducerIdRequest) -> InitProducerIdResponse {
-    let transactional_id = request.transactional_id.as_ref().map(|id| id.0.as_str());
-    let result = session.shared.core.init_producer_id(transactional_id);
-    if let Err(refusal) = &result {
-        tracing::warn!(%refusal, "a producer got no id");
-    }
-    let (id, epoch) = result.as_ref().copied().unwrap_or((-1, -1));
-    InitProducerIdResponse::default()
-        .with_error_code(code(&result))
-        .with_producer_id(id.into())
-        .with_producer_epoch(epoch)
 }

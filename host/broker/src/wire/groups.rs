@@ -22,23 +22,24 @@ use super::{NODE_ID, code, text};
 use crate::core::group::{GroupAnswer, GroupDescription, JoinRequest, MemberIdentity, SyncRequest, Waiter};
 use crate::core::refusal::{ErrorCode, Refusal};
 
-const GROUP_KEY: i8 = 0;
+/// Coordinators of groups and of transactions; there is no other kind (share groups have 2).
+const COORDINATOR_KINDS: std::ops::RangeInclusive<i8> = 0..=1;
 
 fn optional(value: Option<&StrBytes>) -> Option<String> {
     value.map(|value| value.as_str().to_owned())
 }
 
-/// This broker, for every group. There is no coordinator of transactions.
+/// This broker, for every group and every transactional id.
 pub(super) fn find_coordinator(
     session: &Session<'_>,
     version: i16,
     request: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
     let result = match request.key_type {
-        GROUP_KEY => Ok(()),
+        kind if COORDINATOR_KINDS.contains(&kind) => Ok(()),
         other => {
-            let detail = format!("this broker has no transactions (coordinator of kind {other})");
-            Err(Refusal::new(ErrorCode::CoordinatorNotAvailable, detail))
+            let detail = format!("coordinators of groups (0) and transactions (1) only, found kind {other}");
+            Err(Refusal::new(ErrorCode::InvalidRequest, detail))
         }
     };
     let host = text(session.shared.address.ip().to_string());

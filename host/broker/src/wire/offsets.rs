@@ -16,6 +16,7 @@ use super::{code, text};
 use crate::core::group::MemberIdentity;
 use crate::core::group::offsets::OffsetToCommit;
 use crate::core::metadata::CommittedOffset;
+use crate::core::refusal::ErrorCode;
 
 pub(super) fn commit(session: &Session<'_>, request: OffsetCommitRequest) -> OffsetCommitResponse {
     let member = MemberIdentity {
@@ -60,17 +61,28 @@ fn wanted(session: &Session<'_>, group: &str, asked: Option<Vec<(TopicName, Vec<
     })
 }
 
-pub(super) fn fetch(session: &Session<'_>, version: i16, request: OffsetFetchRequest) -> OffsetFetchResponse {
+/// A committed offset with the error that goes with it. A reader that requires stable offsets waits while a transaction is
+/// about to commit one (KIP-447).
+fn committed(session: &Session<'_>, group: &str, topic: &str, index: i32, stable: bool) -> (CommittedOffset, i16) {
     let core = &session.shared.core;
+    if stable && core.is_offset_unstable(group, topic, index) {
+        return (none(), ErrorCode::UnstableOffsetCommit.code());
+    }
+    (core.committed_offset(group, topic, index).unwrap_or_else(none), 0)
+}
+
+pub(super) fn fetch(session: &Session<'_>, version: i16, request: OffsetFetchRequest) -> OffsetFetchResponse {
     let response = OffsetFetchResponse::default();
+    let stable = request.require_stable;
     if version < 8 {
         let asked = request.topics.map(|topics| topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)));
         let group = request.group_id.as_str();
         let topics = wanted(session, group, asked.map(Iterator::collect)).into_iter().map(|(name, partitions)| {
             let partitions = partitions.into_iter().map(|index| {
-                let found = core.committed_offset(group, &name, index).unwrap_or_else(none);
+                let (found, error_code) = committed(session, group, &name, index, stable);
                 OffsetFetchResponsePartition::default()
                     .with_partition_index(index)
+                    .with_error_code(error_code)
                     .with_committed_offset(found.offset)
                     .with_committed_leader_epoch(if version >= 5 { found.leader_epoch } else { -1 })
                     .with_metadata(Some(text(found.metadata)))
@@ -85,9 +97,10 @@ pub(super) fn fetch(session: &Session<'_>, version: i16, request: OffsetFetchReq
         let name = group.group_id.as_str();
         let topics = wanted(session, name, asked.map(Iterator::collect)).into_iter().map(|(topic, partitions)| {
             let partitions = partitions.into_iter().map(|index| {
-                let found = core.committed_offset(name, &topic, index).unwrap_or_else(none);
+                let (found, error_code) = committed(session, name, &topic, index, stable);
                 OffsetFetchResponsePartitions::default()
                     .with_partition_index(index)
+                    .with_error_code(error_code)
                     .with_committed_offset(found.offset)
                     .with_committed_leader_epoch(found.leader_epoch)
                     .with_metadata(Some(text(found.metadata)))

@@ -8,7 +8,7 @@ use kafka_protocol::protocol::{Decodable, Encodable};
 
 use super::connection::{Ended, RequestHead, Session};
 use super::shape::APIS;
-use super::{admin, data, groups, offsets};
+use super::{admin, data, groups, offsets, transactions};
 use crate::core::refusal::ErrorCode;
 
 /// What goes back to the client.
@@ -78,7 +78,6 @@ pub(super) fn answer(session: &Session<'_>, head: &RequestHead, body: Bytes) -> 
         ApiKey::Fetch => encode(head, &data::fetch(session, decode(head, body)?)),
         ApiKey::ListOffsets => encode(head, &data::list_offsets(session, head.version, &decode(head, body)?)),
         ApiKey::OffsetForLeaderEpoch => encode(head, &data::offset_for_leader_epoch(session, &decode(head, body)?)),
-        ApiKey::InitProducerId => encode(head, &data::init_producer_id(session, &decode(head, body)?)),
         ApiKey::ApiVersions => encode(head, &api_versions(0)),
         ApiKey::Metadata => encode(head, &admin::metadata(session, head.version, decode(head, body)?)),
         ApiKey::DescribeCluster => encode(head, &admin::describe_cluster(session, &decode(head, body)?)),
@@ -102,6 +101,23 @@ pub(super) fn answer(session: &Session<'_>, head: &RequestHead, body: Bytes) -> 
         ApiKey::OffsetCommit => encode(head, &offsets::commit(session, decode(head, body)?)),
         ApiKey::OffsetFetch => encode(head, &offsets::fetch(session, head.version, decode(head, body)?)),
         ApiKey::OffsetDelete => encode(head, &offsets::delete(session, &decode(head, body)?)),
+        _ => answer_transactions(session, head, body),
+    }
+}
+
+fn answer_transactions(session: &Session<'_>, head: &RequestHead, body: Bytes) -> Result<Reply, Ended> {
+    let version = head.version;
+    match head.api.key {
+        ApiKey::InitProducerId => encode(head, &transactions::init_producer_id(session, version, &decode(head, body)?)),
+        ApiKey::AddPartitionsToTxn => {
+            encode(head, &transactions::add_partitions(session, version, &decode(head, body)?))
+        }
+        ApiKey::AddOffsetsToTxn => encode(head, &transactions::add_offsets(session, version, &decode(head, body)?)),
+        ApiKey::TxnOffsetCommit => encode(head, &transactions::commit_offsets(session, decode(head, body)?)),
+        ApiKey::EndTxn => encode(head, &transactions::end(session, version, &decode(head, body)?)),
+        ApiKey::ListTransactions => encode(head, &transactions::list(session, &decode(head, body)?)),
+        ApiKey::DescribeTransactions => encode(head, &transactions::describe(session, decode(head, body)?)),
+        ApiKey::DescribeProducers => encode(head, &transactions::describe_producers(session, decode(head, body)?)),
         key => Err(Ended::UnknownApi { key: key as i16 }),
     }
 }

@@ -15,6 +15,8 @@ use crate::core::group::Outcome;
 
 /// How often idempotent producers that are long silent are forgotten.
 const PRODUCER_EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
+/// How long something that is due and cannot be done is left alone.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// The least time between two storage errors in the log.
 const STORAGE_ERROR_LOG_INTERVAL_MS: i64 = 5_000;
 /// Requests decode without recursion; a small stack lets a thousand idle clients cost little.
@@ -256,26 +258,40 @@ impl Drop for Entry {
     }
 }
 
-/// Expires sessions and rebalances, exactly when the next one is due.
+/// Expires sessions, rebalances and transactions, exactly when the next one is due.
 fn keep_group_clock(shared: &Shared) {
     let mut expire_at = Instant::now() + PRODUCER_EXPIRY_INTERVAL;
+    tick(shared);
     while !shared.is_stopping() {
         let now_ms = shared.group_now_ms();
-        let due_ms = shared.core.next_group_deadline();
+        let due_ms = next_deadline(shared);
         if due_ms.is_some_and(|due_ms| due_ms <= now_ms) {
-            shared.groups.deliver(shared.core.tick_groups(now_ms));
-            // Guards against a hot loop should a deadline ever stay in the past.
-            if shared.core.next_group_deadline().is_some_and(|due_ms| due_ms <= now_ms) {
-                shared.group_clock.sleep_until(Instant::now() + Duration::from_millis(10));
+            tick(shared);
+            // Guards against a hot loop where a deadline stays in the past: a transaction that waits for the disk.
+            if next_deadline(shared).is_some_and(|due_ms| due_ms <= now_ms) {
+                shared.group_clock.sleep_until(Instant::now() + RETRY_INTERVAL);
             }
             continue;
         }
         if Instant::now() >= expire_at {
             shared.core.expire_producers(shared.now_ms());
+            tick(shared);
             expire_at = Instant::now() + PRODUCER_EXPIRY_INTERVAL;
         }
         let wait_ms = due_ms.map_or(i64::MAX, |due_ms| due_ms - now_ms).min(60_000);
         let wait = Instant::now() + Duration::from_millis(wait_ms.max(1) as u64);
         shared.group_clock.sleep_until(wait.min(expire_at));
+    }
+}
+
+fn next_deadline(shared: &Shared) -> Option<i64> {
+    [shared.core.next_group_deadline(), shared.core.next_transaction_deadline()].into_iter().flatten().min()
+}
+
+fn tick(shared: &Shared) {
+    let now_ms = shared.group_now_ms();
+    shared.groups.deliver(shared.core.tick_groups(now_ms));
+    for (topic, partition) in shared.core.tick_transactions(now_ms) {
+        shared.fetches.notify(topic, partition);
     }
 }

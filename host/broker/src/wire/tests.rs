@@ -5,4 +5,5 @@ mod client;
 mod data;
 mod groups;
 mod hostile;
+mod transactions;
 mod versions;

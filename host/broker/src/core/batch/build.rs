@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{CRC_FROM, HEADER_BYTES, TRANSACTIONAL};
+use super::{CONTROL, CRC_FROM, HEADER_BYTES, Marker, TRANSACTIONAL};
 
 /// A record to put into a batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct ProducerStamp {
 #[derive(Debug)]
 pub struct BatchBuilder {
     producer: Option<ProducerStamp>,
+    /// Attributes besides those that the producer brings.
+    attributes: i16,
     bytes: Vec<u8>,
     body: Vec<u8>,
     count: i32,
@@ -37,6 +39,7 @@ impl BatchBuilder {
     pub fn new(producer: Option<ProducerStamp>) -> Self {
         Self {
             producer,
+            attributes: 0,
             bytes: vec![0; HEADER_BYTES],
             body: Vec::new(),
             count: 0,
@@ -85,7 +88,7 @@ impl BatchBuilder {
             Some(stamp) => (stamp.producer_id, stamp.epoch, stamp.base_sequence, stamp.transactional),
             None => (-1, -1, -1, false),
         };
-        let attributes = if transactional { TRANSACTIONAL } else { 0 };
+        let attributes = self.attributes | if transactional { TRANSACTIONAL } else { 0 };
         let batch_length = (self.bytes.len() - super::LENGTH_PREFIX_BYTES) as i32;
         let mut head = Vec::with_capacity(HEADER_BYTES);
         head.extend_from_slice(&0i64.to_be_bytes());
@@ -112,6 +115,22 @@ impl BatchBuilder {
 pub fn batch_of(producer: Option<ProducerStamp>, records: &[NewRecord<'_>]) -> Bytes {
     let mut builder = BatchBuilder::new(producer);
     records.iter().for_each(|record| builder.push(record));
+    builder.finish()
+}
+
+/// The control batch that ends a producer's transaction in a partition. The broker stands in for the coordinator, whose
+/// epoch it gives as 0.
+pub fn marker_batch(producer_id: i64, epoch: i16, marker: Marker, now_ms: i64) -> Bytes {
+    let stamp = ProducerStamp { producer_id, epoch, base_sequence: -1, transactional: true };
+    let kind: i16 = match marker {
+        Marker::Abort => 0,
+        Marker::Commit => 1,
+    };
+    let mut key = [0; 4];
+    key[2..].copy_from_slice(&kind.to_be_bytes());
+    let mut builder = BatchBuilder::new(Some(stamp));
+    builder.attributes = CONTROL;
+    builder.push(&NewRecord { timestamp: now_ms, key: Some(&key), value: Some(&[0; 6]), headers: &[] });
     builder.finish()
 }
 

@@ -1,4 +1,5 @@
 //! Committed offsets: who may commit when, and what is kept. A commit becomes visible only when its record was kept.
+//! Offsets of open transactions are not here; only that they exist is, so that a reader can wait for them.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,22 @@ pub struct OffsetToCommit {
     pub offset: i64,
     pub leader_epoch: i32,
     pub metadata: String,
+}
+
+impl OffsetToCommit {
+    /// As it is kept.
+    pub fn into_record(self, now_ms: i64) -> OffsetRecord {
+        OffsetRecord {
+            topic: self.topic,
+            partition: self.partition,
+            committed: CommittedOffset {
+                offset: self.offset,
+                leader_epoch: self.leader_epoch,
+                metadata: self.metadata,
+                commit_timestamp: now_ms,
+            },
+        }
+    }
 }
 
 impl Group {
@@ -41,6 +58,50 @@ impl Group {
 }
 
 impl Groups {
+    /// As `check_commit`, for offsets of a transaction: a producer without a group's membership may commit them, and so
+    /// may a member while its group waits for an assignment (Kafka's `ClassicGroup.validateOffsetCommit`).
+    pub fn check_transactional_commit(
+        &mut self,
+        now_ms: i64,
+        group: &str,
+        member: &MemberIdentity,
+    ) -> Result<(), Refusal> {
+        check_group_name(group)?;
+        if member.generation < 0 && member.member_id.is_empty() && member.instance_id.is_none() {
+            return Ok(());
+        }
+        let Some(found) = self.groups.get_mut(group) else {
+            let detail = format!("there is no group {group}, found generation {}", member.generation);
+            return Err(Refusal::new(ErrorCode::IllegalGeneration, detail));
+        };
+        found.check_member(&member.member_id, member.instance_id.as_deref())?;
+        found.check_generation(member.generation)?;
+        if let Some(known) = found.members.get_mut(&member.member_id) {
+            known.heard(now_ms);
+        }
+        Ok(())
+    }
+
+    /// Notes that a transaction has offsets for these partitions.
+    pub fn hold_offsets(&mut self, group: &str, transactional_id: &str, partitions: Vec<(String, i32)>) {
+        let held = partitions
+            .into_iter()
+            .map(|(topic, partition)| (group.to_owned(), topic, partition, transactional_id.to_owned()));
+        self.held_offsets.extend(held);
+    }
+
+    /// The transaction ended.
+    pub fn release_offsets(&mut self, transactional_id: &str) {
+        self.held_offsets.retain(|(_, _, _, id)| id != transactional_id);
+    }
+
+    /// Whether an open transaction has an offset for this partition.
+    pub fn is_offset_held(&self, group: &str, topic: &str, partition: i32) -> bool {
+        let from = (group.to_owned(), topic.to_owned(), partition, String::new());
+        let next = self.held_offsets.range(from..).next();
+        next.is_some_and(|(g, t, p, _)| g == group && t == topic && *p == partition)
+    }
+
     /// Checks a commit as a whole. Changes nothing but the member's session.
     pub fn check_commit(&mut self, now_ms: i64, group: &str, member: &MemberIdentity) -> Result<(), Refusal> {
         check_group_name(group)?;
@@ -71,16 +132,7 @@ impl Groups {
 
     /// The record that keeps these offsets; `apply` makes them visible once it was kept.
     pub fn commit_record(now_ms: i64, group: &str, offsets: Vec<OffsetToCommit>) -> MetadataRecord {
-        let offsets = offsets.into_iter().map(|offset| OffsetRecord {
-            topic: offset.topic,
-            partition: offset.partition,
-            committed: CommittedOffset {
-                offset: offset.offset,
-                leader_epoch: offset.leader_epoch,
-                metadata: offset.metadata,
-                commit_timestamp: now_ms,
-            },
-        });
+        let offsets = offsets.into_iter().map(|offset| offset.into_record(now_ms));
         MetadataRecord::OffsetsCommitted { group: group.to_owned(), offsets: offsets.collect() }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::segment::Segment;
 use super::{LogLimits, PartitionLog, SCAN_BYTES};
 use crate::core::batch::{self, BatchHeader, HEADER_BYTES};
-use crate::core::producer_state::ProducerStates;
+use crate::core::producer_state::{ProducerStates, UNKNOWN_MS};
 use crate::core::storage::{LogStore, StorageError};
 
 /// What was cut from a log's tail when it was opened.
@@ -113,7 +113,8 @@ fn scan(
                 return Ok(());
             }
             segment.note(&header, batch_size, limits.index_interval_bytes);
-            producers.note(&header, header.base_offset, header.max_timestamp);
+            let marker = batch::marker(bytes, &header);
+            segment.aborted.extend(producers.note(&header, header.base_offset, UNKNOWN_MS, marker));
             at += batch_size;
         }
         // A batch that reaches beyond the segment's end is torn, and so are fewer bytes than a header.

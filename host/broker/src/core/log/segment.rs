@@ -5,7 +5,7 @@ use bytes::{Buf, BufMut};
 use serde::{Deserialize, Serialize};
 
 use crate::core::batch::BatchHeader;
-use crate::core::producer_state::ProducerStates;
+use crate::core::producer_state::{AbortedTransaction, ProducerStates};
 
 /// Where a run of batches begins. The run lasts to the next entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct Segment {
     pub next_offset: i64,
     pub max_timestamp: i64,
     pub index: Vec<IndexEntry>,
+    /// Transactions whose abort marker is here, in the order of their markers.
+    pub aborted: Vec<AbortedTransaction>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -33,13 +35,22 @@ struct SummaryHead {
     next_offset: i64,
     max_timestamp: i64,
     producers: ProducerStates,
+    #[serde(default)]
+    aborted: Vec<AbortedTransaction>,
 }
 
 const ENTRY_BYTES: usize = 24;
 
 impl Segment {
     pub fn new(base_offset: i64) -> Self {
-        Self { base_offset, size: 0, next_offset: base_offset, max_timestamp: -1, index: Vec::new() }
+        Self {
+            base_offset,
+            size: 0,
+            next_offset: base_offset,
+            max_timestamp: -1,
+            index: Vec::new(),
+            aborted: Vec::new(),
+        }
     }
 
     /// Notes a batch of `size` bytes that was appended. A new index entry begins every `interval_bytes`.
@@ -81,6 +92,7 @@ impl Segment {
             next_offset: self.next_offset,
             max_timestamp: self.max_timestamp,
             producers: producers.clone(),
+            aborted: self.aborted.clone(),
         };
         let head = serde_json::to_vec(&head)?;
         let mut body = Vec::with_capacity(head.len() + 4 + self.index.len() * ENTRY_BYTES);
@@ -116,8 +128,8 @@ impl Segment {
                 max_timestamp: entries.get_i64(),
             });
         }
-        let SummaryHead { size, next_offset, max_timestamp, .. } = head;
-        let segment = Self { base_offset, size, next_offset, max_timestamp, index };
-        Some((segment, head.producers))
+        let SummaryHead { size, next_offset, max_timestamp, producers, aborted } = head;
+        let segment = Self { base_offset, size, next_offset, max_timestamp, index, aborted };
+        Some((segment, producers))
     }
 }

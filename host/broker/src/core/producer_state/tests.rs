@@ -15,7 +15,7 @@ fn states(batches: &[(i16, i32, usize)]) -> ProducerStates {
     for &(epoch, sequence, count) in batches {
         let header = header(epoch, sequence, count);
         assert_eq!(states.check(&header), Ok(SequenceCheck::Append), "{sequence}");
-        states.note(&header, offset, 0);
+        states.note(&header, offset, 0, None);
         offset += count as i64;
     }
     states
@@ -66,8 +66,19 @@ fn sequences_wrap_inside_the_window() {
 #[test]
 fn silent_producers_are_forgotten() {
     let mut states = states(&[(0, 0, 1)]);
-    states.expire(0);
+    states.expire(10, 10);
     assert_eq!(states.entries().count(), 1);
-    states.expire(1);
+    states.expire(11, 10);
+    assert_eq!(states.entries().count(), 0);
+}
+
+#[test]
+fn a_producer_known_from_the_log_alone_counts_as_writing_when_the_clock_is_first_seen() {
+    let mut states = ProducerStates::default();
+    states.note(&header(0, 0, 1), 0, UNKNOWN_MS, None);
+    states.expire(1_000_000, 10);
+    states.expire(1_000_010, 10);
+    assert_eq!(states.entries().count(), 1);
+    states.expire(1_000_011, 10);
     assert_eq!(states.entries().count(), 0);
 }

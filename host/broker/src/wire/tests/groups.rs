@@ -152,7 +152,9 @@ fn describe(client: &mut Client, version: i16) {
         }
     }
     let transactional = FindCoordinatorRequest::default().with_key(text("x")).with_key_type(1);
-    assert_ne!(client.call(&transactional, 2).error_code, 0);
+    assert_eq!(client.call(&transactional, 2).error_code, 0);
+    let other = FindCoordinatorRequest::default().with_key(text("x")).with_key_type(7);
+    assert_eq!(client.call(&other, 2).error_code, ResponseError::InvalidRequest.code());
 }
 
 #[test]

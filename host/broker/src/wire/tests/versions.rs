@@ -7,7 +7,7 @@ use kafka_protocol::protocol::Request;
 use super::client::{Broker, Client, batch, produce_request, text, topic};
 use crate::wire::shape::{APIS, Api};
 
-fn each<R: Request>(client: &mut Client, request: impl Fn(i16) -> R, check: impl Fn(i16, R::Response)) {
+pub(super) fn each<R: Request>(client: &mut Client, request: impl Fn(i16) -> R, check: impl Fn(i16, R::Response)) {
     let api = Api::find(R::KEY).unwrap();
     for version in api.min..=api.max {
         check(version, client.call(&request(version), version));
@@ -94,11 +94,6 @@ fn cluster(client: &mut Client) {
         client,
         |_| InitProducerIdRequest::default().with_transactional_id(None),
         |_, response| assert_eq!(response.error_code, 0),
-    );
-    each(
-        client,
-        |_| InitProducerIdRequest::default().with_transactional_id(Some(TransactionalId(text("x")))),
-        |_, response| assert_eq!(response.error_code, ResponseError::UnsupportedVersion.code()),
     );
     each(client, |_| ApiVersionsRequest::default(), |_, response| assert_eq!(response.api_keys.len(), APIS.len()));
     each(client, |_| DescribeClusterRequest::default(), |_, response| assert_eq!(response.brokers.len(), 1));
