@@ -1,11 +1,12 @@
 //! The broker as a state machine: topics with their logs, idempotent producers, consumer groups and their offsets.
 //! Requests in, answers out; time is an argument, bytes are kept through the `Storage` seam. No clock, no threads, no
 //! randomness, no IO of its own, so that the same requests give the same answers. `Core` may be shared between threads:
-//! topics, transactional ids, each partition and the groups have locks of their own, taken in this order: topics, topic number, partition,
-//! groups, producer ids. A transactional id's lock comes before all of them. Compaction and retention are not here yet.
+//! topics, transactional ids, each partition and the groups have locks of their own, taken in this order: topics, topic
+//! number, partition, groups, producer ids. A transactional id's lock and the cleaner's come before all of them.
 
 pub mod admin;
 pub mod batch;
+pub mod cleaner;
 pub mod group;
 pub mod log;
 pub mod memory;
@@ -20,6 +21,7 @@ pub mod transaction;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use cleaner::{Cleaner, CleanerOptions};
 use group::offsets::OffsetToCommit;
 use group::{GroupDescription, GroupOptions, Groups, JoinRequest, MemberIdentity, Outcome, SyncRequest, Waiter};
 use log::{Appended, Fetched, IsolationLevel, LogBounds, LogLimits, Recovery};
@@ -48,6 +50,7 @@ pub struct CoreOptions {
     pub max_transaction_timeout_ms: i32,
     /// `transactional.id.expiration.ms`.
     pub transactional_id_expiration_ms: i64,
+    pub cleaner: CleanerOptions,
 }
 
 impl Default for CoreOptions {
@@ -60,6 +63,7 @@ impl Default for CoreOptions {
             producer_expiration_ms: 86_400_000,
             max_transaction_timeout_ms: 900_000,
             transactional_id_expiration_ms: 604_800_000,
+            cleaner: CleanerOptions::default(),
         }
     }
 }
@@ -80,6 +84,7 @@ pub struct Core {
     groups: Mutex<Groups>,
     producer_ids: Mutex<ProducerIds>,
     transactions: RwLock<BTreeMap<String, Arc<Mutex<Transaction>>>>,
+    cleaner: Mutex<Cleaner>,
 }
 
 impl std::fmt::Debug for Core {
@@ -161,6 +166,7 @@ impl Core {
             groups: Mutex::new(groups),
             transactions: RwLock::new(transactions),
             producer_ids: Mutex::new(ProducerIds { next: image.next_producer_id, limit: image.next_producer_id }),
+            cleaner: Mutex::new(Cleaner::default()),
             options,
             storage,
         };

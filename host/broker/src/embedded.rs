@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::core::cleaner::CleanerOptions;
 use crate::core::group::GroupOptions;
 use crate::core::storage::StorageError;
 use crate::core::{Core, CoreOptions};
@@ -26,6 +27,8 @@ pub struct EmbeddedBrokerOptions {
     /// Every acknowledged write survives a power cut, at a high price. Without it, it survives the process only.
     pub fsync: bool,
     pub groups: GroupOptions,
+    /// When and with what means logs are cleaned.
+    pub cleaner: CleanerOptions,
     /// More connections are refused.
     pub connections_max: usize,
     /// The largest request (`socket.request.max.bytes`).
@@ -42,6 +45,7 @@ impl Default for EmbeddedBrokerOptions {
             auto_create_topics: wire.auto_create_topics,
             fsync: false,
             groups: core.groups,
+            cleaner: core.cleaner,
             connections_max: wire.connections_max,
             request_bytes_max: wire.request_bytes_max,
         }
@@ -77,6 +81,7 @@ impl EmbeddedBroker {
             default_partitions: options.default_partitions,
             topic_id_seed: storage.topic_id_seed(),
             groups: options.groups.clone(),
+            cleaner: options.cleaner.clone(),
             ..CoreOptions::default()
         };
         let (core, recoveries) = Core::open(core_options, Arc::clone(&storage) as Arc<_>)

@@ -4,9 +4,10 @@
 //! applications.
 //!
 //! What a client will miss, and is told where it asks: the consumer protocol of KIP-848, the newer transaction protocol of
-//! KIP-890 (the older one is served, with its hole closed on the broker's side), replication, security, settings of brokers.
-//! Accepted but not acted on yet: retention and compaction (`DeleteRecords` does delete), recompression by the broker.
-//! In compressed batches an offset for a time is the batch's first one, and keys are not checked on compacted topics.
+//! KIP-890 (the older one is served, with its hole closed on the broker's side), replication, security, settings of brokers,
+//! recompression by the broker (`compression.type`). Retention and compaction work as in Kafka, with three differences: a
+//! topic keeps its records for ever unless its `retention.ms` says otherwise, a segment ends by time (`segment.ms`,
+//! `max.compaction.lag.ms`) even if nothing more is written, and markers of transactions are never compacted away.
 
 pub mod core;
 pub mod direct;

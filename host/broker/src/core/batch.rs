@@ -1,8 +1,15 @@
 //! The record batch, format version 2 (KIP-98; field order from Kafka's `DefaultRecordBatch`): reading its header,
 //! checking a batch that a client sent, walking its records, and stamping what the broker adds. A batch is kept as it
 //! came; only base offset and leader epoch (outside the CRC) change, or the append time where a topic asks for it.
+//! Compressed records are seen through `DecodedBatch`, bounded in memory.
 
 pub mod build;
+pub mod codec;
+pub mod rewrite;
+
+use std::borrow::Cow;
+
+use codec::{Codec, CodecError};
 
 use super::refusal::{ErrorCode, Refusal};
 
@@ -17,6 +24,8 @@ const COMPRESSION_MASK: i16 = 0x07;
 const LOG_APPEND_TIME: i16 = 0x08;
 const TRANSACTIONAL: i16 = 0x10;
 const CONTROL: i16 = 0x20;
+/// The base timestamp is the delete horizon (KIP-534).
+const DELETE_HORIZON: i16 = 0x40;
 
 /// The header of a record batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +102,11 @@ impl BatchHeader {
         self.attributes & CONTROL != 0
     }
 
+    /// When tombstones of this batch may go, once a cleaning has said so.
+    pub fn delete_horizon_ms(&self) -> Option<i64> {
+        (self.attributes & DELETE_HORIZON != 0).then_some(self.base_timestamp)
+    }
+
     pub fn has_producer(&self) -> bool {
         self.producer_id >= 0
     }
@@ -132,7 +146,7 @@ pub fn is_intact(bytes: &[u8], header: &BatchHeader) -> bool {
 }
 
 /// Checks that `bytes` is exactly one well-formed batch as a producer may send it: version 2, true length, true CRC,
-/// counts that agree, and (where it is not compressed) records that fill it exactly.
+/// counts that agree, and records that fill it exactly, compressed or not.
 pub fn check(bytes: &[u8], require_keys: bool) -> Result<BatchHeader, Refusal> {
     let invalid = |detail: String| Refusal::new(ErrorCode::InvalidRecord, detail);
     let corrupt = |detail: String| Refusal::new(ErrorCode::CorruptMessage, detail);
@@ -176,17 +190,17 @@ pub fn check(bytes: &[u8], require_keys: bool) -> Result<BatchHeader, Refusal> {
             header.producer_id, header.producer_epoch, header.base_sequence
         )));
     }
-    match header.compression() {
-        0 => check_records(bytes, &header, require_keys)?,
-        1..=4 => {}
-        other => return Err(invalid(format!("unknown compression {other}"))),
-    }
+    let decoded = DecodedBatch::decode(bytes, &header).map_err(|error| match error {
+        CodecError::Unknown(_) => invalid(error.to_string()),
+        CodecError::TooLarge { .. } => Refusal::new(ErrorCode::MessageTooLarge, error.to_string()),
+        CodecError::Damaged { .. } => corrupt(error.to_string()),
+    })?;
+    check_records(decoded.records(), &header, require_keys)?;
     Ok(header)
 }
 
-fn check_records(bytes: &[u8], header: &BatchHeader, require_keys: bool) -> Result<(), Refusal> {
+fn check_records(mut records: Records<'_>, header: &BatchHeader, require_keys: bool) -> Result<(), Refusal> {
     let invalid = |detail: String| Refusal::new(ErrorCode::InvalidRecord, detail);
-    let mut records = Records::new(bytes, header);
     for index in 0..header.record_count {
         let Some(record) = records.next() else {
             return Err(invalid(format!("record {index} of {} is malformed", header.record_count)));
@@ -204,7 +218,28 @@ fn check_records(bytes: &[u8], header: &BatchHeader, require_keys: bool) -> Resu
     }
 }
 
-/// One record of an uncompressed batch; borrows the batch.
+/// A batch whose records can be walked, whatever its codec.
+#[derive(Debug)]
+pub struct DecodedBatch<'a> {
+    header: BatchHeader,
+    body: Cow<'a, [u8]>,
+}
+
+impl<'a> DecodedBatch<'a> {
+    /// `batch` is one whole batch and `header` its header. Borrows what is not compressed.
+    pub fn decode(batch: &'a [u8], header: &BatchHeader) -> Result<Self, CodecError> {
+        let body = batch.get(HEADER_BYTES..).unwrap_or_default();
+        let codec = Codec::of(header.compression())?;
+        let body = codec.decompress(body, codec::decompressed_bytes_max(body.len()))?;
+        Ok(Self { header: *header, body })
+    }
+
+    pub fn records(&self) -> Records<'_> {
+        Records { header: self.header, rest: &self.body, left: self.header.record_count }
+    }
+}
+
+/// One record of a batch; borrows the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordView<'a> {
     pub offset_delta: i32,
@@ -214,6 +249,8 @@ pub struct RecordView<'a> {
     pub value: Option<&'a [u8]>,
     header_count: usize,
     headers: &'a [u8],
+    /// The record without its length.
+    encoded: &'a [u8],
 }
 
 impl<'a> RecordView<'a> {
@@ -224,7 +261,7 @@ impl<'a> RecordView<'a> {
     }
 }
 
-/// The records of one uncompressed batch. Ends early at the first malformed record.
+/// The records of one batch. Ends early at the first malformed record.
 #[derive(Debug)]
 pub struct Records<'a> {
     header: BatchHeader,
@@ -233,7 +270,8 @@ pub struct Records<'a> {
 }
 
 impl<'a> Records<'a> {
-    /// `batch` is one whole batch and `header` its header; compressed batches have no records here.
+    /// `batch` is one whole batch and `header` its header; compressed batches have no records here (see
+    /// `DecodedBatch`).
     pub fn new(batch: &'a [u8], header: &BatchHeader) -> Self {
         let rest = batch.get(HEADER_BYTES..).unwrap_or_default();
         let left = if header.compression() == 0 { header.record_count } else { 0 };
@@ -242,7 +280,8 @@ impl<'a> Records<'a> {
 
     fn parse(&mut self) -> Option<RecordView<'a>> {
         let length = usize::try_from(take_varint(&mut self.rest)?).ok()?;
-        let mut body = take(&mut self.rest, length)?;
+        let encoded = take(&mut self.rest, length)?;
+        let mut body = encoded;
         take(&mut body, 1)?;
         let timestamp_delta = take_varint(&mut body)?;
         let offset_delta = i32::try_from(take_varint(&mut body)?).ok()?;
@@ -262,7 +301,7 @@ impl<'a> Records<'a> {
             false => self.header.base_timestamp.saturating_add(timestamp_delta),
         };
         let offset = self.header.base_offset.saturating_add(i64::from(offset_delta));
-        Some(RecordView { offset_delta, offset, timestamp, key, value, header_count, headers })
+        Some(RecordView { offset_delta, offset, timestamp, key, value, header_count, headers, encoded })
     }
 }
 

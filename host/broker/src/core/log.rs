@@ -1,20 +1,23 @@
 //! One partition's log: raw record batches in segments, their offsets, timestamps and producers. What `append` has
 //! answered is in the store before; offsets only grow and never repeat; a failed append leaves the log as it was.
-//! Single node: the high watermark is the log end. Never looks at keys and values, except that a compacted topic's
-//! records must have keys.
+//! Single node: the high watermark is the log end. Records go away at the front (`retention`, `DeleteRecords`) or, in
+//! closed segments of compacted topics, one by one (`compaction`); the others keep their offsets.
 
+pub mod compaction;
 mod markers;
 mod recovery;
+pub mod retention;
 pub mod segment;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::batch::{self, BatchHeader, HEADER_BYTES, Records};
+use super::batch::{self, BatchHeader, DecodedBatch, HEADER_BYTES};
 use super::producer_state::{ProducerStates, SequenceCheck};
 use super::refusal::{ErrorCode, Refusal};
 use super::storage::{LogStore, StorageError};
+use retention::CleanupLimits;
 use segment::Segment;
 
 pub use super::producer_state::AbortedTransaction;
@@ -44,6 +47,7 @@ pub struct LogLimits {
     pub require_keys: bool,
     pub timestamp_before_max_ms: i64,
     pub timestamp_after_max_ms: i64,
+    pub cleanup: CleanupLimits,
 }
 
 impl Default for LogLimits {
@@ -56,6 +60,7 @@ impl Default for LogLimits {
             require_keys: false,
             timestamp_before_max_ms: i64::MAX,
             timestamp_after_max_ms: 3_600_000,
+            cleanup: CleanupLimits::default(),
         }
     }
 }
@@ -114,6 +119,8 @@ pub struct PartitionLog {
     producers: ProducerStates,
     /// How far the last segment's summary reaches.
     summarized_bytes: u64,
+    /// When the last segment got its first batch, by the broker's clock; unknown after a restart.
+    segment_began_ms: Option<i64>,
 }
 
 impl std::fmt::Debug for PartitionLog {
@@ -147,6 +154,10 @@ impl PartitionLog {
     /// Bytes kept.
     pub fn size_bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.size).sum()
+    }
+
+    pub fn segment_count(&self) -> usize {
+        self.segments.len()
     }
 
     pub fn producers(&self) -> &ProducerStates {
@@ -214,6 +225,7 @@ impl PartitionLog {
         let stamped = batch::stamp(batch, header.base_offset, LEADER_EPOCH, append_time)
             .ok_or_else(|| Refusal::new(ErrorCode::CorruptMessage, "the batch has no header"))?;
         self.write(&header, &[&stamped, batch.get(HEADER_BYTES..).unwrap_or_default()], batch.len(), limits)?;
+        self.segment_began_ms.get_or_insert(now_ms);
         self.producers.note(&header, header.base_offset, now_ms, None);
         self.summarize_when_grown();
         Ok(Appended {
@@ -238,7 +250,11 @@ impl PartitionLog {
         size: usize,
         limits: &LogLimits,
     ) -> Result<(), StorageError> {
-        let full = |segment: &Segment| segment.size > 0 && segment.size + size as u64 > limits.segment_bytes;
+        let full = |segment: &Segment| {
+            segment.size > 0
+                && (segment.size + size as u64 > limits.segment_bytes
+                    || limits.cleanup.ends_segment(segment.first_timestamp, header.max_timestamp))
+        };
         if self.segments.last().is_none_or(full) {
             self.roll()?;
         }
@@ -256,6 +272,7 @@ impl PartitionLog {
         self.summarize();
         self.segments.push(Segment::new(self.next_offset));
         self.summarized_bytes = 0;
+        self.segment_began_ms = None;
         Ok(())
     }
 
@@ -370,7 +387,7 @@ impl PartitionLog {
     }
 
     /// The first offset whose record has this timestamp or a later one, with that record's timestamp; `None` when
-    /// there is none. In a compressed batch the batch's first offset stands for all of its records.
+    /// there is none.
     pub fn offset_for_timestamp(&self, timestamp: i64) -> Result<Option<(i64, i64)>, Refusal> {
         for segment in self.segments.iter().filter(|segment| segment.max_timestamp >= timestamp) {
             for (start, end) in segment.runs_at_or_after(timestamp) {
@@ -384,7 +401,7 @@ impl PartitionLog {
 
     /// The record with the highest timestamp, the first one of them (`ListOffsets` -3).
     pub fn offset_of_max_timestamp(&self) -> Result<Option<(i64, i64)>, Refusal> {
-        match self.segments.iter().map(|segment| segment.max_timestamp).max() {
+        match self.segments.iter().map(Segment::max_record_timestamp).max() {
             Some(max) if max >= 0 => self.offset_for_timestamp(max),
             _ => Ok(None),
         }
@@ -405,15 +422,21 @@ impl PartitionLog {
             if header.max_timestamp < timestamp || header.last_offset() < self.log_start_offset {
                 continue;
             }
-            if header.compression() != 0 {
-                let first = header.base_offset.max(self.log_start_offset);
-                return Ok(Some((first, header.base_timestamp.max(timestamp).min(header.max_timestamp))));
-            }
             let batch = self.store.read(segment.base_offset, at, size)?;
-            let found = Records::new(&batch, &header)
+            let decoded = match DecodedBatch::decode(&batch, &header) {
+                Ok(decoded) => decoded,
+                // Records that nobody can read, but the batch says that one of them is late enough.
+                Err(_) => {
+                    let first = header.base_offset.max(self.log_start_offset);
+                    return Ok(Some((first, header.base_timestamp.max(timestamp).min(header.max_timestamp))));
+                }
+            };
+            let found = decoded
+                .records()
                 .find(|record| record.timestamp >= timestamp && record.offset >= self.log_start_offset);
-            if let Some(record) = found {
-                return Ok(Some((record.offset, record.timestamp)));
+            let found = found.map(|record| (record.offset, record.timestamp));
+            if found.is_some() {
+                return Ok(found);
             }
         }
         Ok(None)

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::metadata::{MetadataImage, MetadataRecord, TopicId};
-use super::storage::{LogStore, Storage, StorageError};
+use super::storage::{LogStore, SegmentReplacement, Storage, StorageError};
 
 #[derive(Debug, Default)]
 struct MemorySegment {
@@ -17,6 +17,9 @@ struct MemorySegment {
 }
 
 type SharedLog = Arc<Mutex<BTreeMap<i64, MemorySegment>>>;
+
+/// What is written beside segments, by their base offsets.
+type Staged = Arc<Mutex<BTreeMap<i64, Vec<u8>>>>;
 
 /// Everything a broker would keep, in memory. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -72,7 +75,8 @@ impl Storage for MemoryStorage {
 
     fn open_log(&self, topic: TopicId, name: &str, partition: i32) -> Result<Box<dyn LogStore>, StorageError> {
         let segments = Arc::clone(lock(&self.logs).entry((topic, partition)).or_default());
-        Ok(Box::new(MemoryLog { name: format!("{name}-{partition}"), segments, full: Arc::clone(&self.full) }))
+        let (staged, full) = (Staged::default(), Arc::clone(&self.full));
+        Ok(Box::new(MemoryLog { name: format!("{name}-{partition}"), segments, staged, full }))
     }
 
     fn remove_topic(&self, topic: TopicId, _name: &str) -> Result<(), StorageError> {
@@ -84,7 +88,32 @@ impl Storage for MemoryStorage {
 struct MemoryLog {
     name: String,
     segments: SharedLog,
+    staged: Staged,
     full: Arc<AtomicBool>,
+}
+
+struct MemoryReplacement {
+    base_offset: i64,
+    staged: Staged,
+    full: Arc<AtomicBool>,
+}
+
+impl SegmentReplacement for MemoryReplacement {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        check_space(&self.full, "append to", format!("the replacement of segment {}", self.base_offset))?;
+        lock(&self.staged).entry(self.base_offset).or_default().extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), StorageError> {
+        Ok(())
+    }
+}
+
+impl Drop for MemoryReplacement {
+    fn drop(&mut self) {
+        lock(&self.staged).remove(&self.base_offset);
+    }
 }
 
 impl MemoryLog {
@@ -134,6 +163,24 @@ impl LogStore for MemoryLog {
 
     fn truncate(&mut self, base_offset: i64, length: u64) -> Result<(), StorageError> {
         self.with("truncate", base_offset, |segment| segment.bytes.truncate(length as usize))
+    }
+
+    fn begin_replacement(&self, base_offset: i64) -> Result<Box<dyn SegmentReplacement>, StorageError> {
+        lock(&self.staged).insert(base_offset, Vec::new());
+        let (staged, full) = (Arc::clone(&self.staged), Arc::clone(&self.full));
+        Ok(Box::new(MemoryReplacement { base_offset, staged, full }))
+    }
+
+    fn replace_segment(
+        &mut self,
+        base_offset: i64,
+        replacement: Box<dyn SegmentReplacement>,
+    ) -> Result<(), StorageError> {
+        check_space(&self.full, "replace", format!("segment {base_offset} of {}", self.name))?;
+        let bytes = lock(&self.staged).remove(&base_offset);
+        drop(replacement);
+        let bytes = bytes.ok_or_else(|| self.missing("replace", base_offset))?;
+        self.with("replace", base_offset, |segment| *segment = MemorySegment { bytes, summary: None })
     }
 
     fn remove_segment(&mut self, base_offset: i64) -> Result<(), StorageError> {

@@ -34,6 +34,17 @@ pub trait LogStore: Send {
     /// Cuts a segment to `length` bytes.
     fn truncate(&mut self, base_offset: i64, length: u64) -> Result<(), StorageError>;
 
+    /// Begins to write the bytes that will take the place of a closed segment's.
+    fn begin_replacement(&self, base_offset: i64) -> Result<Box<dyn SegmentReplacement>, StorageError>;
+
+    /// Puts the replacement in the segment's place and drops the segment's summary. All or nothing, also when the
+    /// process ends in the middle: the old bytes or the new ones are there.
+    fn replace_segment(
+        &mut self,
+        base_offset: i64,
+        replacement: Box<dyn SegmentReplacement>,
+    ) -> Result<(), StorageError>;
+
     /// Drops a segment and its summary.
     fn remove_segment(&mut self, base_offset: i64) -> Result<(), StorageError>;
 
@@ -42,6 +53,15 @@ pub trait LogStore: Send {
     fn write_summary(&mut self, base_offset: i64, summary: &[u8]) -> Result<(), StorageError>;
 
     fn read_summary(&self, base_offset: i64) -> Result<Option<Bytes>, StorageError>;
+}
+
+/// New bytes of a segment, written beside it, so that nobody has to wait for them. They are no part of the log until
+/// `LogStore::replace_segment`; dropped before that, they are gone.
+pub trait SegmentReplacement: Send {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), StorageError>;
+
+    /// Makes what was appended as safe as the store makes records.
+    fn sync(&mut self) -> Result<(), StorageError>;
 }
 
 /// What keeps a broker's logs and metadata.

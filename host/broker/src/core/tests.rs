@@ -130,7 +130,7 @@ fn the_legacy_alter_replaces_and_the_incremental_one_does_not() {
         .unwrap();
     assert_eq!(value_of(&core, "t", "cleanup.policy"), ("delete".into(), false));
     core.alter_configs("t", configs(&[("segment.ms", "7")]), false).unwrap();
-    assert_eq!(value_of(&core, "t", "retention.ms"), ("604800000".into(), true));
+    assert_eq!(value_of(&core, "t", "retention.ms"), ("-1".into(), true));
     assert_eq!(value_of(&core, "t", "segment.ms"), ("7".into(), false));
     core.incremental_alter_configs("t", &change("segment.ms", ConfigChange::Delete), false).unwrap();
     assert_eq!(value_of(&core, "t", "segment.ms"), ("604800000".into(), true));

@@ -1,10 +1,12 @@
 //! The settings of a topic: one table of names, defaults and allowed values (Kafka's `LogConfig`, version 4.3). A name
-//! that is not in the table, or a value outside its bounds, is refused. Settings that the broker accepts but does not
-//! act on yet are marked.
+//! that is not in the table, or a value outside its bounds, is refused. Accepted, but without effect: `compression.*`,
+//! `file.delete.delay.ms` (files go at once), `flush.*`, `preallocate`, `segment.index.bytes`, `segment.jitter.ms`, and
+//! what concerns replicas.
 
 use std::collections::BTreeMap;
 
 use super::log::LogLimits;
+use super::log::retention::CleanupLimits;
 use super::refusal::{ErrorCode, Refusal};
 
 /// What values a setting takes.
@@ -63,7 +65,9 @@ pub const DEFINITIONS: &[ConfigDefinition] = &[
     define("min.insync.replicas", "1", ConfigKind::Int(1)),
     define("preallocate", "false", ConfigKind::Boolean),
     define("retention.bytes", "-1", ConfigKind::Long(-1)),
-    define("retention.ms", "604800000", ConfigKind::Long(-1)),
+    // Kafka's topics take this one from their broker, where it is a week unless set. Here records stay for as long as no
+    // topic says otherwise: records of a trial are often years old, and would be gone before anybody has read them.
+    define("retention.ms", "-1", ConfigKind::Long(-1)),
     define("segment.bytes", "67108864", ConfigKind::Int(14)),
     define("segment.index.bytes", "10485760", ConfigKind::Int(4)),
     define("segment.jitter.ms", "0", ConfigKind::Long(0)),
@@ -129,6 +133,23 @@ pub fn list_values(text: &str) -> Vec<&str> {
     text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect()
 }
 
+fn cleanup_limits(configs: &BTreeMap<String, String>) -> CleanupLimits {
+    let number = |name| value(configs, name).trim().parse::<i64>().unwrap_or(i64::MAX);
+    let policy = list_values(value(configs, "cleanup.policy"));
+    let ratio = value(configs, "min.cleanable.dirty.ratio").trim().parse::<f64>().unwrap_or(1.0);
+    CleanupLimits {
+        delete: policy.contains(&"delete"),
+        compact: policy.contains(&"compact"),
+        retention_ms: number("retention.ms"),
+        retention_bytes: number("retention.bytes"),
+        segment_ms: number("segment.ms"),
+        min_compaction_lag_ms: number("min.compaction.lag.ms"),
+        max_compaction_lag_ms: number("max.compaction.lag.ms"),
+        min_dirty_millionths: (ratio * 1_000_000.0).round() as u64,
+        delete_retention_ms: number("delete.retention.ms"),
+    }
+}
+
 /// The log's part of checked settings.
 pub fn log_limits(configs: &BTreeMap<String, String>) -> LogLimits {
     let number = |name| value(configs, name).trim().parse::<i64>().unwrap_or(i64::MAX);
@@ -140,6 +161,7 @@ pub fn log_limits(configs: &BTreeMap<String, String>) -> LogLimits {
         require_keys: list_values(value(configs, "cleanup.policy")).contains(&"compact"),
         timestamp_before_max_ms: number("message.timestamp.before.max.ms"),
         timestamp_after_max_ms: number("message.timestamp.after.max.ms"),
+        cleanup: cleanup_limits(configs),
     }
 }
 

@@ -1,25 +1,29 @@
 //! One partition's segments as files. Positions come from the core; a failed append is cut off again, and if even that
-//! fails the next append overwrites it.
+//! fails the next append overwrites it. A segment's replacement is written to a file beside it, which takes its name in
+//! one step; what is left of one is removed when the log is opened.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, IoSlice, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
 use super::storage_error;
-use crate::core::storage::{LogStore, StorageError};
+use crate::core::storage::{LogStore, SegmentReplacement, StorageError};
 
 /// Files that one partition keeps open beside the one that is written.
 const OPEN_FILES_MAX: usize = 3;
 /// Files that all partitions keep open. Beyond it they open a file for each use, which is slow, but a thousand
 /// partitions work under a limit of a thousand file handles, half of them left to connections.
 const ALL_OPEN_FILES_MAX: usize = 512;
+
+/// The extension of a segment's replacement.
+const REPLACEMENT: &str = "cleaned";
 
 /// How many files the partitions of a folder hold open.
 pub type OpenFiles = Arc<AtomicUsize>;
@@ -56,6 +60,7 @@ pub struct DiskLog {
 impl DiskLog {
     pub fn open(dir: PathBuf, fsync: bool, open_files: OpenFiles) -> Result<Self, StorageError> {
         fs::create_dir_all(&dir).map_err(|error| storage_error("make the folder", &dir, &error))?;
+        remove_replacements(&dir).map_err(|error| storage_error("remove what a cleaning left in", &dir, &error))?;
         Ok(Self { dir, fsync, open_files, files: RefCell::new(BTreeMap::new()), cursor: None })
     }
 
@@ -87,6 +92,51 @@ impl DiskLog {
         let result = work(&mut file.file);
         self.keep_budget(&mut files);
         result
+    }
+}
+
+/// A replacement that was not finished when the process ended is worth nothing.
+fn remove_replacements(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == REPLACEMENT) {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_if_present(path: &Path) -> Result<(), StorageError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(storage_error("remove", path, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// A replacement in the making; its file goes with it unless it was renamed.
+struct FileReplacement {
+    path: PathBuf,
+    file: File,
+    fsync: bool,
+}
+
+impl SegmentReplacement for FileReplacement {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        self.file.write_all(bytes).map_err(|error| storage_error("write", &self.path, &error))
+    }
+
+    fn sync(&mut self) -> Result<(), StorageError> {
+        if !self.fsync {
+            return Ok(());
+        }
+        self.file.sync_data().map_err(|error| storage_error("sync", &self.path, &error))
+    }
+}
+
+impl Drop for FileReplacement {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed when the log is opened.
+        drop(fs::remove_file(&self.path));
     }
 }
 
@@ -169,17 +219,37 @@ impl LogStore for DiskLog {
             .map_err(|error| self.error("truncate", base_offset, &error))
     }
 
+    fn begin_replacement(&self, base_offset: i64) -> Result<Box<dyn SegmentReplacement>, StorageError> {
+        let path = self.path(base_offset, REPLACEMENT);
+        let file = File::create(&path).map_err(|error| storage_error("make", &path, &error))?;
+        Ok(Box::new(FileReplacement { path, file, fsync: self.fsync }))
+    }
+
+    fn replace_segment(
+        &mut self,
+        base_offset: i64,
+        replacement: Box<dyn SegmentReplacement>,
+    ) -> Result<(), StorageError> {
+        // A summary of the old bytes must never meet the new ones. Syncing here also keeps replacements in order.
+        remove_if_present(&self.path(base_offset, "summary"))?;
+        if self.fsync {
+            File::open(&self.dir)
+                .and_then(|dir| dir.sync_all())
+                .map_err(|error| storage_error("sync", &self.dir, &error))?;
+        }
+        let path = self.path(base_offset, "log");
+        fs::rename(self.path(base_offset, REPLACEMENT), &path)
+            .map_err(|error| storage_error("replace", &path, &error))?;
+        // An open handle would go on reading the old bytes.
+        self.files.borrow_mut().remove(&base_offset);
+        drop(replacement);
+        Ok(())
+    }
+
     fn remove_segment(&mut self, base_offset: i64) -> Result<(), StorageError> {
         self.files.borrow_mut().remove(&base_offset);
-        for extension in ["summary", "log"] {
-            let path = self.path(base_offset, extension);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(storage_error("remove", &path, &error));
-                }
-                _ => {}
-            }
-        }
+        remove_if_present(&self.path(base_offset, "summary"))?;
+        remove_if_present(&self.path(base_offset, "log"))?;
         Ok(())
     }
 

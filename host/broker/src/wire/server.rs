@@ -1,4 +1,4 @@
-//! Listens, starts a thread a connection, and keeps the group clock. Owns every thread it starts: `shutdown` ends them.
+//! Listens, starts a thread a connection, keeps the group clock and runs the cleaner. Owns every thread it starts: `shutdown` ends them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -73,6 +73,8 @@ pub(super) struct Shared {
     pub fetches: FetchParks,
     pub groups: GroupParks,
     pub group_clock: Alarm,
+    /// Wakes the cleaner to stop.
+    cleaner_clock: Alarm,
     pub stopping: AtomicBool,
     /// When a storage error was logged last, in milliseconds of the group clock.
     storage_error_logged_ms: AtomicI64,
@@ -151,6 +153,7 @@ impl Server {
             fetches: FetchParks::default(),
             groups: GroupParks::default(),
             group_clock: Alarm::default(),
+            cleaner_clock: Alarm::default(),
             stopping: AtomicBool::new(false),
             storage_error_logged_ms: AtomicI64::new(i64::MIN),
             started: (Instant::now(), wall_clock_ms()),
@@ -159,6 +162,8 @@ impl Server {
         let mut server = Self { shared, threads: Vec::new() };
         let shared = Arc::clone(&server.shared);
         server.spawn("broker-groups", move || keep_group_clock(&shared))?;
+        let shared = Arc::clone(&server.shared);
+        server.spawn("broker-cleaner", move || keep_clean(&shared))?;
         let shared = Arc::clone(&server.shared);
         server.spawn("broker-accept", move || accept(&shared, &listener))?;
         Ok(server)
@@ -180,6 +185,7 @@ impl Server {
             return;
         }
         self.shared.group_clock.ring();
+        self.shared.cleaner_clock.ring();
         // The accepting thread sleeps in `accept`: a connection wakes it.
         drop(TcpStream::connect_timeout(&self.shared.address, Duration::from_secs(1)));
         for thread in self.threads.drain(..) {
@@ -255,6 +261,23 @@ struct Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         locked(&self.shared.connections).remove(&self.number);
+    }
+}
+
+/// Closes, removes and compacts segments. A thread of its own, since sessions must not wait for it.
+fn keep_clean(shared: &Shared) {
+    while !shared.is_stopping() {
+        let now_ms = shared.now_ms();
+        let cleaning = shared.core.clean(now_ms);
+        for error in &cleaning.errors {
+            if shared.may_log_storage_error() {
+                tracing::warn!(%error, "a log could not be cleaned; it is tried again");
+            }
+        }
+        if cleaning.next_ms > now_ms {
+            let wait = Duration::from_millis((cleaning.next_ms - now_ms) as u64);
+            shared.cleaner_clock.sleep_until(Instant::now() + wait);
+        }
     }
 }
 

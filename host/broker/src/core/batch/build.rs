@@ -1,4 +1,4 @@
-//! Builds uncompressed record batches: for clients that call the core directly, for tests and for control records.
+//! Builds record batches: for clients that call the core directly, for tests and for control records.
 
 use bytes::Bytes;
 
@@ -134,7 +134,7 @@ pub fn marker_batch(producer_id: i64, epoch: i16, marker: Marker, now_ms: i64) -
     builder.finish()
 }
 
-fn put_varint(bytes: &mut Vec<u8>, value: i64) {
+pub(super) fn put_varint(bytes: &mut Vec<u8>, value: i64) {
     let mut rest = ((value << 1) ^ (value >> 63)) as u64;
     while rest >= 0x80 {
         bytes.push(rest as u8 | 0x80);

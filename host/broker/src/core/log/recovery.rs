@@ -87,7 +87,17 @@ pub fn open(
     let next_offset = segments.last().map_or(log_start_offset, |segment| segment.next_offset).max(log_start_offset);
     let first_offset = segments.first().map_or(log_start_offset, |segment| segment.base_offset);
     let log_start_offset = log_start_offset.max(first_offset).min(next_offset);
-    Ok((PartitionLog { name, store, segments, log_start_offset, next_offset, producers, summarized_bytes }, recovery))
+    let log = PartitionLog {
+        name,
+        store,
+        segments,
+        log_start_offset,
+        next_offset,
+        producers,
+        summarized_bytes,
+        segment_began_ms: None,
+    };
+    Ok((log, recovery))
 }
 
 /// Reads the batches that the segment does not know yet, up to the first one that is not whole.

@@ -24,6 +24,10 @@ pub struct Segment {
     /// The offset after its last record.
     pub next_offset: i64,
     pub max_timestamp: i64,
+    /// The highest timestamp of its first batch, -1 when it has none.
+    pub first_timestamp: i64,
+    /// A cleaning has seen it: no key in it had a later record at that time.
+    pub is_cleaned: bool,
     pub index: Vec<IndexEntry>,
     /// Transactions whose abort marker is here, in the order of their markers.
     pub aborted: Vec<AbortedTransaction>,
@@ -34,9 +38,17 @@ struct SummaryHead {
     size: u64,
     next_offset: i64,
     max_timestamp: i64,
+    #[serde(default = "no_timestamp")]
+    first_timestamp: i64,
+    #[serde(default)]
+    is_cleaned: bool,
     producers: ProducerStates,
     #[serde(default)]
     aborted: Vec<AbortedTransaction>,
+}
+
+fn no_timestamp() -> i64 {
+    -1
 }
 
 const ENTRY_BYTES: usize = 24;
@@ -48,6 +60,8 @@ impl Segment {
             size: 0,
             next_offset: base_offset,
             max_timestamp: -1,
+            first_timestamp: -1,
+            is_cleaned: false,
             index: Vec::new(),
             aborted: Vec::new(),
         }
@@ -56,14 +70,19 @@ impl Segment {
     /// Notes a batch of `size` bytes that was appended. A new index entry begins every `interval_bytes`.
     pub fn note(&mut self, header: &BatchHeader, size: usize, interval_bytes: u64) {
         let position = self.size;
+        if position == 0 {
+            self.first_timestamp = header.max_timestamp;
+        }
+        // A batch without records holds no time that anybody could ask for.
+        let record_timestamp = if header.record_count == 0 { -1 } else { header.max_timestamp };
         match self.index.last_mut() {
             Some(entry) if position - entry.position < interval_bytes => {
-                entry.max_timestamp = entry.max_timestamp.max(header.max_timestamp);
+                entry.max_timestamp = entry.max_timestamp.max(record_timestamp);
             }
             _ => self.index.push(IndexEntry {
                 base_offset: header.base_offset,
                 position,
-                max_timestamp: header.max_timestamp,
+                max_timestamp: record_timestamp,
             }),
         }
         self.size += size as u64;
@@ -75,6 +94,11 @@ impl Segment {
     pub fn position_before(&self, offset: i64) -> u64 {
         let after = self.index.partition_point(|entry| entry.base_offset <= offset);
         after.checked_sub(1).and_then(|at| self.index.get(at)).map_or(0, |entry| entry.position)
+    }
+
+    /// The highest timestamp of a record, -1 when there is none.
+    pub fn max_record_timestamp(&self) -> i64 {
+        self.index.iter().map(|entry| entry.max_timestamp).max().unwrap_or(-1)
     }
 
     /// The runs that hold a timestamp at or after `timestamp`, as bounds of bytes, in order.
@@ -91,6 +115,8 @@ impl Segment {
             size: self.size,
             next_offset: self.next_offset,
             max_timestamp: self.max_timestamp,
+            first_timestamp: self.first_timestamp,
+            is_cleaned: self.is_cleaned,
             producers: producers.clone(),
             aborted: self.aborted.clone(),
         };
@@ -128,8 +154,9 @@ impl Segment {
                 max_timestamp: entries.get_i64(),
             });
         }
-        let SummaryHead { size, next_offset, max_timestamp, producers, aborted } = head;
-        let segment = Self { base_offset, size, next_offset, max_timestamp, index, aborted };
+        let SummaryHead { size, next_offset, max_timestamp, first_timestamp, is_cleaned, producers, aborted } = head;
+        let segment =
+            Self { base_offset, size, next_offset, max_timestamp, first_timestamp, is_cleaned, index, aborted };
         Some((segment, producers))
     }
 }

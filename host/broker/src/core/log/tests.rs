@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::core::batch::Records;
 use crate::core::batch::build::{NewRecord, ProducerStamp, batch_of};
 use crate::core::memory::MemoryStorage;
 use crate::core::metadata::TopicId;

@@ -1,0 +1,443 @@
+//! Compaction: of the closed segments of a log, only the last record of each key stays (Kafka's `LogCleaner`). A
+//! `CleaningPass` first maps the keys of the segments that were not cleaned yet to their last offsets, then goes through
+//! all segments up to there from the front and replaces those in which something changes.
+//!
+//! Always true: offsets stay as they are, and a reader inside of a gap gets the next record. Nothing at or beyond the last
+//! stable offset is touched, nor the segment that is written. A tombstone goes `delete.retention.ms` after the pass that
+//! removed what it deletes. Control batches, the last batch of a living producer and the log's last batch stay, if need
+//! be without records. The log is locked for the read of a chunk and for the swap of a segment, never in between; a
+//! segment that is gone or was changed in the meantime is left alone.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::retention::CleanupLimits;
+use super::segment::Segment;
+use super::{LogLimits, PartitionLog, whole_batches};
+use crate::core::batch::rewrite::{self, Retained};
+use crate::core::batch::{self, BatchHeader, DecodedBatch};
+use crate::core::producer_state::{ProducerEntry, ProducerStates};
+use crate::core::storage::{SegmentReplacement, StorageError};
+use crate::core::topics::Partition;
+
+/// How much of a segment is read at once.
+const CHUNK_BYTES: usize = 1024 * 1024;
+/// What a key costs in the map beside its bytes.
+const KEY_OVERHEAD_BYTES: usize = 48;
+/// The dirty ratio's unit.
+const MILLION: u64 = 1_000_000;
+
+/// A closed segment as it was when a pass began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct SegmentIdentity {
+    base_offset: i64,
+    size: u64,
+}
+
+/// What a pass over a log would do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cleanable {
+    /// The part that was not cleaned yet, in parts of a million.
+    pub dirty_millionths: u64,
+    /// A record waits for longer than `max.compaction.lag.ms`.
+    pub is_overdue: bool,
+    /// Closed segments that a pass may touch, and how many of them from the front were cleaned before.
+    segments: usize,
+    cleaned: usize,
+}
+
+/// Whether a batch of this producer at this offset belongs to an aborted transaction.
+pub type AbortedPredicate = Box<dyn Fn(i64, i64) -> bool + Send>;
+
+/// What one step of a pass did.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Looked at this many bytes; there is more to do.
+    Worked(usize),
+    /// Has to write or to swap files: `change_files` is to be called next, while the topic cannot go away.
+    MustChangeFiles,
+    Done,
+}
+
+/// What a pass achieved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PassReport {
+    pub replaced_segments: u64,
+    pub freed_bytes: u64,
+}
+
+/// One segment on its way.
+struct Current {
+    identity: SegmentIdentity,
+    position: u64,
+    /// The segment as it will be.
+    next: Segment,
+    replacement: Option<Box<dyn SegmentReplacement>>,
+    /// Read to its end.
+    is_finished: bool,
+    /// Something changes, but the replacement was not begun.
+    must_begin: bool,
+}
+
+/// One cleaning of one log, in steps.
+pub struct CleaningPass {
+    partition: Arc<Partition>,
+    delete_retention_ms: i64,
+    index_interval_bytes: u64,
+    now_ms: i64,
+    is_aborted: AbortedPredicate,
+    /// The last offset of each key in the segments that were not cleaned before.
+    latest: BTreeMap<Box<[u8]>, i64>,
+    latest_bytes: usize,
+    latest_bytes_max: usize,
+    /// The base offset of the last batch of each living producer.
+    last_batches: BTreeMap<i64, i64>,
+    /// The log's end, when no record follows the closed segments.
+    log_end: Option<i64>,
+    to_map: VecDeque<SegmentIdentity>,
+    to_clean: VecDeque<SegmentIdentity>,
+    current: Option<Current>,
+    report: PassReport,
+}
+
+impl PartitionLog {
+    /// Whether a cleaning is worth it by now; `None` when it is not.
+    pub fn cleanable(&self, now_ms: i64, cleanup: &CleanupLimits) -> Option<Cleanable> {
+        if !cleanup.compact {
+            return None;
+        }
+        let stable = self.bounds().last_stable_offset;
+        let youngest_ms = now_ms.saturating_sub(cleanup.min_compaction_lag_ms);
+        let cleaned = self.segments.iter().take_while(|segment| segment.is_cleaned).count();
+        let is_too_young = |segment: &Segment| {
+            !segment.is_cleaned && cleanup.min_compaction_lag_ms > 0 && segment.max_timestamp > youngest_ms
+        };
+        let pairs = self.segments.iter().zip(self.segments.iter().skip(1));
+        let segments = pairs.take_while(|(segment, next)| next.base_offset <= stable && !is_too_young(segment)).count();
+        let size = |segments: &[Segment]| segments.iter().map(|segment| segment.size).sum::<u64>();
+        let dirty = self.segments.get(cleaned..segments).filter(|dirty| !dirty.is_empty())?;
+        let dirty_bytes = size(dirty);
+        let all_bytes = dirty_bytes + size(self.segments.get(..cleaned).unwrap_or_default());
+        let dirty_millionths = dirty_bytes.saturating_mul(MILLION).checked_div(all_bytes)?;
+        let lag_max_ms = cleanup.max_compaction_lag_ms.max(cleanup.min_compaction_lag_ms);
+        let oldest = dirty.iter().map(|segment| segment.first_timestamp).filter(|&first| first >= 0).min();
+        let is_overdue = oldest.is_some_and(|oldest| now_ms.saturating_sub(oldest) > lag_max_ms);
+        let is_worth_it = dirty_millionths > cleanup.min_dirty_millionths || is_overdue;
+        is_worth_it.then_some(Cleanable { dirty_millionths, is_overdue, segments, cleaned })
+    }
+
+    /// What was aborted up to the last stable offset. No transaction is served yet, so nothing was.
+    fn aborted_predicate(&self) -> AbortedPredicate {
+        Box::new(|_, _| false)
+    }
+
+    fn closed_place(&self, identity: SegmentIdentity) -> Option<usize> {
+        let place = self.segments.binary_search_by_key(&identity.base_offset, |segment| segment.base_offset).ok()?;
+        let is_same = self.segments.get(place).is_some_and(|segment| segment.size == identity.size);
+        (is_same && place + 1 < self.segments.len()).then_some(place)
+    }
+
+    /// Whole batches of a closed segment from `position` on, at least one; `None` when the segment is not there any more.
+    fn closed_batches(&self, identity: SegmentIdentity, position: u64) -> Result<Option<Bytes>, StorageError> {
+        let Some(segment) = self.closed_place(identity).and_then(|place| self.segments.get(place)) else {
+            return Ok(None);
+        };
+        let mut bytes = self.read_segment(segment, position, CHUNK_BYTES)?;
+        if whole_batches(&bytes, i64::MAX) == 0 {
+            let size = BatchHeader::read(&bytes).and_then(|header| header.size());
+            bytes = self.read_segment(segment, position, size.unwrap_or(0))?;
+        }
+        match whole_batches(&bytes, i64::MAX) {
+            0 => Err(self.broken("clean", format!("no batch at byte {position} of segment {}", segment.base_offset))),
+            whole => Ok(Some(bytes.slice(..whole))),
+        }
+    }
+
+    /// The producers as they stood at a closed segment's end, if its summary says so.
+    fn summarized_producers(&self, identity: SegmentIdentity) -> Option<ProducerStates> {
+        let summary = self.store.read_summary(identity.base_offset).ok()??;
+        let (segment, states) = Segment::from_summary(identity.base_offset, identity.size, &summary)?;
+        (segment.size == identity.size).then_some(states)
+    }
+
+    /// Writes a closed segment's summary again. Without one, the segment is scanned at the next start.
+    fn keep_summary(&mut self, place: usize, states: Option<&ProducerStates>) {
+        let Some((segment, states)) = self.segments.get(place).zip(states) else { return };
+        let Ok(summary) = segment.summary(states) else { return };
+        if let Err(error) = self.store.write_summary(segment.base_offset, &summary) {
+            tracing::warn!(%error, "a cleaned segment has no summary and will be scanned at the next start");
+        }
+    }
+
+    /// Puts a segment's replacement in its place.
+    fn swap_segment(
+        &mut self,
+        identity: SegmentIdentity,
+        next: Segment,
+        replacement: Box<dyn SegmentReplacement>,
+    ) -> Result<bool, StorageError> {
+        let Some(place) = self.closed_place(identity) else { return Ok(false) };
+        let states = self.summarized_producers(identity);
+        self.store.replace_segment(identity.base_offset, replacement)?;
+        // The first segment stays even if it is empty: its name says where the log begins.
+        if next.size == 0 && place > 0 {
+            self.segments.remove(place);
+            self.store.remove_segment(identity.base_offset)?;
+            return Ok(true);
+        }
+        if let Some(segment) = self.segments.get_mut(place) {
+            *segment = next;
+        }
+        self.keep_summary(place, states.as_ref());
+        Ok(true)
+    }
+
+    /// Notes that nothing in a segment had to change.
+    fn mark_cleaned(&mut self, identity: SegmentIdentity) {
+        let Some(place) = self.closed_place(identity) else { return };
+        let Some(segment) = self.segments.get_mut(place).filter(|segment| !segment.is_cleaned) else { return };
+        segment.is_cleaned = true;
+        let states = self.summarized_producers(identity);
+        self.keep_summary(place, states.as_ref());
+    }
+}
+
+impl CleaningPass {
+    /// Begins a cleaning; `None` when none is worth it.
+    pub fn begin(partition: &Arc<Partition>, limits: &LogLimits, now_ms: i64, latest_bytes_max: usize) -> Option<Self> {
+        let log = partition.log();
+        let cleanable = log.cleanable(now_ms, &limits.cleanup)?;
+        let identity = |segment: &Segment| SegmentIdentity { base_offset: segment.base_offset, size: segment.size };
+        let to_clean: VecDeque<SegmentIdentity> = log.segments.iter().take(cleanable.segments).map(identity).collect();
+        let last_batch = |(id, entry): (i64, &ProducerEntry)| entry.batches.back().map(|place| (id, place.base_offset));
+        let is_last_empty = log.segments.last().is_some_and(|segment| segment.size == 0);
+        Some(Self {
+            partition: Arc::clone(partition),
+            delete_retention_ms: limits.cleanup.delete_retention_ms,
+            index_interval_bytes: limits.index_interval_bytes,
+            now_ms,
+            is_aborted: log.aborted_predicate(),
+            latest: BTreeMap::new(),
+            latest_bytes: 0,
+            latest_bytes_max,
+            last_batches: log.producers.entries().filter_map(last_batch).collect(),
+            log_end: is_last_empty.then_some(log.next_offset),
+            to_map: to_clean.iter().skip(cleanable.cleaned).copied().collect(),
+            to_clean,
+            current: None,
+            report: PassReport::default(),
+        })
+    }
+
+    pub fn partition(&self) -> &Arc<Partition> {
+        &self.partition
+    }
+
+    pub fn report(&self) -> PassReport {
+        self.report
+    }
+
+    /// Goes on with the pass, by one chunk of a segment.
+    ///
+    /// # Errors
+    /// A failed read or write, a damaged batch. The log is as before; the pass is of no use any more.
+    pub fn step(&mut self) -> Result<Step, StorageError> {
+        if let Some(current) = self.current.take() {
+            return match current.must_begin || current.is_finished {
+                true => {
+                    self.current = Some(current);
+                    Ok(Step::MustChangeFiles)
+                }
+                false => self.map_or_clean(current),
+            };
+        }
+        let next = if self.to_map.is_empty() { self.to_clean.pop_front() } else { self.to_map.front().copied() };
+        let Some(identity) = next else { return Ok(Step::Done) };
+        let current = Current {
+            identity,
+            position: 0,
+            next: Segment::new(identity.base_offset),
+            replacement: None,
+            is_finished: false,
+            must_begin: false,
+        };
+        self.map_or_clean(current)
+    }
+
+    fn map_or_clean(&mut self, mut current: Current) -> Result<Step, StorageError> {
+        let is_mapping = !self.to_map.is_empty();
+        if current.position >= current.identity.size {
+            if is_mapping {
+                self.finish_mapping(current.identity);
+                return Ok(Step::Worked(0));
+            }
+            if let Some(replacement) = &mut current.replacement {
+                replacement.sync()?;
+            }
+            current.is_finished = true;
+            self.current = Some(current);
+            return Ok(Step::MustChangeFiles);
+        }
+        let found = self.partition.log().closed_batches(current.identity, current.position)?;
+        let Some(batches) = found else {
+            // Removed in the meantime: nothing of it is missed.
+            if is_mapping {
+                self.finish_mapping(current.identity);
+            }
+            return Ok(Step::Worked(0));
+        };
+        match is_mapping {
+            true => self.map(&batches)?,
+            false => self.clean(&mut current, &batches)?,
+        }
+        if !current.must_begin {
+            current.position += batches.len() as u64;
+        }
+        self.current = Some(current);
+        Ok(Step::Worked(batches.len()))
+    }
+
+    /// A segment is in the map; when the map is full, the pass ends behind this segment.
+    fn finish_mapping(&mut self, identity: SegmentIdentity) {
+        self.to_map.pop_front();
+        if self.latest_bytes >= self.latest_bytes_max {
+            self.to_map.clear();
+            self.to_clean.retain(|other| other.base_offset <= identity.base_offset);
+        }
+    }
+
+    /// The batches of a chunk with their headers.
+    fn walk<'a>(&self, batches: &'a [u8]) -> Result<Vec<(BatchHeader, &'a [u8])>, StorageError> {
+        let mut found = Vec::new();
+        let mut rest = batches;
+        while let Some(header) = BatchHeader::read(rest)
+            && let Some((batch, tail)) = header.size().and_then(|size| rest.split_at_checked(size))
+        {
+            if !batch::is_intact(batch, &header) {
+                let detail = format!("the batch at offset {} is damaged", header.base_offset);
+                return Err(self.partition.log().broken("clean", detail));
+            }
+            found.push((header, batch));
+            rest = tail;
+        }
+        Ok(found)
+    }
+
+    fn is_batch_aborted(&self, header: &BatchHeader) -> bool {
+        header.is_transactional() && !header.is_control() && (self.is_aborted)(header.producer_id, header.base_offset)
+    }
+
+    fn map(&mut self, batches: &[u8]) -> Result<(), StorageError> {
+        for (header, batch) in self.walk(batches)? {
+            if header.is_control() || self.is_batch_aborted(&header) {
+                continue;
+            }
+            // Records that cannot be read stay, and do not stand for their keys.
+            let Ok(decoded) = DecodedBatch::decode(batch, &header) else { continue };
+            for record in decoded.records() {
+                let Some(key) = record.key else { continue };
+                match self.latest.get_mut(key) {
+                    Some(offset) => *offset = record.offset,
+                    None => {
+                        self.latest_bytes += key.len() + KEY_OVERHEAD_BYTES;
+                        self.latest.insert(key.into(), record.offset);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Cleans a chunk; asks for a replacement when the first change is found.
+    fn clean(&mut self, current: &mut Current, batches: &[u8]) -> Result<(), StorageError> {
+        let mut kept = Vec::new();
+        let mut notes = Vec::new();
+        for (header, batch) in self.walk(batches)? {
+            let retained = self.judge(&header, batch);
+            if retained != Retained::Whole && current.replacement.is_none() {
+                current.must_begin = true;
+                return Ok(());
+            }
+            let bytes = match &retained {
+                Retained::Whole => batch,
+                Retained::Rewritten(bytes) => bytes,
+                Retained::Nothing => continue,
+            };
+            kept.extend_from_slice(bytes);
+            notes.extend(BatchHeader::read(bytes).map(|header| (header, bytes.len())));
+        }
+        if let Some(replacement) = &mut current.replacement {
+            replacement.append(&kept)?;
+            for (header, size) in notes {
+                current.next.note(&header, size, self.index_interval_bytes);
+            }
+        }
+        Ok(())
+    }
+
+    /// What stays of a batch.
+    fn judge(&self, header: &BatchHeader, batch: &[u8]) -> Retained {
+        if header.is_control() {
+            return Retained::Whole;
+        }
+        let horizon_ms = header.delete_horizon_ms();
+        let retained = match header.record_count == 0 || self.is_batch_aborted(header) {
+            true => Retained::Nothing,
+            false => {
+                let new_horizon_ms = self.now_ms.saturating_add(self.delete_retention_ms);
+                let retained = rewrite::retain(batch, header, new_horizon_ms, |record| {
+                    let is_latest = |key| self.latest.get(key).is_none_or(|&latest| record.offset >= latest);
+                    let is_kept =
+                        record.value.is_some() || horizon_ms.is_none_or(|horizon_ms| self.now_ms < horizon_ms);
+                    record.key.is_some_and(is_latest) && is_kept
+                });
+                retained.unwrap_or(Retained::Whole)
+            }
+        };
+        if retained != Retained::Nothing || !self.must_stay(header) {
+            return retained;
+        }
+        match header.record_count {
+            0 => Retained::Whole,
+            _ => Retained::Rewritten(rewrite::without_records(header)),
+        }
+    }
+
+    /// Whether a batch stays even without records: it is where its producer, or the whole log, ends.
+    fn must_stay(&self, header: &BatchHeader) -> bool {
+        self.log_end == Some(header.last_offset().saturating_add(1))
+            || (header.has_producer() && self.last_batches.get(&header.producer_id) == Some(&header.base_offset))
+    }
+
+    /// Begins the replacement of the current segment, or puts it in place. The topic must not go away meanwhile.
+    pub fn change_files(&mut self) -> Result<(), StorageError> {
+        let Some(mut current) = self.current.take() else { return Ok(()) };
+        let partition = Arc::clone(&self.partition);
+        let mut log = partition.log();
+        if current.must_begin {
+            if log.closed_place(current.identity).is_some() {
+                current.replacement = Some(log.store.begin_replacement(current.identity.base_offset)?);
+                current.position = 0;
+                current.must_begin = false;
+                self.current = Some(current);
+            }
+            return Ok(());
+        }
+        let Some(replacement) = current.replacement else {
+            log.mark_cleaned(current.identity);
+            return Ok(());
+        };
+        let freed_bytes = current.identity.size.saturating_sub(current.next.size);
+        current.next.is_cleaned = true;
+        if log.swap_segment(current.identity, current.next, replacement)? {
+            self.report.replaced_segments += 1;
+            self.report.freed_bytes += freed_bytes;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
