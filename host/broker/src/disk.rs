@@ -242,4 +242,4 @@ impl Storage for DiskStorage {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

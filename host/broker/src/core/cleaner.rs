@@ -76,11 +76,15 @@ impl Core {
             self.keep_all_within_limits(now_ms, &mut cleaning);
         }
         let mut left_bytes = options.work_bytes;
+        let mut is_all_clean = false;
         while left_bytes > 0 {
             if cleaner.pass.is_none() {
                 cleaner.pass = self.begin_pass(now_ms, &cleaner.retry_at_ms);
             }
-            let Some(pass) = &mut cleaner.pass else { break };
+            let Some(pass) = &mut cleaner.pass else {
+                is_all_clean = true;
+                break;
+            };
             match self.advance_pass(pass) {
                 Ok(Some(bytes)) => left_bytes = left_bytes.saturating_sub(bytes.max(1)),
                 Ok(None) => {
@@ -104,9 +108,9 @@ impl Core {
                 }
             }
         }
-        cleaning.next_ms = match cleaner.pass.is_some() {
-            true => now_ms,
-            false => cleaner.checked_ms.unwrap_or(now_ms).saturating_add(options.interval_ms),
+        cleaning.next_ms = match is_all_clean {
+            true => cleaner.checked_ms.unwrap_or(now_ms).saturating_add(options.interval_ms),
+            false => now_ms,
         };
         cleaning
     }

@@ -446,8 +446,10 @@ impl PartitionLog {
     /// higher changes nothing. The caller has checked the bounds and kept the new start.
     pub fn advance_log_start(&mut self, offset: i64) -> Result<(), StorageError> {
         self.log_start_offset = self.log_start_offset.max(offset.min(self.next_offset));
-        while let [first, _, ..] = self.segments.as_slice()
-            && first.next_offset <= self.log_start_offset
+        // A segment reaches to the next one, even if the records at its end were compacted away: the first segment's name
+        // must never lie above the log start.
+        while let [first, next, ..] = self.segments.as_slice()
+            && next.base_offset <= self.log_start_offset
         {
             self.store.remove_segment(first.base_offset)?;
             self.segments.remove(0);

@@ -1,6 +1,8 @@
 //! Batches: what is read is what was built; damage of any byte under the CRC is found.
 
 use super::build::{NewRecord, ProducerStamp, batch_of};
+use super::codec::Codec;
+use super::rewrite::compressed;
 use super::*;
 
 fn three() -> bytes::Bytes {
@@ -110,4 +112,55 @@ fn sequences_go_round() {
     assert_eq!(add_sequence(i32::MAX, 1), 0);
     assert_eq!(add_sequence(i32::MAX - 1, 3), 1);
     assert_eq!(add_sequence(4, 0), 4);
+}
+
+const COMPRESSED: [Codec; 4] = [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
+
+#[test]
+fn compressed_batches_are_checked_like_others() {
+    for codec in COMPRESSED {
+        let batch = compressed(&three(), codec);
+        check(&batch, false).unwrap();
+        assert!(check(&batch, true).unwrap_err().detail.contains("record 1 has no key"), "{codec:?}");
+        // One record more than there are, one fewer, and a byte after the last.
+        for count in [2i32, 4] {
+            let mut lying = batch.to_vec();
+            lying[57..61].copy_from_slice(&count.to_be_bytes());
+            lying[23..27].copy_from_slice(&(count - 1).to_be_bytes());
+            assert_eq!(check(&with_crc(lying), false).unwrap_err().code, ErrorCode::InvalidRecord, "{codec:?} {count}");
+        }
+        let longer = compressed(&[three().as_ref(), b"!"].concat(), codec);
+        assert!(check(&longer, false).unwrap_err().detail.contains("1 bytes after the last"), "{codec:?}");
+        let mut garbage = batch[..HEADER_BYTES].to_vec();
+        garbage.extend_from_slice(b"garbage that no codec takes");
+        let length = (garbage.len() - LENGTH_PREFIX_BYTES) as i32;
+        garbage[8..12].copy_from_slice(&length.to_be_bytes());
+        assert_eq!(check(&with_crc(garbage), false).unwrap_err().code, ErrorCode::CorruptMessage, "{codec:?}");
+    }
+}
+
+#[test]
+fn a_decompression_bomb_is_refused() {
+    let value = vec![0; codec::decompressed_bytes_max(0) + 1];
+    let bomb = batch_of(None, &[NewRecord { value: Some(&value), ..NewRecord::default() }]);
+    for codec in [Codec::Gzip, Codec::Zstd] {
+        let bomb = compressed(&bomb, codec);
+        assert!(bomb.len() < 1_000_000, "{} bytes", bomb.len());
+        let refusal = check(&bomb, false).unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::MessageTooLarge, "{codec:?}");
+        assert!(refusal.detail.contains("67108864 bytes"), "{refusal}");
+    }
+}
+
+#[test]
+fn stamping_a_compressed_batch_leaves_its_records() {
+    for codec in COMPRESSED {
+        let batch = compressed(&three(), codec);
+        let mut stamped = stamp(&batch, 42, 0, Some(77)).unwrap().to_vec();
+        stamped.extend_from_slice(&batch[HEADER_BYTES..]);
+        let header = check(&stamped, false).unwrap();
+        let decoded = DecodedBatch::decode(&stamped, &header).unwrap();
+        let found: Vec<(i64, i64)> = decoded.records().map(|record| (record.offset, record.timestamp)).collect();
+        assert_eq!(found, [(42, 77), (43, 77), (44, 77)], "{codec:?}");
+    }
 }

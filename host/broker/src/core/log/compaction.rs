@@ -105,10 +105,13 @@ pub struct CleaningPass {
 impl PartitionLog {
     /// Whether a cleaning is worth it by now; `None` when it is not.
     pub fn cleanable(&self, now_ms: i64, cleanup: &CleanupLimits) -> Option<Cleanable> {
+        self.cleanable_below(self.bounds().last_stable_offset, now_ms, cleanup)
+    }
+
+    fn cleanable_below(&self, stable: i64, now_ms: i64, cleanup: &CleanupLimits) -> Option<Cleanable> {
         if !cleanup.compact {
             return None;
         }
-        let stable = self.bounds().last_stable_offset;
         let youngest_ms = now_ms.saturating_sub(cleanup.min_compaction_lag_ms);
         let cleaned = self.segments.iter().take_while(|segment| segment.is_cleaned).count();
         let is_too_young = |segment: &Segment| {

@@ -82,7 +82,7 @@ impl PartitionLog {
         if !cleanup.delete {
             return Ok(None);
         }
-        let removable = self.removable_segments();
+        let removable = self.removable_segments(self.bounds().last_stable_offset);
         // What a cleaning has left empty has no age.
         let has_to_go = |segment: &&Segment| segment.size == 0 || cleanup.is_expired(segment, now_ms);
         let mut gone = self.segments.iter().take(removable).take_while(has_to_go).count();
@@ -106,9 +106,8 @@ impl PartitionLog {
         Ok(self.segments.get(gone).map(|segment| segment.base_offset))
     }
 
-    /// How many segments from the front lie wholly below the last stable offset; an empty last one stays.
-    fn removable_segments(&self) -> usize {
-        let stable = self.bounds().last_stable_offset;
+    /// How many segments from the front lie wholly below offset `stable`; an empty last one stays.
+    fn removable_segments(&self, stable: i64) -> usize {
         let ends = self.segments.iter().skip(1).map(|next| next.base_offset).chain([self.next_offset]);
         let below = ends.take_while(|&end| end <= stable).count();
         match self.segments.last() {

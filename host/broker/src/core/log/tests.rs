@@ -5,6 +5,8 @@ use std::sync::Arc;
 use super::*;
 use crate::core::batch::Records;
 use crate::core::batch::build::{NewRecord, ProducerStamp, batch_of};
+use crate::core::batch::codec::Codec;
+use crate::core::batch::rewrite::compressed;
 use crate::core::memory::MemoryStorage;
 use crate::core::metadata::TopicId;
 use crate::core::storage::Storage;
@@ -105,6 +107,32 @@ fn offsets_for_times_out_of_order() {
     }
     assert_eq!(log.offset_for_timestamp(51).unwrap(), Some((4, 70)));
     assert_eq!(log.offset_for_timestamp(20).unwrap(), Some((0, 50)));
+}
+
+#[test]
+fn offsets_for_times_in_compressed_batches_are_exact() {
+    for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+        let (mut log, _) = open(&MemoryStorage::new(), &limits());
+        for timestamps in [[10, 20, 15], [30, 40, 35]] {
+            log.append(&compressed(&batch(&timestamps), codec), &limits(), 0).unwrap();
+        }
+        for (timestamp, expected) in [
+            (0, Some((0, 10))),
+            (11, Some((1, 20))),
+            (16, Some((1, 20))),
+            (21, Some((3, 30))),
+            (36, Some((4, 40))),
+            (41, None),
+        ] {
+            assert_eq!(log.offset_for_timestamp(timestamp).unwrap(), expected, "{codec:?} {timestamp}");
+        }
+        assert_eq!(log.offset_of_max_timestamp().unwrap(), Some((4, 40)));
+        log.advance_log_start(2).unwrap();
+        assert_eq!(log.offset_for_timestamp(0).unwrap(), Some((2, 15)), "{codec:?}");
+        let stamped = LogLimits { log_append_time: true, ..limits() };
+        log.append(&compressed(&batch(&[1, 2]), codec), &stamped, 100).unwrap();
+        assert_eq!(log.offset_for_timestamp(41).unwrap(), Some((6, 100)), "{codec:?}");
+    }
 }
 
 #[test]
