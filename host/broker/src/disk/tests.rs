@@ -93,6 +93,57 @@ fn a_torn_write_is_cut_at_the_next_start() {
     assert_eq!(append(&core, b"next"), 1);
 }
 
+/// A folder with a compacted topic: ten records of one key, a segment each.
+fn ten_of_one_key(dir: &Path) -> Core {
+    let (core, _) = open(dir);
+    core.create_topic(&new_topic("t", &[("cleanup.policy", "compact"), ("segment.bytes", "14")]), false).unwrap();
+    for number in 0..10u8 {
+        let record = NewRecord { key: Some(b"k"), value: Some(&[number]), ..NewRecord::default() };
+        core.partition("t", 0).unwrap().append(&batch_of(None, &[record]), 0).unwrap();
+    }
+    core
+}
+
+#[test]
+fn a_cleaned_log_is_the_same_after_a_restart() {
+    let dir = TestDir::new();
+    let core = ten_of_one_key(dir.path());
+    let cleaning = core.clean(1);
+    assert_eq!((cleaning.errors.as_slice(), cleaning.replaced_segments), ([].as_slice(), 8));
+    let read = |core: &Core| {
+        let handle = core.partition("t", 0).unwrap();
+        let read = |offset| handle.read(offset, 1 << 20, true, IsolationLevel::ReadCommitted).unwrap();
+        (0..10).map(read).collect::<Vec<_>>()
+    };
+    let (expected, size) = (read(&core), core.size_bytes()["t"]);
+    drop(core);
+    let logs = fs::read_dir(first_log(dir.path()).parent().unwrap()).unwrap();
+    let bytes: u64 = logs
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "log"))
+        .map(|entry| entry.metadata().unwrap().len())
+        .sum();
+    assert_eq!(bytes, size, "the disk is free");
+    let (core, recoveries) = open(dir.path());
+    assert_eq!((recoveries.as_slice(), read(&core)), ([].as_slice(), expected));
+    assert_eq!(core.clean(2).finished_passes, 0, "it is known to be clean");
+}
+
+#[test]
+fn a_crash_in_the_middle_of_a_cleaning_is_no_harm() {
+    let dir = TestDir::new();
+    drop(ten_of_one_key(dir.path()));
+    let path = first_log(dir.path());
+    fs::write(path.with_extension("cleaned"), b"half of a batch").unwrap();
+    // The summary of a segment whose replacement was to follow.
+    fs::remove_file(path.with_file_name("00000000000000000003.summary")).unwrap();
+    let (core, recoveries) = open(dir.path());
+    assert_eq!((recoveries.len(), path.with_extension("cleaned").exists()), (0, false));
+    assert_eq!(core.partition("t", 0).unwrap().bounds().high_watermark, 10);
+    let cleaning = core.clean(1);
+    assert_eq!((cleaning.errors.as_slice(), cleaning.replaced_segments), ([].as_slice(), 8));
+}
+
 #[test]
 fn a_second_broker_on_the_folder_is_refused() {
     let dir = TestDir::new();

@@ -40,3 +40,81 @@ fn an_append_overwrites_what_a_failed_one_left() {
     log.remove_segment(7).unwrap();
     assert_eq!((log.segments().unwrap(), log.read_summary(7).unwrap()), (vec![], None));
 }
+
+fn with_segment(dir: &Path, fsync: bool) -> DiskLog {
+    let mut log = DiskLog::open(dir.to_owned(), fsync, OpenFiles::default()).unwrap();
+    log.create_segment(7).unwrap();
+    log.append(7, 0, &[b"old bytes"]).unwrap();
+    log.write_summary(7, b"of the old bytes").unwrap();
+    log
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = entries.collect();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn a_replacement_takes_the_place_of_a_segment_as_a_whole() {
+    for fsync in [false, true] {
+        let dir = TestDir::new();
+        let mut log = with_segment(dir.path(), fsync);
+        let mut replacement = log.begin_replacement(7).unwrap();
+        replacement.append(b"new").unwrap();
+        assert_eq!(log.read(7, 0, 100).unwrap(), Bytes::from_static(b"old bytes"));
+        assert_eq!(log.segments().unwrap(), [(7, 9)]);
+        replacement.append(b" ones").unwrap();
+        replacement.sync().unwrap();
+        log.replace_segment(7, replacement).unwrap();
+        assert_eq!(log.read(7, 0, 100).unwrap(), Bytes::from_static(b"new ones"), "not by the old handle");
+        assert_eq!(log.read_summary(7).unwrap(), None, "it was of the old bytes");
+        assert_eq!(names(dir.path()), ["00000000000000000007.log"]);
+    }
+}
+
+#[test]
+fn a_replacement_that_is_not_wanted_leaves_nothing() {
+    let dir = TestDir::new();
+    let log = with_segment(dir.path(), false);
+    let mut replacement = log.begin_replacement(7).unwrap();
+    replacement.append(b"new").unwrap();
+    assert_eq!(names(dir.path()).len(), 3);
+    drop(replacement);
+    assert_eq!(names(dir.path()), ["00000000000000000007.log", "00000000000000000007.summary"]);
+}
+
+#[test]
+fn a_crash_at_any_point_of_a_replacement_leaves_the_old_or_the_new() {
+    let dir = TestDir::new();
+    let log = with_segment(dir.path(), false);
+    let (old, summary) = (log.read(7, 0, 100).unwrap(), log.path(7, "summary"));
+    let crashed = |bytes: &[u8]| fs::write(log.path(7, REPLACEMENT), bytes).unwrap();
+    // In the middle of the writing; after it; after the summary went.
+    for (bytes, has_summary) in [(&b"ne"[..], true), (b"new", true), (b"new", false)] {
+        crashed(bytes);
+        if !has_summary {
+            fs::remove_file(&summary).unwrap();
+        }
+        let after = DiskLog::open(dir.path().to_owned(), false, OpenFiles::default()).unwrap();
+        assert_eq!(after.read(7, 0, 100).unwrap(), old);
+        assert_eq!((after.segments().unwrap(), after.read_summary(7).unwrap().is_some()), (vec![(7, 9)], has_summary));
+        assert!(!log.path(7, REPLACEMENT).exists());
+    }
+    // After the renaming.
+    crashed(b"new");
+    fs::rename(log.path(7, REPLACEMENT), log.path(7, "log")).unwrap();
+    let after = DiskLog::open(dir.path().to_owned(), false, OpenFiles::default()).unwrap();
+    assert_eq!((after.segments().unwrap(), after.read_summary(7).unwrap()), (vec![(7, 3)], None));
+}
+
+#[test]
+fn a_replacement_that_cannot_be_put_in_place_changes_nothing() {
+    let dir = TestDir::new();
+    let mut log = with_segment(dir.path(), false);
+    let replacement = log.begin_replacement(7).unwrap();
+    fs::remove_file(log.path(7, REPLACEMENT)).unwrap();
+    assert!(log.replace_segment(7, replacement).unwrap_err().to_string().contains("replace"));
+    assert_eq!(log.read(7, 0, 100).unwrap(), Bytes::from_static(b"old bytes"));
+}

@@ -3,12 +3,14 @@
 use std::time::{Duration, Instant};
 
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::PartitionData;
-use kafka_protocol::messages::{FetchRequest, MetadataRequest, metadata_request};
+use kafka_protocol::messages::{CreateTopicsRequest, FetchRequest, MetadataRequest, metadata_request};
 
-use super::client::{Broker, Client, batch, produce_request, topic};
+use super::client::{Broker, Client, batch, produce_request, text, topic};
 use crate::core::CoreOptions;
+use crate::core::cleaner::CleanerOptions;
 use crate::wire::WireOptions;
 
 fn fetch_request(name: &str, offset: i64, wait_ms: i32, min_bytes: i32) -> FetchRequest {
@@ -127,4 +129,27 @@ fn topics_come_by_themselves_only_where_that_is_wanted() {
     assert_eq!((made.topics[0].error_code, made.topics[0].partitions.len()), (0, 4));
     let bad = on.client().call(&asked("a/b").with_allow_auto_topic_creation(true), 4);
     assert_eq!(bad.topics[0].error_code, ResponseError::InvalidTopicException.code());
+}
+
+#[test]
+fn old_records_go_while_the_broker_serves() {
+    let cleaner = CleanerOptions { interval_ms: 10, ..CleanerOptions::default() };
+    let broker = Broker::with(CoreOptions { cleaner, ..CoreOptions::default() }, WireOptions::default());
+    let mut client = broker.client();
+    let config = CreatableTopicConfig::default().with_name(text("retention.ms")).with_value(Some(text("1000")));
+    let one = CreatableTopic::default()
+        .with_name(topic("t"))
+        .with_num_partitions(1)
+        .with_replication_factor(1)
+        .with_configs(vec![config]);
+    let response = client.call(&CreateTopicsRequest::default().with_topics(vec![one]), 5);
+    assert_eq!(response.topics[0].error_code, 0);
+    // The record is of 1970.
+    client.produce("t", b"old");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while fetch(&mut client, "t", 0, 0, 0).error_code != ResponseError::OffsetOutOfRange.code() {
+        assert!(Instant::now() < deadline, "nothing was removed");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(client.produce("t", b"next"), 1);
 }

@@ -172,6 +172,23 @@ fn the_last_record_of_each_key_stays_where_it_was() {
 }
 
 #[test]
+fn the_log_start_stays_over_a_restart() {
+    let log = Fixture::new(LogLimits { segment_bytes: 250, ..limits() });
+    for key in ["a", "b", "c", "b", "c"] {
+        log.put(&[(key, Some("a value that fills the segment, three of them do"))]);
+    }
+    log.clean(0);
+    assert_eq!(log.records().len(), 4);
+    let ends: Vec<i64> = log.partition.log().segments.iter().map(|segment| segment.next_offset).collect();
+    // The first segment ended at 2 before its end was compacted away.
+    assert_eq!((ends[0], log.partition.log().segments[1].base_offset), (1, 2));
+    log.partition.log().advance_log_start(1).unwrap();
+    let kept = log.storage.open_log(TOPIC, "t", 0).unwrap().segments().unwrap();
+    assert_eq!(kept[0].0, 0, "a reader at 1 must still be in the log after a restart");
+    assert_eq!(log.records_from(1).len(), 3);
+}
+
+#[test]
 fn segments_without_a_summary_are_scanned_and_the_same() {
     let mut log = Fixture::new(LogLimits { segment_bytes: 600, ..limits() });
     for number in 0..60 {
