@@ -84,10 +84,22 @@ pub fn open(
         }
         segments.push(segment);
     }
+    let log = assemble(name, store, segments, log_start_offset, producers, summarized_bytes);
+    Ok((log, recovery))
+}
+
+fn assemble(
+    name: Arc<str>,
+    store: Box<dyn LogStore>,
+    segments: Vec<Segment>,
+    log_start_offset: i64,
+    producers: ProducerStates,
+    summarized_bytes: u64,
+) -> PartitionLog {
     let next_offset = segments.last().map_or(log_start_offset, |segment| segment.next_offset).max(log_start_offset);
     let first_offset = segments.first().map_or(log_start_offset, |segment| segment.base_offset);
     let log_start_offset = log_start_offset.max(first_offset).min(next_offset);
-    let log = PartitionLog {
+    PartitionLog {
         name,
         store,
         segments,
@@ -96,8 +108,7 @@ pub fn open(
         producers,
         summarized_bytes,
         segment_began_ms: None,
-    };
-    Ok((log, recovery))
+    }
 }
 
 /// Reads the batches that the segment does not know yet, up to the first one that is not whole.

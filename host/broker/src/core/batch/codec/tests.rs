@@ -10,7 +10,7 @@ fn sample(length: usize) -> Vec<u8> {
     let mut state = 1u32;
     let byte = |number: usize| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        if number % 3 == 0 { (state >> 24) as u8 } else { b'a' + (number % 7) as u8 }
+        if number.is_multiple_of(3) { (state >> 24) as u8 } else { b'a' + (number % 7) as u8 }
     };
     (0..length).map(byte).collect()
 }
