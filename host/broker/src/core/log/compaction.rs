@@ -131,9 +131,18 @@ impl PartitionLog {
         is_worth_it.then_some(Cleanable { dirty_millionths, is_overdue, segments, cleaned })
     }
 
-    /// What was aborted up to the last stable offset. No transaction is served yet, so nothing was.
+    /// What was aborted up to the last stable offset.
     fn aborted_predicate(&self) -> AbortedPredicate {
-        Box::new(|_, _| false)
+        let mut ranges: BTreeMap<i64, Vec<(i64, i64)>> = BTreeMap::new();
+        for aborted in self.segments.iter().flat_map(|segment| &segment.aborted) {
+            ranges.entry(aborted.producer_id).or_default().push((aborted.first_offset, aborted.last_offset));
+        }
+        // Transactions of one producer follow each other.
+        Box::new(move |producer_id, offset| {
+            let Some(ranges) = ranges.get(&producer_id) else { return false };
+            let place = ranges.partition_point(|&(_, last)| last < offset);
+            ranges.get(place).is_some_and(|&(first, _)| first <= offset)
+        })
     }
 
     fn closed_place(&self, identity: SegmentIdentity) -> Option<usize> {
@@ -178,10 +187,12 @@ impl PartitionLog {
     fn swap_segment(
         &mut self,
         identity: SegmentIdentity,
-        next: Segment,
+        mut next: Segment,
         replacement: Box<dyn SegmentReplacement>,
     ) -> Result<bool, StorageError> {
         let Some(place) = self.closed_place(identity) else { return Ok(false) };
+        // Markers stay, and so does what readers must know of them.
+        next.aborted = self.segments.get(place).map(|segment| segment.aborted.clone()).unwrap_or_default();
         let states = self.summarized_producers(identity);
         self.store.replace_segment(identity.base_offset, replacement)?;
         // The first segment stays even if it is empty: its name says where the log begins.

@@ -28,6 +28,7 @@ impl PartitionLog {
         };
         header.base_offset = offset;
         self.write(&header, &[&stamped, bytes.get(HEADER_BYTES..).unwrap_or_default()], bytes.len(), limits)?;
+        self.segment_began_ms.get_or_insert(now_ms);
         let aborted = self.producers.note(&header, offset, now_ms, Some(marker));
         if let Some(segment) = self.segments.last_mut() {
             segment.aborted.extend(aborted);

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::core::batch::HEADER_BYTES;
+use crate::core::batch::Marker;
 use crate::core::batch::build::{NewRecord, ProducerStamp, batch_of};
 use crate::core::batch::codec::Codec;
 use crate::core::batch::rewrite::compressed;
-use crate::core::log::IsolationLevel;
+use crate::core::log::{IsolationLevel, TransactionOwner};
 use crate::core::memory::MemoryStorage;
 use crate::core::metadata::{TopicId, TopicImage};
 use crate::core::refusal::ErrorCode;
@@ -333,40 +333,64 @@ fn a_reader_always_gets_to_the_end() {
     assert_eq!((log.records(), log.batches(0).len()), (vec!["2@2 b=1".into(), "3@3 b=2".into()], 2));
 }
 
-/// Writes a batch behind the back of `append`, which takes no transactions yet.
-fn append_raw(log: &Fixture, batch: &[u8], attributes: i16) -> i64 {
-    let mut bytes = batch.to_vec();
-    let mut log_guard = log.partition.log();
-    let base_offset = log_guard.next_offset;
-    bytes[..8].copy_from_slice(&base_offset.to_be_bytes());
-    bytes[21..23].copy_from_slice(&attributes.to_be_bytes());
-    let crc = crc32c::crc32c(&bytes[21..]);
-    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
-    let header = BatchHeader::read(&bytes).unwrap();
-    let (head, body) = bytes.split_at(HEADER_BYTES);
-    log_guard.write(&header, &[head, body], bytes.len(), &log.limits).unwrap();
-    base_offset
+fn append_in_transaction(log: &Fixture, sequence: i32, pairs: &[(&str, Option<&str>)]) -> i64 {
+    let owner = TransactionOwner { producer_id: 7, epoch: 0 };
+    let bytes = batch(0, Some(ProducerStamp { transactional: true, ..stamp(7, sequence) }), pairs);
+    log.partition.log().append_for(&bytes, &log.limits, 0, Some(owner)).unwrap().base_offset
+}
+
+fn end_transaction(log: &Fixture, marker: Marker) -> i64 {
+    let owner = TransactionOwner { producer_id: 7, epoch: 0 };
+    log.partition.log().append_marker(owner, marker, &log.limits, 0).unwrap()
 }
 
 #[test]
 fn aborted_records_go_and_markers_stay() {
-    let (transactional, control) = (0x10, 0x30);
-    let log = Fixture::new(limits());
+    let mut log = Fixture::new(limits());
     log.put(&[("a", Some("1")), ("b", Some("1"))]);
-    append_raw(&log, &batch(2, Some(stamp(7, 0)), &[("a", Some("aborted")), ("n", Some("aborted"))]), transactional);
-    append_raw(&log, &batch(4, Some(stamp(7, -1)), &[("marker", Some("abort"))]), control);
-    append_raw(&log, &batch(5, Some(stamp(7, 2)), &[("b", Some("2")), ("b", Some("3"))]), transactional);
-    append_raw(&log, &batch(7, Some(stamp(7, -1)), &[("marker", Some("commit"))]), control);
+    assert_eq!(append_in_transaction(&log, 0, &[("a", Some("aborted")), ("n", Some("aborted"))]), 2);
+    assert_eq!(append_in_transaction(&log, 2, &[("a", Some("aborted too"))]), 4);
+    assert_eq!(end_transaction(&log, Marker::Abort), 5);
+    append_in_transaction(&log, 3, &[("b", Some("2")), ("b", Some("3"))]);
+    assert_eq!(end_transaction(&log, Marker::Commit), 8);
+    append_in_transaction(&log, 5, &[("b", Some("open"))]);
     log.put(&[("z", Some("1"))]);
-    let mut pass = log.begin(0).unwrap();
-    pass.is_aborted = Box::new(|producer_id, offset| producer_id == 7 && offset == 2);
-    finish(&mut pass).unwrap();
-    assert_eq!(log.records(), ["0@0 a=1", "6@6 b=3", "8@8 z=1"]);
-    let kept = log.batches(0);
-    let found: Vec<_> = kept.iter().map(|(h, _)| (h.base_offset, h.record_count, h.is_control())).collect();
-    assert_eq!(found, [(0, 1, false), (4, 1, true), (5, 1, false), (7, 1, true), (8, 1, false)]);
-    let committed = kept[2].0;
-    assert_eq!((committed.producer_id, committed.base_sequence, committed.is_transactional()), (7, 2, true));
+    log.put(&[("z", Some("2"))]);
+    let told = |log: &Fixture| log.partition.log().read(3, 1, true, IsolationLevel::ReadCommitted).unwrap().aborted;
+    let aborted = told(&log);
+    assert_eq!(aborted.iter().map(|found| (found.first_offset, found.last_offset)).collect::<Vec<_>>(), [(2, 5)]);
+    log.clean(0);
+    let found = |log: &Fixture| -> Vec<_> {
+        let mut found = Vec::new();
+        let mut offset = 0;
+        while offset < 12 {
+            let bytes = log.partition.log().read(offset, 1, true, IsolationLevel::ReadUncommitted).unwrap().records;
+            let header = BatchHeader::read(&bytes).unwrap();
+            found.push((header.base_offset, header.record_count, header.is_control()));
+            offset = header.last_offset() + 1;
+        }
+        found
+    };
+    // The open transaction holds the last stable offset at 9: nothing from there on is touched.
+    let expected =
+        [(0, 1, false), (5, 1, true), (6, 1, false), (8, 1, true), (9, 1, false), (10, 1, false), (11, 1, false)];
+    for _ in 0..2 {
+        assert_eq!(found(&log), expected);
+        // A reader is told what it was told before: the marker that ends it is still there.
+        assert_eq!(told(&log), aborted);
+        assert_eq!(log.partition.log().bounds().last_stable_offset, 9);
+        log.restart();
+    }
+    // What waited for the transaction's end is cleaned after it.
+    assert!(log.begin(0).is_none());
+    end_transaction(&log, Marker::Abort);
+    log.put(&[("z", Some("3"))]);
+    log.clean(0);
+    let batches: Vec<_> = log.batches(0).iter().map(|(h, _)| (h.base_offset, h.record_count, h.is_control())).collect();
+    // The batch at 9 is the producer's last one.
+    let expected = [(0, 1, false), (5, 1, true), (6, 1, false), (8, 1, true), (9, 0, false), (11, 1, false)];
+    assert_eq!(batches[..6], expected);
+    assert_eq!(batches[6..], [(12, 1, true), (13, 1, false)]);
 }
 
 #[test]
