@@ -99,7 +99,10 @@ impl EmbeddedBroker {
             ..WireOptions::default()
         };
         let server = listen(dir, &core, wire_options)?;
-        storage.write_listener(server.address())?;
+        // On a full disk the broker still serves; other processes only do not find it by its folder.
+        if let Err(error) = storage.write_listener(server.address()) {
+            tracing::warn!(%error, address = %server.address(), "the broker's address could not be written down");
+        }
         tracing::info!(
             address = %server.address(),
             dir = %dir.display(),

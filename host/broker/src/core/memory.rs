@@ -89,8 +89,7 @@ struct MemoryLog {
 
 impl MemoryLog {
     fn missing(&self, operation: &'static str, base_offset: i64) -> StorageError {
-        let subject = format!("segment {base_offset} of {} in memory", self.name);
-        StorageError { operation, subject, detail: "no such segment".into() }
+        StorageError { operation, subject: self.segment_name(base_offset), detail: "no such segment".into() }
     }
 
     fn with<T>(
@@ -106,6 +105,10 @@ impl MemoryLog {
 }
 
 impl LogStore for MemoryLog {
+    fn segment_name(&self, base_offset: i64) -> String {
+        format!("segment {base_offset} of {} in memory", self.name)
+    }
+
     fn segments(&self) -> Result<Vec<(i64, u64)>, StorageError> {
         Ok(lock(&self.segments).iter().map(|(&base, segment)| (base, segment.bytes.len() as u64)).collect())
     }
@@ -142,7 +145,10 @@ impl LogStore for MemoryLog {
     }
 
     fn write_summary(&mut self, base_offset: i64, summary: &[u8]) -> Result<(), StorageError> {
-        self.with("summarize", base_offset, |segment| segment.summary = Some(Bytes::copy_from_slice(summary)))
+        let space = check_space(&self.full, "summarize", self.segment_name(base_offset));
+        let summary = space.is_ok().then(|| Bytes::copy_from_slice(summary));
+        self.with("summarize", base_offset, |segment| segment.summary = summary)?;
+        space
     }
 
     fn read_summary(&self, base_offset: i64) -> Result<Option<Bytes>, StorageError> {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, IoSlice, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -53,6 +53,12 @@ pub struct DiskLog {
     cursor: Option<(i64, u64)>,
 }
 
+/// Whether a partition's folder has a segment.
+pub fn has_segment(dir: &Path) -> bool {
+    let is_segment = |entry: fs::DirEntry| entry.path().extension().is_some_and(|extension| extension == "log");
+    fs::read_dir(dir).is_ok_and(|mut entries| entries.any(|entry| entry.is_ok_and(is_segment)))
+}
+
 impl DiskLog {
     pub fn open(dir: PathBuf, fsync: bool, open_files: OpenFiles) -> Result<Self, StorageError> {
         fs::create_dir_all(&dir).map_err(|error| storage_error("make the folder", &dir, &error))?;
@@ -91,6 +97,10 @@ impl DiskLog {
 }
 
 impl LogStore for DiskLog {
+    fn segment_name(&self, base_offset: i64) -> String {
+        self.path(base_offset, "log").display().to_string()
+    }
+
     fn segments(&self) -> Result<Vec<(i64, u64)>, StorageError> {
         let list = || -> io::Result<Vec<(i64, u64)>> {
             let mut segments = Vec::new();
@@ -184,6 +194,7 @@ impl LogStore for DiskLog {
     }
 
     fn write_summary(&mut self, base_offset: i64, summary: &[u8]) -> Result<(), StorageError> {
+        // A write cut short leaves less than its checksum covers, and so no summary.
         let path = self.path(base_offset, "summary");
         fs::write(&path, summary).map_err(|error| storage_error("write", &path, &error))
     }
