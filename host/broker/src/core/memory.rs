@@ -40,6 +40,11 @@ impl MemoryStorage {
         self.full.store(full, Ordering::Relaxed);
     }
 
+    /// How many partitions have a log.
+    pub fn log_count(&self) -> usize {
+        lock(&self.logs).len()
+    }
+
     /// Appends bytes behind the core's back, as a write cut short by a crash leaves them.
     pub fn tear(&self, topic: TopicId, partition: i32, torn: &[u8]) {
         let logs = lock(&self.logs);

@@ -51,6 +51,15 @@ fn line(record: &MetadataRecord) -> Result<Vec<u8>, StorageError> {
     Ok(line)
 }
 
+/// The lines that say an image.
+fn lines(image: &MetadataImage) -> Result<Vec<u8>, StorageError> {
+    let mut bytes = Vec::new();
+    for record in image.to_records() {
+        bytes.extend_from_slice(&line(&record)?);
+    }
+    Ok(bytes)
+}
+
 fn parse(line: &[u8]) -> Line {
     let checked = || {
         let (crc, rest) = line.strip_suffix(b"\n")?.split_at_checked(8)?;
@@ -114,7 +123,9 @@ impl Journal {
             tracing::warn!(path = %path.display(), cut_bytes = cut, "cut the torn end of the broker's metadata");
             file.set_len(good).map_err(io_error("truncate"))?;
         }
-        Ok(Self { path: path.to_owned(), file, length: good, compact_length: good, image, fsync, is_torn: false })
+        // Else every start would let the log grow anew.
+        let compact_length = if good > REWRITE_BYTES_MIN { lines(&image)?.len() as u64 } else { good };
+        Ok(Self { path: path.to_owned(), file, length: good, compact_length, image, fsync, is_torn: false })
     }
 
     pub fn image(&self) -> &MetadataImage {
@@ -155,10 +166,7 @@ impl Journal {
 
     /// Writes the image in place of its history.
     fn rewrite(&mut self) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        for record in self.image.to_records() {
-            bytes.extend_from_slice(&line(&record).map_err(io::Error::other)?);
-        }
+        let bytes = lines(&self.image).map_err(io::Error::other)?;
         self.file = super::replace_file(&self.path, &bytes)?;
         self.length = bytes.len() as u64;
         self.compact_length = self.length;

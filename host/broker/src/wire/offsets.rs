@@ -38,6 +38,13 @@ pub(super) fn commit(session: &Session<'_>, request: OffsetCommitRequest) -> Off
     let result = shared.core.commit_offsets(shared.group_now_ms(), &request.group_id, &member, offsets);
     let (whole, each) = match result {
         Ok(each) => (0, each),
+        // Kafka's answer when its offsets topic cannot be written: clients ask for the coordinator and try again.
+        Err(refusal) if refusal.code == ErrorCode::KafkaStorageError => {
+            if shared.may_log_storage_error() {
+                tracing::error!(%refusal, group = request.group_id.as_str(), "the broker could not keep offsets");
+            }
+            (ErrorCode::NotCoordinator.code(), Vec::new())
+        }
         Err(refusal) => (refusal.code.code(), Vec::new()),
     };
     let mut codes = each.iter().map(code);

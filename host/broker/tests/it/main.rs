@@ -5,3 +5,4 @@
 mod client;
 mod crash;
 mod embedded;
+mod full_disk;
