@@ -313,9 +313,10 @@ impl Storage for DiskStorage {
             return Err(StorageError {
                 operation: "open",
                 subject: dir.display().to_string(),
-                detail: "the records of this partition are gone; put the folder back from a copy, or put an empty file \
+                detail:
+                    "the records of this partition are gone; put the folder back from a copy, or put an empty file \
                          00000000000000000000.log into it to go on without them"
-                    .into(),
+                        .into(),
             });
         }
         Ok(Box::new(DiskLog::open(dir, self.fsync, Arc::clone(&self.open_files))?))

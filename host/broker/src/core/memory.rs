@@ -2,7 +2,7 @@
 //! opened again on the same `MemoryStorage` sees a restart; `fill_disk` makes every write fail.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -16,6 +16,13 @@ struct MemorySegment {
     summary: Option<Bytes>,
 }
 
+/// What all of it is on.
+#[derive(Debug, Default)]
+struct Disk {
+    full: AtomicBool,
+    writes: AtomicU64,
+}
+
 type SharedLog = Arc<Mutex<BTreeMap<i64, MemorySegment>>>;
 
 /// Everything a broker would keep, in memory. Clones share it.
@@ -23,7 +30,7 @@ type SharedLog = Arc<Mutex<BTreeMap<i64, MemorySegment>>>;
 pub struct MemoryStorage {
     image: Arc<Mutex<MetadataImage>>,
     logs: Arc<Mutex<BTreeMap<(TopicId, i32), SharedLog>>>,
-    full: Arc<AtomicBool>,
+    disk: Arc<Disk>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -37,7 +44,12 @@ impl MemoryStorage {
 
     /// From now on every write fails (or works again), as on a full disk.
     pub fn fill_disk(&self, full: bool) {
-        self.full.store(full, Ordering::Relaxed);
+        self.disk.full.store(full, Ordering::Relaxed);
+    }
+
+    /// How often something was written, in vain or not.
+    pub fn write_count(&self) -> u64 {
+        self.disk.writes.load(Ordering::Relaxed)
     }
 
     /// How many partitions have a log.
@@ -56,8 +68,9 @@ impl MemoryStorage {
     }
 }
 
-fn check_space(full: &AtomicBool, operation: &'static str, subject: String) -> Result<(), StorageError> {
-    if full.load(Ordering::Relaxed) {
+fn check_space(disk: &Disk, operation: &'static str, subject: String) -> Result<(), StorageError> {
+    disk.writes.fetch_add(1, Ordering::Relaxed);
+    if disk.full.load(Ordering::Relaxed) {
         return Err(StorageError { operation, subject, detail: "no space left".into() });
     }
     Ok(())
@@ -69,7 +82,7 @@ impl Storage for MemoryStorage {
     }
 
     fn append_metadata(&self, records: &[MetadataRecord]) -> Result<(), StorageError> {
-        check_space(&self.full, "append to", "the metadata in memory".into())?;
+        check_space(&self.disk, "append to", "the metadata in memory".into())?;
         let mut image = lock(&self.image);
         records.iter().for_each(|record| image.apply(record));
         Ok(())
@@ -77,7 +90,7 @@ impl Storage for MemoryStorage {
 
     fn open_log(&self, topic: TopicId, name: &str, partition: i32) -> Result<Box<dyn LogStore>, StorageError> {
         let segments = Arc::clone(lock(&self.logs).entry((topic, partition)).or_default());
-        Ok(Box::new(MemoryLog { name: format!("{name}-{partition}"), segments, full: Arc::clone(&self.full) }))
+        Ok(Box::new(MemoryLog { name: format!("{name}-{partition}"), segments, disk: Arc::clone(&self.disk) }))
     }
 
     fn remove_topic(&self, topic: TopicId, _name: &str) -> Result<(), StorageError> {
@@ -89,7 +102,7 @@ impl Storage for MemoryStorage {
 struct MemoryLog {
     name: String,
     segments: SharedLog,
-    full: Arc<AtomicBool>,
+    disk: Arc<Disk>,
 }
 
 impl MemoryLog {
@@ -119,13 +132,13 @@ impl LogStore for MemoryLog {
     }
 
     fn create_segment(&mut self, base_offset: i64) -> Result<(), StorageError> {
-        check_space(&self.full, "create", format!("segment {base_offset} of {}", self.name))?;
+        check_space(&self.disk, "create", format!("segment {base_offset} of {}", self.name))?;
         lock(&self.segments).entry(base_offset).or_default();
         Ok(())
     }
 
     fn append(&mut self, base_offset: i64, position: u64, parts: &[&[u8]]) -> Result<(), StorageError> {
-        check_space(&self.full, "append to", format!("segment {base_offset} of {}", self.name))?;
+        check_space(&self.disk, "append to", format!("segment {base_offset} of {}", self.name))?;
         self.with("append to", base_offset, |segment| {
             segment.bytes.truncate(position as usize);
             parts.iter().for_each(|part| segment.bytes.extend_from_slice(part));
@@ -150,7 +163,7 @@ impl LogStore for MemoryLog {
     }
 
     fn write_summary(&mut self, base_offset: i64, summary: &[u8]) -> Result<(), StorageError> {
-        let space = check_space(&self.full, "summarize", self.segment_name(base_offset));
+        let space = check_space(&self.disk, "summarize", self.segment_name(base_offset));
         let summary = space.is_ok().then(|| Bytes::copy_from_slice(summary));
         self.with("summarize", base_offset, |segment| segment.summary = summary)?;
         space

@@ -1,6 +1,7 @@
 //! The folder: lock, format, torn files, topics removed, and a whole core on it over restarts.
 
 mod damage;
+mod fuzz;
 
 use std::collections::BTreeMap;
 use std::fs;

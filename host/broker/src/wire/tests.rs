@@ -3,7 +3,9 @@
 
 mod client;
 mod data;
+mod fuzz;
 mod groups;
 mod hostile;
 mod transactions;
+mod samples;
 mod versions;

@@ -172,8 +172,7 @@ fn inside_the_journal() {
     let path = dir.join("metadata.log");
     let mut journal = Journal::open(&path, false).unwrap();
     let committed = |partition: i32, offset: i64| {
-        let committed =
-            CommittedOffset { offset, leader_epoch: 0, metadata: "m".repeat(4_000), commit_timestamp: 1 };
+        let committed = CommittedOffset { offset, leader_epoch: 0, metadata: "m".repeat(4_000), commit_timestamp: 1 };
         let offsets = vec![OffsetRecord { topic: "t".into(), partition, committed }];
         MetadataRecord::OffsetsCommitted { group: "g".into(), offsets }
     };

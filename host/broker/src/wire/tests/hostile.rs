@@ -1,6 +1,6 @@
 //! Clients that misbehave lose their connection and nothing else.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
@@ -52,55 +52,6 @@ fn garbage_closes_its_connection_only() {
         assert!(client.is_closed(), "{bytes:?}");
     }
     assert_eq!(bystander.produce("t", b"v"), 0);
-}
-
-/// A small generator with a fixed seed; the numbers need no quality.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-}
-
-#[test]
-fn a_thousand_damaged_requests_leave_the_broker_alive() {
-    let broker = Broker::start();
-    let mut numbers = Numbers(0x5eed);
-    let produce = {
-        let mut body = bytes::BytesMut::new();
-        let request = produce_request("t", 0, batch(b"value"));
-        kafka_protocol::protocol::Encodable::encode(&request, &mut body, 3).unwrap();
-        body.to_vec()
-    };
-    broker.client().create_topic("t", 1);
-    let mut client = broker.client();
-    client.stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
-    for _ in 0..1_000 {
-        let api = &APIS[numbers.next() as usize % APIS.len()];
-        let version = api.min + (numbers.next() % (api.max - api.min + 1) as u64) as i16;
-        let mut body =
-            if numbers.next().is_multiple_of(2) { produce.clone() } else { vec![0; numbers.next() as usize % 64] };
-        for _ in 0..1 + numbers.next() % 4 {
-            let at = numbers.next() as usize % body.len().max(1);
-            if let Some(byte) = body.get_mut(at) {
-                *byte = numbers.next() as u8;
-            }
-        }
-        // Fetches may wait as long as they say; joins too.
-        if matches!(api.key, ApiKey::Fetch | ApiKey::JoinGroup | ApiKey::SyncGroup) {
-            continue;
-        }
-        let sent = client.stream.write_all(&frame(api.key as i16, version, &body));
-        if sent.is_err() || matches!(client.stream.read(&mut [0; 4096]), Ok(0)) {
-            client = broker.client();
-            client.stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
-        }
-    }
-    assert!(is_alive(&broker));
 }
 
 #[test]
