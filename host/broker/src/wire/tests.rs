@@ -7,5 +7,7 @@ mod fuzz;
 mod groups;
 mod hostile;
 mod transactions;
+mod load;
+mod names;
 mod samples;
 mod versions;

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops where something is wrong")]
 
 mod client;
+mod clients;
 mod crash;
 mod embedded;
 mod full_disk;

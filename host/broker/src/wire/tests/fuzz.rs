@@ -75,6 +75,7 @@ fn inside_of_a_small_process() {
     for frame in &samples {
         broker.answer(frame).unwrap_or_else(|reason| panic!("{}: {reason}", hexadecimal(frame)));
     }
+    lie_everywhere(&broker, &samples);
     for case in 0..number_of("BROKER_FUZZ_CASES", CASES) {
         let mut numbers = Numbers::new(seed.wrapping_add(case));
         if case % CASES_A_BROKER == 0 {
@@ -90,6 +91,22 @@ fn inside_of_a_small_process() {
         case_file.write_all_at(name.as_bytes(), 0).unwrap();
         case_file.set_len(name.len() as u64).unwrap();
         broker.check(&frame).unwrap_or_else(|reason| panic!("{name}{reason}"));
+    }
+    broker.check_bystander();
+}
+
+/// A length that lies at every place of every request.
+fn lie_everywhere(broker: &FuzzedBroker, samples: &[Vec<u8>]) {
+    for sample in samples {
+        for at in HEADER_BYTES..sample.len() {
+            for lie in [&[0x7f, 0xff, 0xff, 0xff][..], &[0xff, 0xff, 0xff, 0xff, 0x0f], &[0x80, 0, 0, 0], &[0xff, 0xfe]]
+            {
+                let mut frame = sample.clone();
+                let end = (at + lie.len()).min(frame.len());
+                drop(frame.splice(at..end, lie.iter().copied()));
+                broker.check(&frame).unwrap_or_else(|reason| panic!("bytes {}: {reason}", hexadecimal(&frame)));
+            }
+        }
     }
     broker.check_bystander();
 }
