@@ -25,6 +25,8 @@ use serde::{Deserialize, Serialize};
 use crate::core::metadata::{MetadataImage, MetadataRecord, TopicId};
 use crate::core::storage::{LogStore, Storage, StorageError};
 use journal::Journal;
+#[cfg(test)]
+pub(crate) use log::ALL_OPEN_FILES_MAX;
 use log::{DiskLog, OpenFiles};
 
 /// The format this code writes; it reads this one and older ones.

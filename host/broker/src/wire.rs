@@ -16,6 +16,10 @@ pub mod shape;
 mod transactions;
 
 pub use ask::ask_cluster_id;
+#[cfg(test)]
+pub(crate) use connection::OTHER_REQUEST_BYTES_MAX;
+#[cfg(test)]
+pub(crate) use data::{FETCH_BYTES_MAX, FETCH_WAIT_MAX};
 pub use server::{Server, ServerError, WireOptions};
 
 use std::collections::BTreeSet;

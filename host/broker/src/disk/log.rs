@@ -19,7 +19,7 @@ use crate::core::storage::{LogStore, StorageError};
 const OPEN_FILES_MAX: usize = 3;
 /// Files that all partitions keep open. Beyond it they open a file for each use, which is slow, but a thousand
 /// partitions work under a limit of a thousand file handles, half of them left to connections.
-const ALL_OPEN_FILES_MAX: usize = 512;
+pub(crate) const ALL_OPEN_FILES_MAX: usize = 512;
 
 /// How many files the partitions of a folder hold open.
 pub type OpenFiles = Arc<AtomicUsize>;

@@ -15,7 +15,7 @@ use super::server::Shared;
 use super::shape::{Api, Malformed, Walk};
 
 /// Requests other than Produce are small; their bound keeps what decoding takes small too.
-const OTHER_REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub(crate) const OTHER_REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Reserved before the bytes have come; more only as they come.
 const RESERVE_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// How often a parked request looks whether its client is still there.

@@ -24,9 +24,9 @@ use crate::core::metadata::TopicId;
 use crate::core::refusal::{ErrorCode, Refusal};
 
 /// The most record bytes of one answer (`fetch.max.bytes` of Kafka's broker).
-const FETCH_BYTES_MAX: usize = 57_671_680;
+pub(crate) const FETCH_BYTES_MAX: usize = 57_671_680;
 /// The longest a fetch may wait, whatever it asks.
-const FETCH_WAIT_MAX: Duration = Duration::from_secs(300);
+pub(crate) const FETCH_WAIT_MAX: Duration = Duration::from_secs(300);
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;

@@ -83,9 +83,9 @@ pub const APIS: &[Api] = &[
 
 /// The most array elements and tagged fields of one request. Decoded and answered, each takes a hundred times the three
 /// bytes that it may have on the wire.
-const ELEMENTS_MAX: usize = 200_000;
+pub(crate) const ELEMENTS_MAX: usize = 200_000;
 /// The longest string, in the compact form too (Kafka's own bound): what came in must go out in an older version.
-const STRING_BYTES_MAX: usize = i16::MAX as usize;
+pub(crate) const STRING_BYTES_MAX: usize = i16::MAX as usize;
 
 /// Why a request is malformed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -6,4 +6,5 @@ mod client;
 mod clients;
 mod crash;
 mod embedded;
+mod fairness;
 mod full_disk;

@@ -141,7 +141,6 @@ struct FuzzedBroker {
     shared: Shared,
     storage: MemoryStorage,
     stream: Arc<TcpStream>,
-    _other_end: TcpStream,
 }
 
 impl FuzzedBroker {
@@ -156,13 +155,14 @@ impl FuzzedBroker {
         }
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        let other_end = TcpStream::connect(address).unwrap();
+        // Its other end is closed at once, so that a look whether the client is there costs nothing.
+        drop(TcpStream::connect(address).unwrap());
         let stream = Arc::new(listener.accept().unwrap().0);
         let options = WireOptions { auto_create_topics: true, ..WireOptions::default() };
         let shared = Shared::new(Arc::new(core), options, address);
         // So that nothing waits for records or for other members.
         shared.stopping.store(true, Ordering::SeqCst);
-        Self { shared, storage, stream, _other_end: other_end }
+        Self { shared, storage, stream }
     }
 
     fn serve(&self, frame: &[u8]) -> Result<Reply, Ended> {
