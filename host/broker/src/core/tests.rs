@@ -1,7 +1,6 @@
 //! The core as a whole: topics and their settings, offsets, ids, and all of it over a restart.
 
 mod full_disk;
-mod locks;
 
 use super::admin::{ConfigChange, NewTopic};
 use super::batch::build::{NewRecord, batch_of};

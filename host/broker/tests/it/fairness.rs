@@ -1,6 +1,7 @@
-//! Large fetches beside small produces, on files: what one partition's readers cost the others.
+//! Who waits for whom: a busy partition keeps nobody but its own clients waiting.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use broker::core::admin::NewTopic;
@@ -61,4 +62,34 @@ fn large_fetches_do_not_keep_other_partitions_waiting() {
     println!("{fetches} fetches of {FETCH_BYTES} bytes, {:?} each", took / fetches.max(1));
     // Generous, since tests run beside builds; a wait for each fetch would be its whole time.
     assert!(other.0 < alone.0 * 10 + Duration::from_millis(2), "{:?} became {:?}", alone.0, other.0);
+}
+
+#[test]
+fn a_deletion_that_waits_for_its_partition_holds_up_no_other() {
+    let dir = TestDir::new();
+    let broker = EmbeddedBroker::start(dir.path(), &EmbeddedBrokerOptions::default()).unwrap();
+    let core = broker.core();
+    let new = NewTopic { name: "t".into(), partitions: 2, ..NewTopic::default() };
+    core.create_topic(&new, false).unwrap();
+    let append = |partition| {
+        let batch = batch_of(None, &[NewRecord::default()]);
+        core.partition("t", partition).unwrap().append(&batch, 0).unwrap();
+    };
+    append(0);
+    let busy = core.partition("t", 0).unwrap();
+    let (sender, done) = channel();
+    std::thread::scope(|scope| {
+        // As while a large fetch reads its log.
+        let guard = busy.partition.log();
+        let waiting = scope.spawn(|| core.delete_records("t", 0, 1).unwrap());
+        std::thread::sleep(Duration::from_millis(50));
+        scope.spawn(|| {
+            append(1);
+            sender.send(()).unwrap();
+        });
+        let other = done.recv_timeout(Duration::from_secs(10));
+        drop(guard);
+        assert_eq!(waiting.join().unwrap(), 1);
+        assert!(other.is_ok(), "the other partition waited for the busy one");
+    });
 }
