@@ -64,14 +64,7 @@ pub fn open(
         scan(store.as_ref(), &mut segment, size, &mut producers, limits)?;
         if segment.size < size {
             if at < last || is_followed(store.as_ref(), &segment, size)? {
-                let detail = format!(
-                    "damaged at byte {} of {size}; nothing was changed: put the file back from a copy, or cut it there \
-                     to go on without the records from offset {} to {}",
-                    segment.size,
-                    segment.next_offset,
-                    found.get(at + 1).map_or(String::from("the end"), |(next, _)| (next - 1).to_string()),
-                );
-                return Err(damaged(detail));
+                return Err(damaged(say_damage(&segment, size, found.get(at + 1).map(|(next, _)| *next))));
             }
             store.truncate(base_offset, segment.size)?;
             recovery = Some(Recovery {
@@ -96,6 +89,17 @@ pub fn open(
     let first_offset = segments.first().map_or(log_start_offset, |segment| segment.base_offset);
     let log_start_offset = log_start_offset.max(first_offset).min(next_offset);
     Ok((PartitionLog { name, store, segments, log_start_offset, next_offset, producers, summarized_bytes }, recovery))
+}
+
+/// What is wrong with a segment, and what to do; `next` is where the segment after it begins.
+fn say_damage(segment: &Segment, size: u64, next: Option<i64>) -> String {
+    format!(
+        "damaged at byte {} of {size}; nothing was changed: put the file back from a copy, or cut it there to go on \
+         without the records from offset {} to {}",
+        segment.size,
+        segment.next_offset,
+        next.map_or(String::from("the end"), |next| (next - 1).to_string())
+    )
 }
 
 /// Whether a whole batch follows the damaged one where the segment's known part ends. A write cut short is the last.

@@ -51,7 +51,7 @@ const WRITES: &[Write] = &[
     ("commit an offset", |core| commit(core, 2)),
     ("delete an offset", |core| core.delete_offsets("g", vec![("t".into(), 0)])),
     ("delete a group", |core| core.delete_group("g").and_then(|()| commit(core, 1))),
-    ("give out a producer's id", |core| core.init_producer_id(None).map(drop)),
+    ("give out a producer's id", |core| core.init_producer_id().map(drop)),
     ("delete a topic", |core| {
         core.delete_topic("gone").map(drop)?;
         core.create_topic(&topic("gone"), false).map(drop)

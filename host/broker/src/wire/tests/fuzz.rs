@@ -162,7 +162,11 @@ impl FuzzedBroker {
         let shared = Shared::new(Arc::new(core), options, address);
         // So that nothing waits for records or for other members.
         shared.stopping.store(true, Ordering::SeqCst);
-        Self { shared, storage, stream }
+        let broker = Self { shared, storage, stream };
+        // Producer 0, which the samples of transactions speak for.
+        let init = Api::find(ApiKey::InitProducerId as i16).unwrap();
+        broker.answer(&frame_of(init, 1, &sample(init.key, 1))).unwrap();
+        broker
     }
 
     fn serve(&self, frame: &[u8]) -> Result<Reply, Ended> {

@@ -45,7 +45,12 @@ fn data(key: ApiKey, version: i16) -> Option<Bytes> {
                 .with_partitions(vec![Default::default(); 2]);
             encoded(&OffsetForLeaderEpochRequest::default().with_topics(vec![one]), version)
         }
-        ApiKey::InitProducerId => encoded(&InitProducerIdRequest::default().with_transactional_id(None), version),
+        // Idempotent and transactional ones in turn.
+        ApiKey::InitProducerId => {
+            let id = (version % 2 == 1).then(|| TransactionalId(text("x")));
+            let request = InitProducerIdRequest::default().with_transactional_id(id);
+            encoded(&request.with_transaction_timeout_ms(10_000), version)
+        }
         ApiKey::DeleteRecords => {
             let partition = delete_records_request::DeleteRecordsPartition::default().with_offset(-1);
             let one = delete_records_request::DeleteRecordsTopic::default()
@@ -225,6 +230,18 @@ fn transactions(key: ApiKey, version: i16) -> Option<Bytes> {
             encoded(&AddOffsetsToTxnRequest::default().with_transactional_id(id()).with_group_id(group()), version)
         }
         ApiKey::EndTxn => encoded(&EndTxnRequest::default().with_transactional_id(id()).with_committed(true), version),
+        ApiKey::DescribeProducers => {
+            let one = describe_producers_request::TopicRequest::default()
+                .with_name(topic("t"))
+                .with_partition_indexes(vec![0, 1]);
+            encoded(&DescribeProducersRequest::default().with_topics(vec![one]), version)
+        }
+        ApiKey::DescribeTransactions => {
+            encoded(&DescribeTransactionsRequest::default().with_transactional_ids(vec![id(); 2]), version)
+        }
+        ApiKey::ListTransactions => {
+            encoded(&ListTransactionsRequest::default().with_state_filters(vec![text("Ongoing")]), version)
+        }
         ApiKey::TxnOffsetCommit => {
             use kafka_protocol::messages::txn_offset_commit_request as commit;
             let partition = commit::TxnOffsetCommitRequestPartition::default().with_committed_offset(3);
