@@ -25,6 +25,8 @@ use serde::{Deserialize, Serialize};
 use crate::core::metadata::{MetadataImage, MetadataRecord, TopicId};
 use crate::core::storage::{LogStore, Storage, StorageError};
 use journal::Journal;
+#[cfg(test)]
+pub(crate) use log::ALL_OPEN_FILES_MAX;
 use log::{DiskLog, OpenFiles};
 
 /// The format this code writes; it reads this one and older ones.
@@ -44,6 +46,13 @@ pub enum DiskError {
     NewerFormat { dir: PathBuf, found: u32 },
     #[error("read {path}: {detail}; it is not a broker's folder, or the file is damaged")]
     Format { path: PathBuf, detail: String },
+    #[error(
+        "read {path}: {detail}; nothing was changed: put the file back from a copy, use the program that wrote it, or \
+         start with another folder"
+    )]
+    Damaged { path: PathBuf, detail: String },
+    #[error("open the broker's folder {dir}: it has {entry:?}, which no broker made; use an empty folder or a new one")]
+    ForeignFolder { dir: PathBuf, entry: String },
     #[error("{operation} {path}")]
     Io { operation: &'static str, path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -82,6 +91,10 @@ impl DiskStorage {
     /// Opens or makes the folder and locks it.
     pub fn open(dir: &Path, fsync: bool) -> Result<Self, DiskError> {
         fs::create_dir_all(dir).map_err(io_error("make the folder", dir))?;
+        if !["lock", "format.json", "metadata.log"].iter().any(|name| dir.join(name).exists()) {
+            // Before anything is written into it.
+            check_is_empty(dir)?;
+        }
         let lock = lock(dir)?;
         let format = open_format(dir)?;
         let logs = dir.join("logs");
@@ -116,20 +129,45 @@ impl DiskStorage {
         self.dir.join("logs").join(topic_dir_name(topic, name))
     }
 
-    /// Removes folders of topics that do not exist: their deletion or their creation was cut short.
+    /// Whether the metadata has this partition: its log was made before.
+    fn is_kept(&self, topic: TopicId, name: &str, partition: i32) -> bool {
+        let journal = self.journal();
+        journal.image().topics.get(name).is_some_and(|kept| kept.id == topic && partition < kept.partitions)
+    }
+
+    /// Removes folders of topics that do not exist: their deletion or their creation was cut short. Refuses to when
+    /// they hold records of topics that the metadata should know: then it is the metadata that was lost.
     fn remove_leftovers(&self) -> Result<(), DiskError> {
         let logs = self.dir.join("logs");
-        let known: BTreeSet<String> = {
+        let (known, next_topic) = {
             let journal = self.journal();
-            journal.image().topics.iter().map(|(name, topic)| topic_dir_name(topic.id, name)).collect()
+            let image = journal.image();
+            let known = image.topics.iter().map(|(name, topic)| topic_dir_name(topic.id, name));
+            (known.collect::<BTreeSet<String>>(), image.next_topic)
         };
+        let mut leftovers = Vec::new();
         for entry in fs::read_dir(&logs).map_err(io_error("list", &logs))? {
             let entry = entry.map_err(io_error("list", &logs))?;
-            if entry.file_name().to_str().is_some_and(|name| !known.contains(name)) {
-                let path = entry.path();
-                tracing::info!(path = %path.display(), "removing what is left of a topic that does not exist");
-                fs::remove_dir_all(&path).map_err(io_error("remove", &path))?;
+            let path = entry.path();
+            let name = entry.file_name();
+            let Some(number) = name.to_str().and_then(topic_number) else {
+                tracing::warn!(path = %path.display(), "not a topic's folder; it is left alone");
+                continue;
+            };
+            if name.to_str().is_some_and(|name| known.contains(name)) {
+                continue;
             }
+            // The number of a deleted topic stays taken; one that is not taken yet belongs to a creation cut short,
+            // which cannot have records.
+            if number > next_topic && holds_records(&path).map_err(io_error("list", &path))? {
+                let detail = format!("it does not know the topic whose records are in {}", path.display());
+                return Err(DiskError::Damaged { path: self.dir.join("metadata.log"), detail });
+            }
+            leftovers.push(path);
+        }
+        for path in leftovers {
+            tracing::info!(path = %path.display(), "removing what is left of a topic that does not exist");
+            fs::remove_dir_all(&path).map_err(io_error("remove", &path))?;
         }
         Ok(())
     }
@@ -140,7 +178,8 @@ impl DiskStorage {
         if remembered_listener(&self.dir) == Some(address) {
             return Ok(());
         }
-        replace_file(&self.dir.join("listener"), format!("{address}\n").as_bytes())
+        let path = self.dir.join("listener");
+        replace_file(&path, format!("{address}\n").as_bytes()).map(drop).map_err(io_error("write", &path))
     }
 }
 
@@ -148,6 +187,28 @@ impl DiskStorage {
 fn topic_dir_name(topic: TopicId, name: &str) -> String {
     let head: String = name.chars().take(100).collect();
     format!("{head}-{:032x}", topic.0)
+}
+
+/// The number in the id of the topic that a folder belongs to; `None` for a folder of another kind.
+fn topic_number(dir_name: &str) -> Option<u64> {
+    let (_, id) = dir_name.rsplit_once('-')?;
+    // The upper half of the id is the broker's.
+    (id.len() == 32).then(|| u128::from_str_radix(id, 16).ok().map(|id| id as u64))?
+}
+
+/// Whether a topic's folder has records, or had some: a log whose first records were deleted does not begin at 0.
+fn holds_records(topic_dir: &Path) -> io::Result<bool> {
+    for partition in fs::read_dir(topic_dir)? {
+        for file in fs::read_dir(partition?.path())? {
+            let file = file?;
+            let name = file.file_name();
+            let base = name.to_str().and_then(|name| name.strip_suffix(".log"));
+            if base.is_some_and(|base| base.bytes().any(|digit| digit != b'0')) || file.metadata()?.len() > 0 {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 fn lock(dir: &Path) -> Result<File, DiskError> {
@@ -189,10 +250,11 @@ fn open_format(dir: &Path) -> Result<Format, DiskError> {
                 let detail = String::from("it is missing beside a metadata.log");
                 return Err(DiskError::Format { path, detail });
             }
+            check_is_empty(dir)?;
             let format = Format { version: FORMAT_VERSION, cluster_id: new_cluster_id()? };
             let text = serde_json::to_vec(&format)
                 .map_err(|error| DiskError::Format { path: path.clone(), detail: error.to_string() })?;
-            replace_file(&path, &text)?;
+            replace_file(&path, &text).map_err(io_error("write", &path))?;
             Ok(format)
         }
         Err(source) => Err(DiskError::Io { operation: "read", path, source }),
@@ -206,16 +268,36 @@ fn new_cluster_id() -> Result<String, DiskError> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Writes a file as a whole: the old one or the new one is there, never a half.
-fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
+/// A folder that is not a broker's yet must not be anybody else's: what is in its `logs` would be taken for topics.
+fn check_is_empty(dir: &Path) -> Result<(), DiskError> {
+    for entry in fs::read_dir(dir).map_err(io_error("list", dir))? {
+        let name = entry.map_err(io_error("list", dir))?.file_name();
+        let name = name.to_string_lossy();
+        // Left by a first start that was cut short, or by the file system and the desktop.
+        let is_nothing = ["lock", "format.new", "lost+found"].contains(&name.as_ref()) || name.starts_with('.');
+        if !is_nothing {
+            return Err(DiskError::ForeignFolder { dir: dir.to_owned(), entry: name.into_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// Writes a file as a whole: the old one or the new one is there, never a half. Gives back the new one, open.
+fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let next = path.with_extension("new");
-    let write = || -> io::Result<()> {
-        let mut file = File::create(&next)?;
+    let write = || {
+        let mut file = File::options().create(true).truncate(true).read(true).write(true).open(&next)?;
         file.write_all(bytes)?;
         file.sync_data()?;
-        fs::rename(&next, path)
+        fs::rename(&next, path)?;
+        Ok(file)
     };
-    write().map_err(io_error("write", path))
+    let written = write();
+    if written.is_err() {
+        // A half-written file would keep a full disk full; where even this fails, the next attempt overwrites it.
+        drop(fs::remove_file(&next));
+    }
+    written
 }
 
 impl Storage for DiskStorage {
@@ -229,6 +311,16 @@ impl Storage for DiskStorage {
 
     fn open_log(&self, topic: TopicId, name: &str, partition: i32) -> Result<Box<dyn LogStore>, StorageError> {
         let dir = self.topic_dir(topic, name).join(partition.to_string());
+        if self.is_kept(topic, name, partition) && !log::has_segment(&dir) {
+            return Err(StorageError {
+                operation: "open",
+                subject: dir.display().to_string(),
+                detail:
+                    "the records of this partition are gone; put the folder back from a copy, or put an empty file \
+                         00000000000000000000.log into it to go on without them"
+                        .into(),
+            });
+        }
         Ok(Box::new(DiskLog::open(dir, self.fsync, Arc::clone(&self.open_files))?))
     }
 

@@ -15,7 +15,26 @@ use crate::wire::{self, Server, ServerError, WireOptions};
 /// How long a broker that was found has to say who it is.
 const ASK_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Options of an embedded broker.
+/// Options of an embedded broker. All limits and their defaults, options and fixed ones, with Kafka's names where it has
+/// them:
+///
+/// | limit | default | beyond it |
+/// | --- | --- | --- |
+/// | `connections_max` (`max.connections`) | 2000 | closed at once; fewer if the process may not open as many files |
+/// | `request_bytes_max` (`socket.request.max.bytes`) | 104857600 | the connection is closed |
+/// | a request other than Produce | 16777216 | the connection is closed |
+/// | array elements and tagged fields of a request | 200000 | the connection is closed |
+/// | a string of a request | 32767 | the connection is closed |
+/// | silence inside of a request, or while an answer is sent | 30 s | the connection is closed |
+/// | silence between requests (`connections.max.idle.ms`) | 600 s | the connection is closed |
+/// | records of a fetch (`fetch.max.bytes`) | 57671680 | the answer ends there |
+/// | wait of a fetch | 300 s | answered with what there is |
+/// | a record batch (`max.message.bytes`, a topic's setting) | 1048588 | the batch is refused |
+/// | partitions of a topic | 10000 | the topic is refused |
+/// | members of a group (`groups.max_members`, `group.max.size`) | 10000 | the join is refused |
+/// | session of a member (`group.min.session.timeout.ms`, `group.max.session.timeout.ms`) | 6 s to 1800 s | the join is refused |
+/// | metadata of a committed offset (`offset.metadata.max.bytes`) | 4096 | the offset is refused |
+/// | log files held open | 512 | opened for each use |
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmbeddedBrokerOptions {
     /// 0 = the port of the folder's last start if it is free, else any.
@@ -29,7 +48,7 @@ pub struct EmbeddedBrokerOptions {
     pub groups: GroupOptions,
     /// When and with what means logs are cleaned.
     pub cleaner: CleanerOptions,
-    /// More connections are refused.
+    /// More connections are closed at once.
     pub connections_max: usize,
     /// The largest request (`socket.request.max.bytes`).
     pub request_bytes_max: usize,
@@ -104,7 +123,10 @@ impl EmbeddedBroker {
             ..WireOptions::default()
         };
         let server = listen(dir, &core, wire_options)?;
-        storage.write_listener(server.address())?;
+        // On a full disk the broker still serves; other processes only do not find it by its folder.
+        if let Err(error) = storage.write_listener(server.address()) {
+            tracing::warn!(%error, address = %server.address(), "the broker's address could not be written down");
+        }
         tracing::info!(
             address = %server.address(),
             dir = %dir.display(),
@@ -163,3 +185,6 @@ pub fn running_at(dir: &Path) -> Option<SocketAddr> {
     stream.set_write_timeout(Some(ASK_TIMEOUT)).ok()?;
     (wire::ask_cluster_id(stream)? == cluster_id).then_some(address)
 }
+
+#[cfg(test)]
+mod tests;

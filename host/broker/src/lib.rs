@@ -13,6 +13,8 @@ pub mod core;
 pub mod direct;
 pub mod disk;
 mod embedded;
+#[cfg(test)]
+mod mutation;
 pub mod wire;
 
 pub use embedded::{EmbeddedBroker, EmbeddedBrokerError, EmbeddedBrokerOptions, running_at};

@@ -7,6 +7,7 @@ mod ask;
 mod connection;
 mod data;
 mod groups;
+mod handles;
 mod offsets;
 mod park;
 mod requests;
@@ -15,7 +16,13 @@ pub mod shape;
 mod transactions;
 
 pub use ask::ask_cluster_id;
+#[cfg(test)]
+pub(crate) use connection::OTHER_REQUEST_BYTES_MAX;
+#[cfg(test)]
+pub(crate) use data::{FETCH_BYTES_MAX, FETCH_WAIT_MAX};
 pub use server::{Server, ServerError, WireOptions};
+
+use std::collections::BTreeSet;
 
 use kafka_protocol::protocol::StrBytes;
 
@@ -33,9 +40,18 @@ fn code<T>(result: &Result<T, Refusal>) -> i16 {
     result.as_ref().err().map_or(0, |refusal| refusal.code.code())
 }
 
+/// The longest error message: it may hold names that a client made up, and old versions carry 32 KiB at most.
+const MESSAGE_CHARS_MAX: usize = 1_000;
+
 /// The error message of a result.
 fn message<T>(result: &Result<T, Refusal>) -> Option<StrBytes> {
-    result.as_ref().err().map(|refusal| text(refusal.detail.as_str()))
+    result.as_ref().err().map(|refusal| text(refusal.detail.chars().take(MESSAGE_CHARS_MAX).collect::<String>()))
+}
+
+/// Each thing once, in order: an answer is as large as what is asked for, not as often as it is asked for.
+fn unique<T: Clone + Ord>(things: Vec<T>) -> impl Iterator<Item = T> {
+    let mut seen = BTreeSet::new();
+    things.into_iter().filter(move |thing| seen.insert(thing.clone()))
 }
 
 #[cfg(test)]

@@ -65,12 +65,16 @@ impl Core {
             topic.set_configs(image.configs);
             return Ok(topic);
         }
-        let (topic, _) = open_topic(self.storage.as_ref(), &new.name, &image)?;
         let records = [
             MetadataRecord::NextTopic { number: *number + 1 },
             MetadataRecord::TopicCreated { id, name: new.name.clone(), partitions, configs: new.configs.clone() },
         ];
-        self.storage.append_metadata(&records)?;
+        let made = open_topic(self.storage.as_ref(), &new.name, &image)
+            .and_then(|(topic, _)| self.storage.append_metadata(&records).map(|()| topic));
+        let topic = made.inspect_err(|_| {
+            // On a full disk each of its files counts. What cannot be removed now is removed at the next start.
+            drop(self.storage.remove_topic(id, &new.name));
+        })?;
         *number += 1;
         topics.insert(topic.clone());
         Ok(topic)
@@ -186,8 +190,9 @@ impl Core {
 
     /// Deletes the records below `offset` (-1 = all) and answers the new log start.
     pub fn delete_records(&self, name: &str, partition: i32, offset: i64) -> Result<i64, Refusal> {
-        // The write lock keeps a deletion of the topic away until the new start is kept.
-        let topics = write_locked(&self.topics);
+        // The lock keeps a deletion of the topic away until the new start is kept. Others may read meanwhile: this
+        // waits for the partition.
+        let topics = read_locked(&self.topics);
         let found = topics.get(name).and_then(|topic| topic.partition(partition));
         let found = found.ok_or_else(|| unknown_partition(name, partition))?;
         let mut log = found.log();

@@ -324,7 +324,7 @@ impl PartitionLog {
         Ok(Fetched { records, bounds, aborted })
     }
 
-    fn read_batches(&self, offset: i64, max_bytes: usize, at_least_one: bool, end: i64) -> Result<Bytes, StorageError> {
+    fn read_batches(&self, offset: i64, max_bytes: usize, at_least_one: bool, end: i64) -> Result<Bytes, Refusal> {
         let first = self.segments.partition_point(|segment| segment.base_offset <= offset).saturating_sub(1);
         for segment in self.segments.get(first..).unwrap_or_default() {
             if segment.next_offset <= offset || segment.size == 0 {
@@ -338,6 +338,15 @@ impl PartitionLog {
             }
             let bytes = self.read_segment(segment, found, wanted)?;
             let whole = whole_batches(&bytes, end);
+            if whole == 0 {
+                let detail = format!(
+                    "read {} at offset {offset}: the batch at byte {found} of {} is damaged; read on behind it, or put \
+                     the file back from a copy",
+                    self.name,
+                    self.store.segment_name(segment.base_offset)
+                );
+                return Err(Refusal::new(ErrorCode::CorruptMessage, detail));
+            }
             return Ok(bytes.slice(..whole));
         }
         Ok(Bytes::new())
@@ -499,13 +508,13 @@ fn check_timestamps(header: &BatchHeader, limits: &LogLimits, now_ms: i64) -> Re
     Ok(())
 }
 
-/// How many bytes of whole batches below offset `end` there are at the front.
+/// How many bytes of whole, undamaged batches below offset `end` there are at the front.
 fn whole_batches(bytes: &[u8], end: i64) -> usize {
     let mut whole = 0;
     while let Some(header) = bytes.get(whole..).and_then(BatchHeader::read)
         && let Some(size) = header.size()
-        && whole + size <= bytes.len()
         && header.base_offset < end
+        && bytes.get(whole..whole + size).is_some_and(|batch| batch::is_intact(batch, &header))
     {
         whole += size;
     }

@@ -2,7 +2,7 @@
 //! opened again on the same `MemoryStorage` sees a restart; `fill_disk` makes every write fail.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -16,6 +16,20 @@ struct MemorySegment {
     summary: Option<Bytes>,
 }
 
+/// What all of it is on.
+#[derive(Debug)]
+struct Disk {
+    /// Writes that still fit.
+    room: AtomicU64,
+    writes: AtomicU64,
+}
+
+impl Default for Disk {
+    fn default() -> Self {
+        Self { room: AtomicU64::new(u64::MAX), writes: AtomicU64::new(0) }
+    }
+}
+
 type SharedLog = Arc<Mutex<BTreeMap<i64, MemorySegment>>>;
 
 /// What is written beside segments, by their base offsets.
@@ -26,7 +40,7 @@ type Staged = Arc<Mutex<BTreeMap<i64, Vec<u8>>>>;
 pub struct MemoryStorage {
     image: Arc<Mutex<MetadataImage>>,
     logs: Arc<Mutex<BTreeMap<(TopicId, i32), SharedLog>>>,
-    full: Arc<AtomicBool>,
+    disk: Arc<Disk>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -40,7 +54,22 @@ impl MemoryStorage {
 
     /// From now on every write fails (or works again), as on a full disk.
     pub fn fill_disk(&self, full: bool) {
-        self.full.store(full, Ordering::Relaxed);
+        self.fill_disk_after(if full { 0 } else { u64::MAX });
+    }
+
+    /// Only so many writes more succeed.
+    pub fn fill_disk_after(&self, writes: u64) {
+        self.disk.room.store(writes, Ordering::Relaxed);
+    }
+
+    /// How often something was written, in vain or not.
+    pub fn write_count(&self) -> u64 {
+        self.disk.writes.load(Ordering::Relaxed)
+    }
+
+    /// How many partitions have a log.
+    pub fn log_count(&self) -> usize {
+        lock(&self.logs).len()
     }
 
     /// Appends bytes behind the core's back, as a write cut short by a crash leaves them.
@@ -54,8 +83,13 @@ impl MemoryStorage {
     }
 }
 
-fn check_space(full: &AtomicBool, operation: &'static str, subject: String) -> Result<(), StorageError> {
-    if full.load(Ordering::Relaxed) {
+fn check_space(disk: &Disk, operation: &'static str, subject: String) -> Result<(), StorageError> {
+    disk.writes.fetch_add(1, Ordering::Relaxed);
+    let room = disk.room.load(Ordering::Relaxed);
+    if room != u64::MAX {
+        disk.room.store(room.saturating_sub(1), Ordering::Relaxed);
+    }
+    if room == 0 {
         return Err(StorageError { operation, subject, detail: "no space left".into() });
     }
     Ok(())
@@ -67,7 +101,7 @@ impl Storage for MemoryStorage {
     }
 
     fn append_metadata(&self, records: &[MetadataRecord]) -> Result<(), StorageError> {
-        check_space(&self.full, "append to", "the metadata in memory".into())?;
+        check_space(&self.disk, "append to", "the metadata in memory".into())?;
         let mut image = lock(&self.image);
         records.iter().for_each(|record| image.apply(record));
         Ok(())
@@ -75,8 +109,8 @@ impl Storage for MemoryStorage {
 
     fn open_log(&self, topic: TopicId, name: &str, partition: i32) -> Result<Box<dyn LogStore>, StorageError> {
         let segments = Arc::clone(lock(&self.logs).entry((topic, partition)).or_default());
-        let (staged, full) = (Staged::default(), Arc::clone(&self.full));
-        Ok(Box::new(MemoryLog { name: format!("{name}-{partition}"), segments, staged, full }))
+        let (staged, disk) = (Staged::default(), Arc::clone(&self.disk));
+        Ok(Box::new(MemoryLog { name: format!("{name}-{partition}"), segments, staged, disk }))
     }
 
     fn remove_topic(&self, topic: TopicId, _name: &str) -> Result<(), StorageError> {
@@ -89,18 +123,18 @@ struct MemoryLog {
     name: String,
     segments: SharedLog,
     staged: Staged,
-    full: Arc<AtomicBool>,
+    disk: Arc<Disk>,
 }
 
 struct MemoryReplacement {
     base_offset: i64,
     staged: Staged,
-    full: Arc<AtomicBool>,
+    disk: Arc<Disk>,
 }
 
 impl SegmentReplacement for MemoryReplacement {
     fn append(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
-        check_space(&self.full, "append to", format!("the replacement of segment {}", self.base_offset))?;
+        check_space(&self.disk, "append to", format!("the replacement of segment {}", self.base_offset))?;
         lock(&self.staged).entry(self.base_offset).or_default().extend_from_slice(bytes);
         Ok(())
     }
@@ -118,8 +152,7 @@ impl Drop for MemoryReplacement {
 
 impl MemoryLog {
     fn missing(&self, operation: &'static str, base_offset: i64) -> StorageError {
-        let subject = format!("segment {base_offset} of {} in memory", self.name);
-        StorageError { operation, subject, detail: "no such segment".into() }
+        StorageError { operation, subject: self.segment_name(base_offset), detail: "no such segment".into() }
     }
 
     fn with<T>(
@@ -135,18 +168,22 @@ impl MemoryLog {
 }
 
 impl LogStore for MemoryLog {
+    fn segment_name(&self, base_offset: i64) -> String {
+        format!("segment {base_offset} of {} in memory", self.name)
+    }
+
     fn segments(&self) -> Result<Vec<(i64, u64)>, StorageError> {
         Ok(lock(&self.segments).iter().map(|(&base, segment)| (base, segment.bytes.len() as u64)).collect())
     }
 
     fn create_segment(&mut self, base_offset: i64) -> Result<(), StorageError> {
-        check_space(&self.full, "create", format!("segment {base_offset} of {}", self.name))?;
+        check_space(&self.disk, "create", format!("segment {base_offset} of {}", self.name))?;
         lock(&self.segments).entry(base_offset).or_default();
         Ok(())
     }
 
     fn append(&mut self, base_offset: i64, position: u64, parts: &[&[u8]]) -> Result<(), StorageError> {
-        check_space(&self.full, "append to", format!("segment {base_offset} of {}", self.name))?;
+        check_space(&self.disk, "append to", format!("segment {base_offset} of {}", self.name))?;
         self.with("append to", base_offset, |segment| {
             segment.bytes.truncate(position as usize);
             parts.iter().for_each(|part| segment.bytes.extend_from_slice(part));
@@ -167,8 +204,8 @@ impl LogStore for MemoryLog {
 
     fn begin_replacement(&self, base_offset: i64) -> Result<Box<dyn SegmentReplacement>, StorageError> {
         lock(&self.staged).insert(base_offset, Vec::new());
-        let (staged, full) = (Arc::clone(&self.staged), Arc::clone(&self.full));
-        Ok(Box::new(MemoryReplacement { base_offset, staged, full }))
+        let (staged, disk) = (Arc::clone(&self.staged), Arc::clone(&self.disk));
+        Ok(Box::new(MemoryReplacement { base_offset, staged, disk }))
     }
 
     fn replace_segment(
@@ -176,7 +213,7 @@ impl LogStore for MemoryLog {
         base_offset: i64,
         replacement: Box<dyn SegmentReplacement>,
     ) -> Result<(), StorageError> {
-        check_space(&self.full, "replace", format!("segment {base_offset} of {}", self.name))?;
+        check_space(&self.disk, "replace", format!("segment {base_offset} of {}", self.name))?;
         let bytes = lock(&self.staged).remove(&base_offset);
         drop(replacement);
         let bytes = bytes.ok_or_else(|| self.missing("replace", base_offset))?;
@@ -189,7 +226,10 @@ impl LogStore for MemoryLog {
     }
 
     fn write_summary(&mut self, base_offset: i64, summary: &[u8]) -> Result<(), StorageError> {
-        self.with("summarize", base_offset, |segment| segment.summary = Some(Bytes::copy_from_slice(summary)))
+        let space = check_space(&self.disk, "summarize", self.segment_name(base_offset));
+        let summary = space.is_ok().then(|| Bytes::copy_from_slice(summary));
+        self.with("summarize", base_offset, |segment| segment.summary = summary)?;
+        space
     }
 
     fn read_summary(&self, base_offset: i64) -> Result<Option<Bytes>, StorageError> {

@@ -18,6 +18,9 @@ pub struct StorageError {
 
 /// The bytes of one partition's log: segments, each named by the offset of its first record.
 pub trait LogStore: Send {
+    /// What people find a segment by: its file or the like.
+    fn segment_name(&self, base_offset: i64) -> String;
+
     /// The segments that exist, ascending, with their length in bytes.
     fn segments(&self) -> Result<Vec<(i64, u64)>, StorageError>;
 
@@ -49,7 +52,7 @@ pub trait LogStore: Send {
     fn remove_segment(&mut self, base_offset: i64) -> Result<(), StorageError>;
 
     /// Keeps what was derived from a closed segment, so that it need not be scanned again. A cache: losing it is
-    /// no loss.
+    /// no loss. After an error there is none, or a damaged one.
     fn write_summary(&mut self, base_offset: i64, summary: &[u8]) -> Result<(), StorageError>;
 
     fn read_summary(&self, base_offset: i64) -> Result<Option<Bytes>, StorageError>;

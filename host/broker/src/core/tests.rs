@@ -1,5 +1,7 @@
 //! The core as a whole: topics and their settings, offsets, ids, and all of it over a restart.
 
+mod full_disk;
+
 use super::admin::{ConfigChange, NewTopic};
 use super::batch::build::{NewRecord, batch_of};
 use super::memory::MemoryStorage;

@@ -9,6 +9,9 @@ use super::log::LogLimits;
 use super::log::retention::CleanupLimits;
 use super::refusal::{ErrorCode, Refusal};
 
+/// The longest value: it must fit into the answers of every protocol version.
+const VALUE_BYTES_MAX: usize = i16::MAX as usize;
+
 /// What values a setting takes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ConfigKind {
@@ -86,6 +89,10 @@ pub fn definition(name: &str) -> Result<&'static ConfigDefinition, Refusal> {
 /// Checks one setting.
 pub fn check(name: &str, value: &str) -> Result<(), Refusal> {
     let definition = definition(name)?;
+    if value.len() > VALUE_BYTES_MAX {
+        let detail = format!("a value of {} bytes for configuration {name}: at most {VALUE_BYTES_MAX}", value.len());
+        return Err(Refusal::new(ErrorCode::InvalidConfig, detail));
+    }
     let invalid = |expected: String| {
         let detail = format!("invalid value {value:?} for configuration {name}: expected {expected}");
         Err(Refusal::new(ErrorCode::InvalidConfig, detail))

@@ -1,9 +1,10 @@
 //! The metadata log: one line a change, `CRC JSON`, the CRC-32C of the JSON in eight hexadecimal digits. Keeps the image of
 //! all lines, so that it can write itself anew (a snapshot) when it has grown much larger than what it says. A torn last
-//! line is cut with a message; damage before good lines is an error.
+//! line is cut with a message. Damage before good lines is an error, and so is a whole line that this program does not
+//! understand: nothing is changed then.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +27,16 @@ pub struct Journal {
     compact_length: u64,
     image: MetadataImage,
     fsync: bool,
+    /// A failed append could not be cut off again: nothing is appended before it is.
+    is_torn: bool,
+}
+
+/// What a line holds.
+enum Line {
+    Record(MetadataRecord),
+    /// Its checksum holds, but it is no record that is known here; with the reason.
+    Unknown(String),
+    Damaged,
 }
 
 fn line(record: &MetadataRecord) -> Result<Vec<u8>, StorageError> {
@@ -40,14 +51,63 @@ fn line(record: &MetadataRecord) -> Result<Vec<u8>, StorageError> {
     Ok(line)
 }
 
-fn parse(line: &[u8]) -> Option<MetadataRecord> {
-    let (crc, rest) = line.split_at_checked(8)?;
-    let json = rest.strip_prefix(b" ")?;
-    let crc = u32::from_str_radix(std::str::from_utf8(crc).ok()?, 16).ok()?;
-    if crc32c::crc32c(json) != crc {
-        return None;
+/// The lines that say an image.
+fn lines(image: &MetadataImage) -> Result<Vec<u8>, StorageError> {
+    let mut bytes = Vec::new();
+    for record in image.to_records() {
+        bytes.extend_from_slice(&line(&record)?);
     }
-    serde_json::from_slice(json).ok()
+    Ok(bytes)
+}
+
+fn parse(line: &[u8]) -> Line {
+    let checked = || {
+        let (crc, rest) = line.strip_suffix(b"\n")?.split_at_checked(8)?;
+        let json = rest.strip_prefix(b" ")?;
+        let crc = u32::from_str_radix(std::str::from_utf8(crc).ok()?, 16).ok()?;
+        (crc32c::crc32c(json) == crc).then_some(json)
+    };
+    match checked().map(serde_json::from_slice) {
+        Some(Ok(record)) => Line::Record(record),
+        Some(Err(error)) => Line::Unknown(error.to_string()),
+        None => Line::Damaged,
+    }
+}
+
+fn is_whole(line: &[u8]) -> bool {
+    !matches!(parse(line), Line::Damaged)
+}
+
+/// The image of all lines, and how many bytes they are up to the torn end.
+fn read_lines(path: &Path, bytes: &[u8]) -> Result<(MetadataImage, u64), DiskError> {
+    let refused = |detail| DiskError::Damaged { path: path.to_owned(), detail };
+    let mut image = MetadataImage::default();
+    let mut good = 0;
+    let mut at = 0;
+    let mut bad: Option<(usize, u64)> = None;
+    for (number, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {
+        let number = number + 1;
+        match (parse(line), bad) {
+            (Line::Unknown(reason), _) => {
+                return Err(refused(format!("line {number} at byte {at} is whole but not known here ({reason})")));
+            }
+            (Line::Record(_), Some((bad, byte))) => {
+                return Err(refused(format!("line {bad} at byte {byte} is damaged, but line {number} is whole")));
+            }
+            (Line::Record(record), None) => {
+                image.apply(&record);
+                good += line.len() as u64;
+            }
+            // The byte that ended the line before may be the damaged one.
+            (Line::Damaged, None) if (1..line.len()).any(|from| is_whole(line.get(from..).unwrap_or_default())) => {
+                return Err(refused(format!("line {number} at byte {at} is damaged, but a whole one follows it")));
+            }
+            (Line::Damaged, None) => bad = Some((number, at)),
+            (Line::Damaged, Some(_)) => {}
+        }
+        at += line.len() as u64;
+    }
+    Ok((image, good))
 }
 
 impl Journal {
@@ -57,30 +117,15 @@ impl Journal {
         let file =
             File::options().create(true).truncate(false).read(true).write(true).open(path).map_err(io_error("open"))?;
         let bytes = fs::read(path).map_err(io_error("read"))?;
-        let mut image = MetadataImage::default();
-        let mut good = 0;
-        let mut bad: Option<usize> = None;
-        for (number, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {
-            let record = line.strip_suffix(b"\n").and_then(parse);
-            match (record, bad) {
-                (Some(_), Some(bad)) => {
-                    let detail = format!("line {} is damaged, but line {} is whole", bad + 1, number + 1);
-                    return Err(DiskError::Format { path: path.to_owned(), detail });
-                }
-                (Some(record), None) => {
-                    image.apply(&record);
-                    good += line.len() as u64;
-                }
-                (None, None) => bad = Some(number),
-                (None, Some(_)) => {}
-            }
-        }
+        let (image, good) = read_lines(path, &bytes)?;
         let cut = bytes.len() as u64 - good;
         if cut > 0 {
             tracing::warn!(path = %path.display(), cut_bytes = cut, "cut the torn end of the broker's metadata");
             file.set_len(good).map_err(io_error("truncate"))?;
         }
-        Ok(Self { path: path.to_owned(), file, length: good, compact_length: good, image, fsync })
+        // Else every start would let the log grow anew.
+        let compact_length = if good > REWRITE_BYTES_MIN { lines(&image)?.len() as u64 } else { good };
+        Ok(Self { path: path.to_owned(), file, length: good, compact_length, image, fsync, is_torn: false })
     }
 
     pub fn image(&self) -> &MetadataImage {
@@ -93,13 +138,9 @@ impl Journal {
         for record in records {
             bytes.extend_from_slice(&line(record)?);
         }
-        let written = self.file.write_all_at(&bytes, self.length).and_then(|()| match self.fsync {
-            true => self.file.sync_data(),
-            false => Ok(()),
-        });
-        if let Err(error) = written {
-            // The next append goes to the same place; cutting only keeps a crash before it from finding half lines.
-            drop(self.file.set_len(self.length));
+        if let Err(error) = self.write(&bytes) {
+            // A later, shorter append would leave the rest of this one behind it.
+            self.is_torn = self.file.set_len(self.length).is_err();
             return Err(storage_error("append to", &self.path, &error));
         }
         self.length += bytes.len() as u64;
@@ -114,18 +155,19 @@ impl Journal {
         Ok(())
     }
 
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.is_torn {
+            self.file.set_len(self.length)?;
+            self.is_torn = false;
+        }
+        self.file.write_all_at(bytes, self.length)?;
+        if self.fsync { self.file.sync_data() } else { Ok(()) }
+    }
+
     /// Writes the image in place of its history.
     fn rewrite(&mut self) -> io::Result<()> {
-        let next = self.path.with_extension("new");
-        let mut bytes = Vec::new();
-        for record in self.image.to_records() {
-            bytes.extend_from_slice(&line(&record).map_err(io::Error::other)?);
-        }
-        let mut file = File::options().create(true).truncate(true).read(true).write(true).open(&next)?;
-        file.write_all(&bytes)?;
-        file.sync_data()?;
-        fs::rename(&next, &self.path)?;
-        self.file = file;
+        let bytes = lines(&self.image).map_err(io::Error::other)?;
+        self.file = super::replace_file(&self.path, &bytes)?;
         self.length = bytes.len() as u64;
         self.compact_length = self.length;
         Ok(())

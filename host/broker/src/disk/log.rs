@@ -20,7 +20,7 @@ use crate::core::storage::{LogStore, SegmentReplacement, StorageError};
 const OPEN_FILES_MAX: usize = 3;
 /// Files that all partitions keep open. Beyond it they open a file for each use, which is slow, but a thousand
 /// partitions work under a limit of a thousand file handles, half of them left to connections.
-const ALL_OPEN_FILES_MAX: usize = 512;
+pub(crate) const ALL_OPEN_FILES_MAX: usize = 512;
 
 /// The extension of a segment's replacement.
 const REPLACEMENT: &str = "cleaned";
@@ -55,6 +55,12 @@ pub struct DiskLog {
     files: RefCell<BTreeMap<i64, CountedFile>>,
     /// The file and place where the operating system's cursor stands, to save a seek.
     cursor: Option<(i64, u64)>,
+}
+
+/// Whether a partition's folder has a segment.
+pub fn has_segment(dir: &Path) -> bool {
+    let is_segment = |entry: fs::DirEntry| entry.path().extension().is_some_and(|extension| extension == "log");
+    fs::read_dir(dir).is_ok_and(|mut entries| entries.any(|entry| entry.is_ok_and(is_segment)))
 }
 
 impl DiskLog {
@@ -141,6 +147,10 @@ impl Drop for FileReplacement {
 }
 
 impl LogStore for DiskLog {
+    fn segment_name(&self, base_offset: i64) -> String {
+        self.path(base_offset, "log").display().to_string()
+    }
+
     fn segments(&self) -> Result<Vec<(i64, u64)>, StorageError> {
         let list = || -> io::Result<Vec<(i64, u64)>> {
             let mut segments = Vec::new();
@@ -254,6 +264,7 @@ impl LogStore for DiskLog {
     }
 
     fn write_summary(&mut self, base_offset: i64, summary: &[u8]) -> Result<(), StorageError> {
+        // A write cut short leaves less than its checksum covers, and so no summary.
         let path = self.path(base_offset, "summary");
         fs::write(&path, summary).map_err(|error| storage_error("write", &path, &error))
     }

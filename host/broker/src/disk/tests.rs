@@ -1,5 +1,8 @@
 //! The folder: lock, format, torn files, topics removed, and a whole core on it over restarts.
 
+mod damage;
+mod fuzz;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! Topics and their settings on the wire, and what the cluster looks like: one node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
@@ -25,7 +25,7 @@ use kafka_protocol::messages::{
 };
 
 use super::connection::Session;
-use super::{NODE_ID, code, message, text};
+use super::{NODE_ID, code, message, text, unique};
 use crate::core::admin::{ConfigChange, ConfigEntry, NewTopic};
 use crate::core::log::LEADER_EPOCH;
 use crate::core::metadata::TopicId;
@@ -43,9 +43,8 @@ pub(super) fn metadata(session: &Session<'_>, version: i16, request: MetadataReq
     let asked = request.topics.filter(|topics| version > 0 || !topics.is_empty());
     let topics = match asked {
         None => core.topics().iter().map(|topic| described(Ok(topic), None, version)).collect(),
-        Some(asked) => asked
-            .into_iter()
-            .map(|one| match one.name {
+        Some(asked) => unique(asked.into_iter().map(|one| (one.name, one.topic_id)).collect())
+            .map(|(name, id)| match name {
                 Some(name) => {
                     let create =
                         session.shared.options.auto_create_topics && (version < 4 || request.allow_auto_topic_creation);
@@ -53,7 +52,7 @@ pub(super) fn metadata(session: &Session<'_>, version: i16, request: MetadataReq
                     described(found.as_ref(), Some((name, TopicId(0))), version)
                 }
                 None => {
-                    let id = TopicId(one.topic_id.as_u128());
+                    let id = TopicId(id.as_u128());
                     let found = core.topic_by_id(id).ok_or_else(|| unknown_id(id));
                     described(found.as_ref(), Some((TopicName::default(), id)), version)
                 }
@@ -146,8 +145,17 @@ pub(super) fn describe_cluster(session: &Session<'_>, request: &DescribeClusterR
 
 pub(super) fn create_topics(session: &Session<'_>, request: CreateTopicsRequest) -> CreateTopicsResponse {
     let validate_only = request.validate_only;
-    let topics = request.topics.into_iter().map(|topic| {
-        let result = create_topic(session, &topic, validate_only);
+    let mut count: BTreeMap<TopicName, usize> = BTreeMap::new();
+    request.topics.iter().for_each(|topic| *count.entry(topic.name.clone()).or_default() += 1);
+    let mut topics = request.topics;
+    let mut seen = BTreeSet::new();
+    topics.retain(|topic| seen.insert(topic.name.clone()));
+    let topics = topics.into_iter().map(|topic| {
+        let result = match count.get(&topic.name) {
+            Some(1) => create_topic(session, &topic, validate_only),
+            // Kafka's answer too: it is not clear which of them is meant.
+            _ => Err(Refusal::new(ErrorCode::InvalidRequest, format!("topic {}: named twice", topic.name.as_str()))),
+        };
         let mut response = CreatableTopicResult::default()
             .with_name(topic.name)
             .with_error_code(code(&result))
@@ -274,7 +282,10 @@ fn kind_number(kind: ConfigKind) -> i8 {
 }
 
 pub(super) fn describe_configs(session: &Session<'_>, request: &DescribeConfigsRequest) -> DescribeConfigsResponse {
-    let results = request.resources.iter().map(|resource| {
+    let mut seen = BTreeSet::new();
+    let mut asked = request.resources.clone();
+    asked.retain(|resource| seen.insert((resource.resource_type, resource.resource_name.clone())));
+    let results = asked.iter().map(|resource| {
         let result = resource_configs(session, resource);
         let response = DescribeConfigsResult::default()
             .with_error_code(code(&result))

@@ -4,6 +4,7 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use super::server::Shared;
 use super::shape::{Api, Malformed, Walk};
 
 /// Requests other than Produce are small; their bound keeps what decoding takes small too.
-const OTHER_REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub(crate) const OTHER_REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Reserved before the bytes have come; more only as they come.
 const RESERVE_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// How often a parked request looks whether its client is still there.
@@ -53,10 +54,16 @@ pub(super) enum Ended {
 pub(super) struct Session<'a> {
     pub shared: &'a Shared,
     pub peer: SocketAddr,
-    stream: TcpStream,
+    pub stream: Arc<TcpStream>,
 }
 
 impl Session<'_> {
+    /// How long a parked request sleeps before it looks whether its client is still there. A broker that stops waits
+    /// for nothing.
+    pub fn patience(&self) -> Duration {
+        if self.shared.is_stopping() { Duration::ZERO } else { PRESENCE_INTERVAL }
+    }
+
     /// Whether the client is still connected. Used while a request is parked.
     pub fn is_connected(&self) -> bool {
         let looked =
@@ -83,9 +90,9 @@ fn is_timeout(error: &io::Error) -> bool {
 }
 
 /// Serves a connection to its end.
-pub(super) fn serve(shared: &Shared, stream: TcpStream, peer: SocketAddr) {
-    let mut session = Session { shared, peer, stream };
-    match run(&mut session) {
+pub(super) fn serve(shared: &Shared, stream: Arc<TcpStream>, peer: SocketAddr) {
+    let session = Session { shared, peer, stream };
+    match run(&session) {
         Ended::Closed | Ended::Stopping => tracing::debug!(%peer, "a connection ended"),
         Ended::Io(error) if error.kind() == io::ErrorKind::ConnectionReset => {
             tracing::debug!(%peer, "a connection was reset");
@@ -94,7 +101,7 @@ pub(super) fn serve(shared: &Shared, stream: TcpStream, peer: SocketAddr) {
     }
 }
 
-fn run(session: &mut Session<'_>) -> Ended {
+fn run(session: &Session<'_>) -> Ended {
     loop {
         match serve_one(session) {
             Ok(()) => {}
@@ -104,15 +111,22 @@ fn run(session: &mut Session<'_>) -> Ended {
     }
 }
 
-fn serve_one(session: &mut Session<'_>) -> Result<(), Ended> {
+fn serve_one(session: &Session<'_>) -> Result<(), Ended> {
     let frame = read_frame(session)?;
+    match serve_frame(session, frame)? {
+        Reply::Frame(bytes) => Ok((&*session.stream).write_all(&bytes)?),
+        Reply::Nothing => Ok(()),
+    }
+}
+
+/// From a whole request to its answer.
+pub(super) fn serve_frame(session: &Session<'_>, frame: Bytes) -> Result<Reply, Ended> {
     let (head, body) = match read_head(&frame) {
         Ok(read) => read,
         Err(HeadError::Ended(ended)) => return Err(ended),
         Err(HeadError::NewerApiVersions { correlation_id }) => {
             // KIP-511: a client that asks in a version from the future is told the versions in version 0.
-            let reply = requests::api_versions_fallback(correlation_id)?;
-            return Ok(session.stream.write_all(&reply)?);
+            return requests::api_versions_fallback(correlation_id).map(Reply::Frame);
         }
     };
     if frame.len() > OTHER_REQUEST_BYTES_MAX && head.api.key != ApiKey::Produce {
@@ -124,21 +138,17 @@ fn serve_one(session: &mut Session<'_>) -> Result<(), Ended> {
         version,
         detail: malformed.to_string(),
     })?;
-    let reply = catch_unwind(AssertUnwindSafe(|| requests::answer(session, &head, body)))
-        .map_err(|_| Ended::Panicked { api, version })??;
-    match reply {
-        Reply::Frame(bytes) => Ok(session.stream.write_all(&bytes)?),
-        Reply::Nothing => Ok(()),
-    }
+    catch_unwind(AssertUnwindSafe(|| requests::answer(session, &head, body)))
+        .map_err(|_| Ended::Panicked { api, version })?
 }
 
 /// Reads one frame. Waits for its first byte as long as an idle client may be silent.
-fn read_frame(session: &mut Session<'_>) -> Result<Bytes, Ended> {
+fn read_frame(session: &Session<'_>) -> Result<Bytes, Ended> {
     let mut length = [0u8; 4];
     let idle_since = Instant::now();
     let mut filled = 0;
     while let Some(rest) = length.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match session.stream.read(rest) {
+        match (&*session.stream).read(rest) {
             Ok(0) => return Err(Ended::Closed),
             Ok(count) => filled += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -159,7 +169,7 @@ fn read_frame(session: &mut Session<'_>) -> Result<Bytes, Ended> {
         _ => return Err(Ended::TooLarge { size: i64::from(size), most }),
     };
     let mut frame = Vec::with_capacity(expected.min(RESERVE_BYTES_MAX));
-    let read = (&mut session.stream).take(expected as u64).read_to_end(&mut frame);
+    let read = (&*session.stream).take(expected as u64).read_to_end(&mut frame);
     match read {
         Ok(count) if count == expected => Ok(Bytes::from(frame)),
         Ok(_) => Err(Ended::Closed),
@@ -180,7 +190,7 @@ impl From<Malformed> for HeadError {
 }
 
 fn read_head(frame: &Bytes) -> Result<(RequestHead, Bytes), HeadError> {
-    let mut walk = Walk { rest: frame, flexible: false };
+    let mut walk = Walk::new(frame, false);
     let key = walk.int16()?;
     let version = walk.int16()?;
     let correlation_id = walk.int32()?;

@@ -15,7 +15,7 @@ use kafka_protocol::messages::{
     OffsetForLeaderEpochResponse, ProduceRequest, ProduceResponse,
 };
 
-use super::connection::{PRESENCE_INTERVAL, Session};
+use super::connection::Session;
 use super::park::Slot;
 use super::{code, message};
 use crate::core::PartitionHandle;
@@ -24,9 +24,9 @@ use crate::core::metadata::TopicId;
 use crate::core::refusal::{ErrorCode, Refusal};
 
 /// The most record bytes of one answer (`fetch.max.bytes` of Kafka's broker).
-const FETCH_BYTES_MAX: usize = 57_671_680;
+pub(crate) const FETCH_BYTES_MAX: usize = 57_671_680;
 /// The longest a fetch may wait, whatever it asks.
-const FETCH_WAIT_MAX: Duration = Duration::from_secs(300);
+pub(crate) const FETCH_WAIT_MAX: Duration = Duration::from_secs(300);
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
@@ -132,8 +132,9 @@ pub(super) fn fetch(session: &Session<'_>, request: FetchRequest) -> FetchRespon
             if enough(&look) || left.is_zero() || session.shared.is_stopping() {
                 break;
             }
-            let woken = slot.take(left.min(PRESENCE_INTERVAL)).is_some();
-            if !woken && left > PRESENCE_INTERVAL && !session.is_connected() {
+            let patience = session.patience();
+            let woken = slot.take(left.min(patience)).is_some();
+            if !woken && left > patience && !session.is_connected() {
                 break;
             }
         }
@@ -155,6 +156,9 @@ fn look_at(session: &Session<'_>, request: &FetchRequest) -> Look {
                 let result =
                     read(session, topic, partition, most.saturating_sub(look.bytes), look.bytes == 0, isolation);
                 look.failed |= result.is_err();
+                if let Err(refusal) = &result {
+                    log_read_error(session, refusal);
+                }
                 if let Ok((handle, fetched)) = &result {
                     look.bytes += fetched.records.len();
                     look.partitions.push((handle.partition.topic_id, partition.partition));
@@ -165,6 +169,14 @@ fn look_at(session: &Session<'_>, request: &FetchRequest) -> Look {
         look.topics.push(FetchableTopicResponse::default().with_topic(topic.topic.clone()).with_partitions(partitions));
     }
     look
+}
+
+/// A client learns only a code; which file it was is for people.
+fn log_read_error(session: &Session<'_>, refusal: &Refusal) {
+    let is_ours = matches!(refusal.code, ErrorCode::KafkaStorageError | ErrorCode::CorruptMessage);
+    if is_ours && session.shared.may_log_storage_error() {
+        tracing::error!(%refusal, "the broker could not read records; their consumer was told");
+    }
 }
 
 fn read(

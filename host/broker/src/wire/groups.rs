@@ -16,9 +16,9 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::connection::{Ended, PRESENCE_INTERVAL, RequestHead, Session};
+use super::connection::{Ended, RequestHead, Session};
 use super::park::Slot;
-use super::{NODE_ID, code, text};
+use super::{NODE_ID, code, text, unique};
 use crate::core::group::{GroupAnswer, GroupDescription, JoinRequest, MemberIdentity, SyncRequest, Waiter};
 use crate::core::refusal::{ErrorCode, Refusal};
 
@@ -68,7 +68,7 @@ pub(super) fn find_coordinator(
 /// Waits until the core answered, as long as the client is there.
 fn wait(session: &Session<'_>, waiter: Waiter, slot: &Arc<Slot<Option<GroupAnswer>>>) -> Result<GroupAnswer, Ended> {
     loop {
-        if let Some(answer) = slot.take(PRESENCE_INTERVAL) {
+        if let Some(answer) = slot.take(session.patience()) {
             return answer.ok_or(Ended::Stopping);
         }
         if !session.is_connected() {
@@ -87,8 +87,11 @@ pub(super) fn join_group(
 ) -> Result<JoinGroupResponse, Ended> {
     let shared = session.shared;
     let (waiter, slot) = shared.groups.enter();
-    let protocols =
-        request.protocols.into_iter().map(|protocol| (protocol.name.as_str().to_owned(), protocol.metadata));
+    // Copied: a slice would keep the member's whole request in memory for as long as it is a member.
+    let protocols = request
+        .protocols
+        .iter()
+        .map(|protocol| (protocol.name.as_str().to_owned(), Bytes::copy_from_slice(&protocol.metadata)));
     let request = JoinRequest {
         group: request.group_id.as_str().to_owned(),
         member_id: request.member_id.as_str().to_owned(),
@@ -141,7 +144,9 @@ pub(super) fn sync_group(
 ) -> Result<SyncGroupResponse, Ended> {
     let shared = session.shared;
     let (waiter, slot) = shared.groups.enter();
-    let assignments = request.assignments.into_iter().map(|one| (one.member_id.as_str().to_owned(), one.assignment));
+    let copied = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+    let assignments =
+        request.assignments.iter().map(|one| (one.member_id.as_str().to_owned(), copied(&one.assignment)));
     let request = SyncRequest {
         group: request.group_id.as_str().to_owned(),
         generation: request.generation_id,
@@ -200,7 +205,7 @@ pub(super) fn describe_groups(
     version: i16,
     request: DescribeGroupsRequest,
 ) -> DescribeGroupsResponse {
-    let groups = request.groups.into_iter().map(|name| match session.shared.core.group(&name) {
+    let groups = unique(request.groups).map(|name| match session.shared.core.group(&name) {
         Some(group) => described(group, version),
         // Kafka's answer for a group that it does not know, in the versions served here.
         None => DescribedGroup::default().with_group_id(name).with_group_state(text("Dead")),

@@ -1,5 +1,7 @@
 //! Committed offsets on the wire.
 
+use std::collections::BTreeSet;
+
 use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 use kafka_protocol::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
 use kafka_protocol::messages::offset_fetch_response::{
@@ -38,6 +40,13 @@ pub(super) fn commit(session: &Session<'_>, request: OffsetCommitRequest) -> Off
     let result = shared.core.commit_offsets(shared.group_now_ms(), &request.group_id, &member, offsets);
     let (whole, each) = match result {
         Ok(each) => (0, each),
+        // Kafka's answer when its offsets topic cannot be written: clients ask for the coordinator and try again.
+        Err(refusal) if refusal.code == ErrorCode::KafkaStorageError => {
+            if shared.may_log_storage_error() {
+                tracing::error!(%refusal, group = request.group_id.as_str(), "the broker could not keep offsets");
+            }
+            (ErrorCode::NotCoordinator.code(), Vec::new())
+        }
         Err(refusal) => (refusal.code.code(), Vec::new()),
     };
     let mut codes = each.iter().map(code);
@@ -55,10 +64,15 @@ pub(super) fn commit(session: &Session<'_>, request: OffsetCommitRequest) -> Off
 
 /// Topics with partitions, as a group asked for them or as they are committed.
 fn wanted(session: &Session<'_>, group: &str, asked: Option<Vec<(TopicName, Vec<i32>)>>) -> Vec<(TopicName, Vec<i32>)> {
-    asked.unwrap_or_else(|| {
-        let all = session.shared.core.committed_offsets(group);
-        all.into_iter().map(|(topic, offsets)| (TopicName(text(topic)), offsets.into_keys().collect())).collect()
-    })
+    let mut seen = BTreeSet::new();
+    if let Some(mut asked) = asked {
+        for (topic, partitions) in &mut asked {
+            partitions.retain(|&partition| seen.insert((topic.clone(), partition)));
+        }
+        return asked;
+    }
+    let all = session.shared.core.committed_offsets(group);
+    all.into_iter().map(|(topic, offsets)| (TopicName(text(topic)), offsets.into_keys().collect())).collect()
 }
 
 /// A committed offset with the error that goes with it. A reader that requires stable offsets waits while a transaction is
@@ -92,7 +106,10 @@ pub(super) fn fetch(session: &Session<'_>, version: i16, request: OffsetFetchReq
         });
         return response.with_topics(topics.collect());
     }
-    let groups = request.groups.into_iter().map(|group| {
+    let mut seen = BTreeSet::new();
+    let mut groups = request.groups;
+    groups.retain(|group| seen.insert(group.group_id.clone()));
+    let groups = groups.into_iter().map(|group| {
         let asked = group.topics.map(|topics| topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)));
         let name = group.group_id.as_str();
         let topics = wanted(session, name, asked.map(Iterator::collect)).into_iter().map(|(topic, partitions)| {

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::connection;
 use super::park::{Alarm, FetchParks, GroupParks};
+use super::{connection, handles};
 use crate::core::Core;
 use crate::core::group::Outcome;
 
@@ -80,7 +80,7 @@ pub(super) struct Shared {
     storage_error_logged_ms: AtomicI64,
     /// When the broker started, by both clocks.
     started: (Instant, i64),
-    connections: Mutex<BTreeMap<u64, TcpStream>>,
+    connections: Mutex<BTreeMap<u64, Arc<TcpStream>>>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -92,6 +92,22 @@ fn wall_clock_ms() -> i64 {
 }
 
 impl Shared {
+    pub fn new(core: Arc<Core>, options: WireOptions, address: SocketAddr) -> Self {
+        Self {
+            core,
+            options,
+            address,
+            fetches: FetchParks::default(),
+            groups: GroupParks::default(),
+            group_clock: Alarm::default(),
+            cleaner_clock: Alarm::default(),
+            stopping: AtomicBool::new(false),
+            storage_error_logged_ms: AtomicI64::new(i64::MIN),
+            started: (Instant::now(), wall_clock_ms()),
+            connections: Mutex::new(BTreeMap::new()),
+        }
+    }
+
     /// Milliseconds since the epoch.
     pub fn now_ms(&self) -> i64 {
         wall_clock_ms()
@@ -139,26 +155,23 @@ impl std::fmt::Debug for Server {
 
 impl Server {
     /// Listens and serves until `shutdown`.
-    pub fn start(core: Arc<Core>, options: WireOptions) -> Result<Self, ServerError> {
+    pub fn start(core: Arc<Core>, mut options: WireOptions) -> Result<Self, ServerError> {
         let port = options.port;
+        let allowed = handles::connections_allowed(options.connections_max, handles::raise_limit());
+        if allowed < options.connections_max {
+            tracing::warn!(
+                wanted = options.connections_max,
+                allowed,
+                "the limit of open files (ulimit -n) allows fewer connections than the broker's options"
+            );
+            options.connections_max = allowed;
+        }
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|source| match source.kind() {
             io::ErrorKind::AddrInUse => ServerError::PortInUse { port },
             _ => ServerError::Listen { port, source },
         })?;
         let address = listener.local_addr().map_err(|source| ServerError::Listen { port, source })?;
-        let shared = Arc::new(Shared {
-            core,
-            options,
-            address,
-            fetches: FetchParks::default(),
-            groups: GroupParks::default(),
-            group_clock: Alarm::default(),
-            cleaner_clock: Alarm::default(),
-            stopping: AtomicBool::new(false),
-            storage_error_logged_ms: AtomicI64::new(i64::MIN),
-            started: (Instant::now(), wall_clock_ms()),
-            connections: Mutex::new(BTreeMap::new()),
-        });
+        let shared = Arc::new(Shared::new(core, options, address));
         let mut server = Self { shared, threads: Vec::new() };
         let shared = Arc::clone(&server.shared);
         server.spawn("broker-groups", move || keep_group_clock(&shared))?;
@@ -241,7 +254,8 @@ fn begin(shared: &Arc<Shared>, number: u64, stream: TcpStream, peer: SocketAddr)
     stream.set_nodelay(true)?;
     stream.set_write_timeout(Some(shared.options.stall_timeout))?;
     stream.set_read_timeout(Some(shared.options.stall_timeout))?;
-    locked(&shared.connections).insert(number, stream.try_clone()?);
+    let stream = Arc::new(stream);
+    locked(&shared.connections).insert(number, Arc::clone(&stream));
     let entry = Entry { shared: Arc::clone(shared), number };
     let name = format!("broker-{number}");
     // When the thread cannot start, its closure is dropped and with it the entry.

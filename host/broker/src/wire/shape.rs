@@ -81,6 +81,12 @@ pub const APIS: &[Api] = &[
     api(ApiKey::DescribeCluster, 0..=1, 0, &[(0, "b"), (1, "bb")]),
 ];
 
+/// The most array elements and tagged fields of one request. Decoded and answered, each takes a hundred times the three
+/// bytes that it may have on the wire.
+pub(crate) const ELEMENTS_MAX: usize = 200_000;
+/// The longest string, in the compact form too (Kafka's own bound): what came in must go out in an older version.
+pub(crate) const STRING_BYTES_MAX: usize = i16::MAX as usize;
+
 /// Why a request is malformed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
@@ -92,6 +98,10 @@ pub enum Malformed {
     Number,
     #[error("a string is not UTF-8")]
     Text,
+    #[error("a string of {0} bytes, at most {STRING_BYTES_MAX} are allowed")]
+    LongText(usize),
+    #[error("more than {ELEMENTS_MAX} array elements and tagged fields")]
+    TooMany,
 }
 
 impl Api {
@@ -108,7 +118,7 @@ impl Api {
     /// when it asks for all topics (`rd_kafka_MetadataRequest`, version 9 on, leaves a four-byte zero for a null array).
     pub fn check(&self, version: i16, body: &[u8]) -> Result<(), Malformed> {
         let shape = self.shapes.iter().rev().find(|(from, _)| *from <= version).map_or("", |(_, shape)| *shape);
-        let mut walk = Walk { rest: body, flexible: self.is_flexible(version) };
+        let mut walk = Walk::new(body, self.is_flexible(version));
         walk.fields(shape.as_bytes())?;
         walk.tags()
     }
@@ -118,9 +128,19 @@ impl Api {
 pub struct Walk<'a> {
     pub rest: &'a [u8],
     pub flexible: bool,
+    elements_left: usize,
 }
 
 impl<'a> Walk<'a> {
+    pub fn new(bytes: &'a [u8], flexible: bool) -> Self {
+        Self { rest: bytes, flexible, elements_left: ELEMENTS_MAX }
+    }
+
+    fn count_elements(&mut self, count: usize) -> Result<(), Malformed> {
+        self.elements_left = self.elements_left.checked_sub(count).ok_or(Malformed::TooMany)?;
+        Ok(())
+    }
+
     pub fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
         let (head, tail) = self.rest.split_at_checked(count).ok_or(Malformed::Short)?;
         self.rest = tail;
@@ -163,6 +183,9 @@ impl<'a> Walk<'a> {
 
     pub fn string(&mut self) -> Result<&'a str, Malformed> {
         let length = self.length(false)?;
+        if length > STRING_BYTES_MAX {
+            return Err(Malformed::LongText(length));
+        }
         std::str::from_utf8(self.take(length)?).map_err(|_| Malformed::Text)
     }
 
@@ -171,7 +194,9 @@ impl<'a> Walk<'a> {
         if !self.flexible {
             return Ok(());
         }
-        for _ in 0..self.varint()? {
+        let count = self.varint()?;
+        self.count_elements(count as usize)?;
+        for _ in 0..count {
             self.varint()?;
             let length = self.varint()? as usize;
             if length > self.rest.len() {
@@ -200,7 +225,9 @@ impl<'a> Walk<'a> {
                 _ => {
                     let end = closing(shape, at);
                     let inner = shape.get(at..end).unwrap_or_default();
-                    for _ in 0..self.length(true)? {
+                    let count = self.length(true)?;
+                    self.count_elements(count)?;
+                    for _ in 0..count {
                         self.fields(inner)?;
                         if field == b'{' {
                             self.tags()?;

@@ -3,7 +3,11 @@
 
 mod client;
 mod data;
+mod fuzz;
 mod groups;
 mod hostile;
+mod load;
+mod names;
+mod samples;
 mod transactions;
 mod versions;

@@ -19,7 +19,7 @@ use kafka_protocol::messages::{
 };
 
 use super::connection::Session;
-use super::{code, message, text};
+use super::{code, message, text, unique};
 use crate::core::group::MemberIdentity;
 use crate::core::group::offsets::OffsetToCommit;
 use crate::core::metadata::TopicId;
@@ -207,7 +207,7 @@ pub(super) fn list(session: &Session<'_>, request: &ListTransactionsRequest) -> 
 }
 
 pub(super) fn describe(session: &Session<'_>, request: DescribeTransactionsRequest) -> DescribeTransactionsResponse {
-    let states = request.transactional_ids.into_iter().map(|id| {
+    let states = unique(request.transactional_ids).map(|id| {
         let result = session.shared.core.describe_transaction(&id);
         let described = DescribedTransaction::default().with_error_code(code(&result)).with_transactional_id(id);
         let Ok(found) = result else { return described.with_transaction_state(text("")).with_producer_id((-1).into()) };
@@ -230,7 +230,7 @@ pub(super) fn describe_producers(
     request: DescribeProducersRequest,
 ) -> DescribeProducersResponse {
     let topics = request.topics.into_iter().map(|topic| {
-        let partitions = topic.partition_indexes.iter().map(|&index| {
+        let partitions = unique(topic.partition_indexes).map(|index| {
             let result = session.shared.core.active_producers(&topic.name, index);
             let response = PartitionResponse::default()
                 .with_partition_index(index)

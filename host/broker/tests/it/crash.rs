@@ -23,10 +23,10 @@ fn serve_until_killed() {
     }
 }
 
-struct Process(Child);
+pub struct Process(Child);
 
 impl Process {
-    fn start(dir: &Path) -> Self {
+    pub fn start(dir: &Path) -> Self {
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "crash::serve_until_killed"])
             .env(DIR_VARIABLE, dir)
@@ -34,6 +34,10 @@ impl Process {
             .spawn()
             .unwrap();
         Self(child)
+    }
+
+    pub fn id(&self) -> u32 {
+        self.0.id()
     }
 }
 
@@ -44,7 +48,7 @@ impl Drop for Process {
     }
 }
 
-fn connect(dir: &Path) -> Client {
+pub fn connect(dir: &Path) -> Client {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         if let Some(address) = running_at(dir)

@@ -3,5 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test stops where something is wrong")]
 
 mod client;
+mod clients;
 mod crash;
 mod embedded;
+mod fairness;
+mod full_disk;

@@ -1,6 +1,6 @@
 //! Opens a log from its store: segments from their summaries as far as those reach, the rest by a scan of the batches. Only the tail of
-//! the last segment may be torn (a write cut short); it is cut there and the loss is reported. Damage anywhere else is
-//! an error and nothing is changed.
+//! the last segment may be torn (a write cut short, with no whole batch after it); it is cut there and the loss is
+//! reported. Damage anywhere else is an error and nothing is changed.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ pub fn open(
     for (at, &(base_offset, size)) in found.iter().enumerate() {
         let damaged = |detail: String| StorageError {
             operation: "open",
-            subject: format!("segment {base_offset} of the log of {name}"),
+            subject: format!("segment {base_offset} of the log of {name} ({})", store.segment_name(base_offset)),
             detail,
         };
         if let Some(previous) = segments.last()
@@ -63,10 +63,8 @@ pub fn open(
         summarized_bytes = segment.size;
         scan(store.as_ref(), &mut segment, size, &mut producers, limits)?;
         if segment.size < size {
-            if at < last {
-                let detail =
-                    format!("{} of {size} bytes are whole batches; move the segment away or restore it", segment.size);
-                return Err(damaged(detail));
+            if at < last || is_followed(store.as_ref(), &segment, size)? {
+                return Err(damaged(say_damage(&segment, size, found.get(at + 1).map(|(next, _)| *next))));
             }
             store.truncate(base_offset, segment.size)?;
             recovery = Some(Recovery {
@@ -78,9 +76,12 @@ pub fn open(
             });
         }
         if is_stale && let Ok(summary) = segment.summary(&producers) {
-            // Left in place it would be taken for true once the segment has grown beyond what it says.
-            store.write_summary(base_offset, &summary)?;
-            summarized_bytes = segment.size;
+            // Left in place it would be taken for true once the segment has grown beyond what it says. When it cannot
+            // be written (a full disk), the stale one is gone all the same.
+            match store.write_summary(base_offset, &summary) {
+                Ok(()) => summarized_bytes = segment.size,
+                Err(error) => tracing::warn!(%error, "a segment has no summary and will be scanned at the next start"),
+            }
         }
         segments.push(segment);
     }
@@ -109,6 +110,32 @@ fn assemble(
         summarized_bytes,
         segment_began_ms: None,
     }
+}
+
+/// What is wrong with a segment, and what to do; `next` is where the segment after it begins.
+fn say_damage(segment: &Segment, size: u64, next: Option<i64>) -> String {
+    format!(
+        "damaged at byte {} of {size}; nothing was changed: put the file back from a copy, or cut it there to go on \
+         without the records from offset {} to {}",
+        segment.size,
+        segment.next_offset,
+        next.map_or(String::from("the end"), |next| (next - 1).to_string())
+    )
+}
+
+/// Whether a whole batch follows the damaged one where the segment's known part ends. A write cut short is the last.
+fn is_followed(store: &dyn LogStore, segment: &Segment, size: u64) -> Result<bool, StorageError> {
+    let header_at = |position| -> Result<Option<(BatchHeader, usize)>, StorageError> {
+        let header = BatchHeader::read(&store.read(segment.base_offset, position, HEADER_BYTES)?);
+        Ok(header.and_then(|header| Some((header, header.size()?))))
+    };
+    let Some((_, damaged_size)) = header_at(segment.size)? else { return Ok(false) };
+    let position = segment.size + damaged_size as u64;
+    let Some((header, batch_size)) = header_at(position)? else { return Ok(false) };
+    if header.base_offset < segment.next_offset || position + batch_size as u64 > size {
+        return Ok(false);
+    }
+    Ok(batch::is_intact(&store.read(segment.base_offset, position, batch_size)?, &header))
 }
 
 /// Reads the batches that the segment does not know yet, up to the first one that is not whole.

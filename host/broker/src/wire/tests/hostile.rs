@@ -1,6 +1,6 @@
 //! Clients that misbehave lose their connection and nothing else.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use kafka_protocol::protocol::Decodable;
 
 use super::client::{Broker, Client, batch, produce_request};
 use crate::core::CoreOptions;
-use crate::wire::shape::APIS;
+use crate::wire::shape::{APIS, Api, Malformed};
 use crate::wire::{Server, ServerError, WireOptions};
 
 fn frame(key: i16, version: i16, body: &[u8]) -> Vec<u8> {
@@ -52,55 +52,6 @@ fn garbage_closes_its_connection_only() {
         assert!(client.is_closed(), "{bytes:?}");
     }
     assert_eq!(bystander.produce("t", b"v"), 0);
-}
-
-/// A small generator with a fixed seed; the numbers need no quality.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-}
-
-#[test]
-fn a_thousand_damaged_requests_leave_the_broker_alive() {
-    let broker = Broker::start();
-    let mut numbers = Numbers(0x5eed);
-    let produce = {
-        let mut body = bytes::BytesMut::new();
-        let request = produce_request("t", 0, batch(b"value"));
-        kafka_protocol::protocol::Encodable::encode(&request, &mut body, 3).unwrap();
-        body.to_vec()
-    };
-    broker.client().create_topic("t", 1);
-    let mut client = broker.client();
-    client.stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
-    for _ in 0..1_000 {
-        let api = &APIS[numbers.next() as usize % APIS.len()];
-        let version = api.min + (numbers.next() % (api.max - api.min + 1) as u64) as i16;
-        let mut body =
-            if numbers.next().is_multiple_of(2) { produce.clone() } else { vec![0; numbers.next() as usize % 64] };
-        for _ in 0..1 + numbers.next() % 4 {
-            let at = numbers.next() as usize % body.len().max(1);
-            if let Some(byte) = body.get_mut(at) {
-                *byte = numbers.next() as u8;
-            }
-        }
-        // Fetches may wait as long as they say; joins too.
-        if matches!(api.key, ApiKey::Fetch | ApiKey::JoinGroup | ApiKey::SyncGroup) {
-            continue;
-        }
-        let sent = client.stream.write_all(&frame(api.key as i16, version, &body));
-        if sent.is_err() || matches!(client.stream.read(&mut [0; 4096]), Ok(0)) {
-            client = broker.client();
-            client.stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
-        }
-    }
-    assert!(is_alive(&broker));
 }
 
 #[test]
@@ -189,4 +140,31 @@ fn shutting_down_ends_every_connection() {
     assert!(idle.is_closed());
     drop(idle.stream.shutdown(Shutdown::Both));
     assert!(std::net::TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn many_elements_and_long_strings_are_refused() {
+    let metadata = Api::find(ApiKey::Metadata as i16).unwrap();
+    let names = |count: i32| [count.to_be_bytes().to_vec(), vec![0; count as usize * 2]].concat();
+    assert_eq!(metadata.check(1, &names(200_000)), Ok(()));
+    assert_eq!(metadata.check(1, &names(200_001)), Err(Malformed::TooMany));
+    // In arrays of arrays each level counts: 500 topics with 500 partitions.
+    let fetch = Api::find(ApiKey::OffsetDelete as i16).unwrap();
+    let partitions = [500i32.to_be_bytes().to_vec(), vec![0; 500 * 4]].concat();
+    let topics = [&[0, 1, b't'], partitions.as_slice()].concat().repeat(500);
+    let body = [&[0, 1, b'g'], 500i32.to_be_bytes().as_slice(), &topics].concat();
+    assert_eq!(fetch.check(0, &body), Err(Malformed::TooMany));
+    // Tagged fields count too: three bytes each, and a map entry when decoded.
+    let mut tags = vec![0x01, 0, 0, 0xc1, 0x9a, 0x0c];
+    tags.extend([5, 0].repeat(200_001));
+    assert_eq!(metadata.check(11, &tags), Err(Malformed::TooMany));
+    // The compact form could carry what no older version can give back.
+    let long = |length: usize| {
+        let compact = length + 1;
+        let varint = [compact as u8 | 0x80, (compact >> 7) as u8 | 0x80, (compact >> 14) as u8];
+        [varint.to_vec(), vec![b'x'; length], vec![1, 0]].concat()
+    };
+    let describe = Api::find(ApiKey::ApiVersions as i16).unwrap();
+    assert_eq!(describe.check(3, &long(32_767)), Ok(()));
+    assert_eq!(describe.check(3, &long(32_768)), Err(Malformed::LongText(32_768)));
 }
