@@ -1,5 +1,7 @@
 //! Commits, aborts, fencing, timeouts, and what of them a restart or a crash leaves.
 
+mod model;
+
 use std::sync::Arc;
 
 use super::*;
