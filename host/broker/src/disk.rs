@@ -29,8 +29,8 @@ use journal::Journal;
 pub(crate) use log::ALL_OPEN_FILES_MAX;
 use log::{DiskLog, OpenFiles};
 
-/// The format this code writes; it reads this one and older ones.
-pub const FORMAT_VERSION: u32 = 1;
+/// The format this code writes; it reads this one and older ones. Version 2 has transactions and cleaned segments.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Why a folder could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -238,10 +238,15 @@ fn open_format(dir: &Path) -> Result<Format, DiskError> {
     let path = dir.join("format.json");
     match fs::read(&path) {
         Ok(text) => {
-            let format: Format = serde_json::from_slice(&text)
+            let mut format: Format = serde_json::from_slice(&text)
                 .map_err(|error| DiskError::Format { path: path.clone(), detail: error.to_string() })?;
             if format.version > FORMAT_VERSION {
                 return Err(DiskError::NewerFormat { dir: dir.to_owned(), found: format.version });
+            }
+            if format.version < FORMAT_VERSION {
+                // Before anything is written that an older program would take for damage.
+                format.version = FORMAT_VERSION;
+                write_format(&path, &format)?;
             }
             Ok(format)
         }
@@ -252,13 +257,17 @@ fn open_format(dir: &Path) -> Result<Format, DiskError> {
             }
             check_is_empty(dir)?;
             let format = Format { version: FORMAT_VERSION, cluster_id: new_cluster_id()? };
-            let text = serde_json::to_vec(&format)
-                .map_err(|error| DiskError::Format { path: path.clone(), detail: error.to_string() })?;
-            replace_file(&path, &text).map_err(io_error("write", &path))?;
+            write_format(&path, &format)?;
             Ok(format)
         }
         Err(source) => Err(DiskError::Io { operation: "read", path, source }),
     }
+}
+
+fn write_format(path: &Path, format: &Format) -> Result<(), DiskError> {
+    let text = serde_json::to_vec(format)
+        .map_err(|error| DiskError::Format { path: path.to_owned(), detail: error.to_string() })?;
+    replace_file(path, &text).map(drop).map_err(io_error("write", path))
 }
 
 fn new_cluster_id() -> Result<String, DiskError> {

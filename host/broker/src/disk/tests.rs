@@ -161,9 +161,9 @@ fn a_second_broker_on_the_folder_is_refused() {
 #[test]
 fn a_newer_format_is_refused_and_left_alone() {
     let dir = TestDir::new();
-    fs::write(dir.path().join("format.json"), r#"{"version":2,"something":"new"}"#).unwrap();
+    fs::write(dir.path().join("format.json"), r#"{"version":3,"something":"new"}"#).unwrap();
     let error = DiskStorage::open(dir.path(), false).unwrap_err().to_string();
-    assert!(error.contains("format 2, this program knows up to 1"), "{error}");
+    assert!(error.contains("format 3, this program knows up to 2"), "{error}");
     assert!(!dir.path().join("metadata.log").exists());
     fs::write(dir.path().join("format.json"), "garbage").unwrap();
     let error = DiskStorage::open(dir.path(), false).unwrap_err().to_string();
@@ -172,6 +172,19 @@ fn a_newer_format_is_refused_and_left_alone() {
     fs::write(dir.path().join("metadata.log"), "").unwrap();
     let error = DiskStorage::open(dir.path(), false).unwrap_err().to_string();
     assert!(error.contains("missing beside a metadata.log"), "{error}");
+}
+
+/// An older program must not open what a newer one has written to: it would take transactions for damage.
+#[test]
+fn an_older_format_is_read_and_marked_as_the_present_one() {
+    let dir = TestDir::new();
+    let id = DiskStorage::open(dir.path(), false).unwrap().cluster_id().to_owned();
+    let path = dir.path().join("format.json");
+    let present = fs::read_to_string(&path).unwrap();
+    fs::write(&path, present.replace(r#""version":2"#, r#""version":1"#)).unwrap();
+    assert_ne!(fs::read_to_string(&path).unwrap(), present);
+    assert_eq!(DiskStorage::open(dir.path(), false).unwrap().cluster_id(), id);
+    assert_eq!(fs::read_to_string(&path).unwrap(), present);
 }
 
 #[test]

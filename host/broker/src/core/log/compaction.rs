@@ -17,7 +17,7 @@ use super::retention::CleanupLimits;
 use super::segment::Segment;
 use super::{LogLimits, PartitionLog, whole_batches};
 use crate::core::batch::rewrite::{self, Retained};
-use crate::core::batch::{self, BatchHeader, DecodedBatch};
+use crate::core::batch::{BatchHeader, DecodedBatch};
 use crate::core::producer_state::{ProducerEntry, ProducerStates};
 use crate::core::storage::{SegmentReplacement, StorageError};
 use crate::core::topics::Partition;
@@ -162,7 +162,10 @@ impl PartitionLog {
             bytes = self.read_segment(segment, position, size.unwrap_or(0))?;
         }
         match whole_batches(&bytes, i64::MAX) {
-            0 => Err(self.broken("clean", format!("no batch at byte {position} of segment {}", segment.base_offset))),
+            0 => {
+                let name = self.store.segment_name(segment.base_offset);
+                Err(self.broken("clean", format!("the batch at byte {position} of {name} is damaged")))
+            }
             whole => Ok(Some(bytes.slice(..whole))),
         }
     }
@@ -322,21 +325,17 @@ impl CleaningPass {
         }
     }
 
-    /// The batches of a chunk with their headers.
-    fn walk<'a>(&self, batches: &'a [u8]) -> Result<Vec<(BatchHeader, &'a [u8])>, StorageError> {
+    /// The batches of a chunk with their headers; the chunk's reader has checked that they are whole.
+    fn walk(batches: &[u8]) -> Vec<(BatchHeader, &[u8])> {
         let mut found = Vec::new();
         let mut rest = batches;
         while let Some(header) = BatchHeader::read(rest)
             && let Some((batch, tail)) = header.size().and_then(|size| rest.split_at_checked(size))
         {
-            if !batch::is_intact(batch, &header) {
-                let detail = format!("the batch at offset {} is damaged", header.base_offset);
-                return Err(self.partition.log().broken("clean", detail));
-            }
             found.push((header, batch));
             rest = tail;
         }
-        Ok(found)
+        found
     }
 
     fn is_batch_aborted(&self, header: &BatchHeader) -> bool {
@@ -344,7 +343,7 @@ impl CleaningPass {
     }
 
     fn map(&mut self, batches: &[u8]) -> Result<(), StorageError> {
-        for (header, batch) in self.walk(batches)? {
+        for (header, batch) in Self::walk(batches) {
             if header.is_control() || self.is_batch_aborted(&header) {
                 continue;
             }
@@ -368,7 +367,7 @@ impl CleaningPass {
     fn clean(&mut self, current: &mut Current, batches: &[u8]) -> Result<(), StorageError> {
         let mut kept = Vec::new();
         let mut notes = Vec::new();
-        for (header, batch) in self.walk(batches)? {
+        for (header, batch) in Self::walk(batches) {
             let retained = self.judge(&header, batch);
             if retained != Retained::Whole && current.replacement.is_none() {
                 current.must_begin = true;

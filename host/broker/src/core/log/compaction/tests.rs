@@ -84,7 +84,7 @@ impl Fixture {
         while offset < log.bounds().high_watermark {
             let bytes = log.read(offset, 1, true, IsolationLevel::ReadCommitted).unwrap().records;
             let header = BatchHeader::read(&bytes).unwrap_or_else(|| panic!("nothing at {offset}"));
-            assert!(batch::is_intact(&bytes, &header) && header.last_offset() >= offset);
+            assert!(crate::core::batch::is_intact(&bytes, &header) && header.last_offset() >= offset);
             offset = header.last_offset() + 1;
             found.push((header, bytes));
         }
@@ -521,7 +521,7 @@ fn a_damaged_batch_ends_the_pass_and_nothing_else() {
     *bytes.last_mut().unwrap() ^= 1;
     store.append(1, 0, &[&bytes]).unwrap();
     let error = finish(&mut log.begin(0).unwrap()).unwrap_err();
-    assert!(error.to_string().contains("the batch at offset 1 is damaged"), "{error}");
+    assert!(error.to_string().contains("the batch at byte 0 of segment 1 of t-0 in memory is damaged"), "{error}");
     assert_eq!(log.partition.log().segments.len(), 4);
     assert_eq!(log.records_from(2), ["2@2 a=2", "3@3 a=3"]);
 }
