@@ -38,6 +38,14 @@ fn bad_settings_are_refused_with_their_name() {
 }
 
 #[test]
+fn a_value_that_no_answer_could_hold_is_refused() {
+    let name = "follower.replication.throttled.replicas";
+    check(name, &"x".repeat(VALUE_BYTES_MAX)).unwrap();
+    let refusal = check(name, &"x".repeat(VALUE_BYTES_MAX + 1)).unwrap_err();
+    assert!(refusal.detail.contains(name), "{refusal}");
+}
+
+#[test]
 fn the_log_takes_what_is_set() {
     let limits = log_limits(&configs(&[
         ("cleanup.policy", "compact,delete"),
