@@ -1,6 +1,6 @@
 //! A raw client and a broker in memory for it.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,7 +108,11 @@ impl Client {
 
     /// True when the broker has closed the connection.
     pub fn is_closed(&mut self) -> bool {
-        matches!(self.stream.read(&mut [0]), Ok(0) | Err(_))
+        match self.stream.read(&mut [0]) {
+            Ok(count) => count == 0,
+            // A time-out is no close.
+            Err(error) => error.kind() == ErrorKind::ConnectionReset,
+        }
     }
 
     pub fn create_topic(&mut self, name: &str, partitions: i32) {
