@@ -19,6 +19,7 @@ use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,9 @@ use log::{DiskLog, OpenFiles};
 
 /// The format this code writes; it reads this one and older ones. Version 2 has transactions and cleaned segments.
 pub const FORMAT_VERSION: u32 = 2;
+
+/// How long a lock that somebody else holds is asked for.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Why a folder could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -214,12 +218,24 @@ fn holds_records(topic_dir: &Path) -> io::Result<bool> {
 fn lock(dir: &Path) -> Result<File, DiskError> {
     let path = dir.join("lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(io_error("open", &path))?;
-    match file.try_lock() {
+    match try_lock_for(&file, LOCK_PATIENCE) {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
             Err(DiskError::InUse { dir: dir.to_owned(), address: remembered_listener(dir) })
         }
         Err(TryLockError::Error(source)) => Err(DiskError::Io { operation: "lock", path, source }),
+    }
+}
+
+/// Tries for a while: a process that is being forked off holds copies of its parent's files until it becomes another
+/// program, and with them a lock that its parent has given up.
+fn try_lock_for(file: &File, patience: Duration) -> Result<(), TryLockError> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            tried => return tried,
+        }
     }
 }
 

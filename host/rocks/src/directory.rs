@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use engine::state::StoreError;
 use engine::topology::TaskId;
@@ -17,6 +18,9 @@ pub const FORMAT_VERSION: u32 = 1;
 const LOCK: &str = ".lock";
 const IDENTITY: &str = ".identity";
 const REMOVED: &str = ".removed";
+
+/// How long a lock that somebody else holds is asked for.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The directory of one application, locked.
 pub(crate) struct StateDirectory {
@@ -189,7 +193,7 @@ fn lock(directory: &Path) -> Result<File, StoreError> {
         .read(true)
         .open(&path)
         .map_err(|error| directory_error(&path, "open", &error))?;
-    match file.try_lock() {
+    match try_lock_for(&file, LOCK_PATIENCE) {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
@@ -212,6 +216,18 @@ fn lock(directory: &Path) -> Result<File, StoreError> {
     };
     note().map_err(|error| directory_error(&path, "write", &error))?;
     Ok(file)
+}
+
+/// Tries for a while: a process that is being forked off holds copies of its parent's files until it becomes another
+/// program, and with them a lock that its parent has given up.
+fn try_lock_for(file: &File, patience: Duration) -> Result<(), TryLockError> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            tried => return tried,
+        }
+    }
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {

@@ -158,6 +158,22 @@ fn a_second_broker_on_the_folder_is_refused() {
     DiskStorage::open(dir.path(), false).unwrap();
 }
 
+/// As a child that is being forked off does: it has a copy of the lock for a moment after its parent gave it up.
+#[test]
+fn a_lock_that_is_held_for_a_moment_only_is_waited_for() {
+    let dir = TestDir::new();
+    let first = DiskStorage::open(dir.path(), false).unwrap();
+    let copy = first._lock.try_clone().unwrap();
+    drop(first);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(50));
+            drop(copy);
+        });
+        DiskStorage::open(dir.path(), false).unwrap();
+    });
+}
+
 #[test]
 fn a_newer_format_is_refused_and_left_alone() {
     let dir = TestDir::new();

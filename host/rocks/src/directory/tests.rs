@@ -1,6 +1,24 @@
-//! The identity file's text.
+//! The lock, and the identity file's text.
 
 use super::*;
+
+/// As a child that is being forked off does: it has a copy of the lock for a moment after its parent gave it up.
+#[test]
+fn a_lock_that_is_held_for_a_moment_only_is_waited_for() {
+    let folder = std::env::temp_dir().join(format!("sandbar-rocks-lock-{}", std::process::id()));
+    let options = RocksOptions::new(&folder, "carrier-count");
+    let first = StateDirectory::open(&options).expect("the state directory");
+    let copy = first._lock.try_clone().expect("a copy of the lock");
+    drop(first);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(50));
+            drop(copy);
+        });
+        StateDirectory::open(&options).expect("the lock is free in a moment");
+    });
+    fs::remove_dir_all(folder).expect("remove the folder");
+}
 
 #[test]
 fn an_identity_is_read_as_it_was_written() {
