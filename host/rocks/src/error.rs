@@ -32,8 +32,7 @@ impl StoreName {
         }
         match error.kind() {
             ErrorKind::Corruption => self.corrupt(detail),
-            // A file that the manifest names is not there.
-            ErrorKind::IOError | ErrorKind::NotFound if lower.contains("no such file") => self.corrupt(detail),
+            ErrorKind::IOError | ErrorKind::NotFound if misses_data(&lower) => self.corrupt(detail),
             _ => self.io(operation, detail),
         }
     }
@@ -52,6 +51,17 @@ impl StoreName {
     }
 }
 
+/// Whether a file that the manifest names is not there, by an error's text in lower case. The info log holds no data: a
+/// store is not wiped because of it.
+fn misses_data(lower: &str) -> bool {
+    let is_info_log =
+        |word: &str| word.rsplit('/').next().is_some_and(|file| file == "log" || file.starts_with("log."));
+    lower.contains("no such file") && !lower.split([' ', ':']).any(is_info_log)
+}
+
 fn is_lock(detail: &str) -> bool {
     detail.contains("lock hold by current process") || detail.contains("While lock file") || detail.contains("LOCK:")
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 
 mod directory;
 mod error;
+mod open_stores;
 mod options;
 mod store;
 

@@ -4,7 +4,7 @@
 use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use engine::record::Offset;
@@ -16,6 +16,7 @@ use rocksdb::{
 };
 
 use crate::error::StoreName;
+use crate::open_stores::OpenStore;
 use crate::options::SharedOptions;
 
 const USER: u8 = 1;
@@ -39,6 +40,8 @@ pub(crate) struct RocksStore {
 
 struct Database {
     db: DB,
+    // Declared after the database, and so given back after it was closed.
+    _open: OpenStore,
     name: StoreName,
     // The cache and the write buffers must outlive the database.
     _shared: Arc<SharedOptions>,
@@ -60,8 +63,8 @@ impl RocksStore {
             _ => name.io("create its directory", format!("{}: {error}", path.display())),
         })?;
         check_files(path, &name)?;
-        let db = open_database(path, &name, &shared)?;
-        let database = Arc::new(Database { db, name: name.clone(), _shared: shared });
+        let (db, open) = open_database(path, &name, &shared)?;
+        let database = Arc::new(Database { db, _open: open, name: name.clone(), _shared: shared });
         database.check_schema_version(path, store.version)?;
         let mut write_options = WriteOptions::default();
         write_options.disable_wal(true);
@@ -92,18 +95,17 @@ fn check_files(path: &Path, name: &StoreName) -> Result<(), StoreError> {
     }
 }
 
-fn open_database(path: &Path, name: &StoreName, shared: &SharedOptions) -> Result<DB, StoreError> {
-    let deadline = Instant::now() + REOPEN_TIMEOUT;
-    loop {
-        let family = ColumnFamilyDescriptor::new(DEFAULT_COLUMN_FAMILY_NAME, shared.database().clone());
-        match DB::open_cf_descriptors(shared.database(), path, [family]) {
-            Ok(db) => return Ok(db),
-            Err(error) => match name.open_error(path, &error) {
-                StoreError::Locked { .. } if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
-                error => return Err(error),
-            },
-        }
-    }
+fn open_database(path: &Path, name: &StoreName, shared: &SharedOptions) -> Result<(DB, OpenStore), StoreError> {
+    let path =
+        &path.canonicalize().map_err(|error| name.io("find its directory", format!("{}: {error}", path.display())))?;
+    let Some(open) = OpenStore::enter(path, REOPEN_TIMEOUT) else {
+        let detail = format!("a query has read it for {REOPEN_TIMEOUT:?} after it was closed");
+        return Err(StoreError::Locked { path: path.display().to_string(), detail });
+    };
+    let family = ColumnFamilyDescriptor::new(DEFAULT_COLUMN_FAMILY_NAME, shared.database().clone());
+    let db =
+        DB::open_cf_descriptors(shared.database(), path, [family]).map_err(|error| name.open_error(path, &error))?;
+    Ok((db, open))
 }
 
 impl Database {

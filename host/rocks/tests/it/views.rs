@@ -3,7 +3,8 @@
 use std::ops::{Bound, ControlFlow};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use engine::state::{KeyRange, StoreError, StoreProvider};
+use engine::state::{KeyRange, StateStore, StoreError, StoreProvider};
+use rocks::RocksStoreProvider;
 
 use crate::folder::{Folder, TASK, open, put, spec};
 
@@ -13,7 +14,7 @@ fn a_scan_of_a_view_sees_one_moment() {
     let provider = folder.provider();
     let mut store = open(&provider, "store");
     let all: Vec<_> = (0..200).map(|i| format!("{i:03}")).collect();
-    let write_all = |store: &mut Box<dyn engine::state::StateStore>, value: i64| {
+    let write_all = |store: &mut Box<dyn StateStore>, value: i64| {
         let writes: Vec<_> = all.iter().map(|key| put(key, &value.to_string())).collect();
         store.write(&writes, Some(value)).expect("write");
     };
@@ -65,6 +66,14 @@ fn a_store_opens_again_behind_a_query_that_is_still_running() {
     let provider = folder.provider();
     let mut store = open(&provider, "store");
     store.write(&[put("a", "1"), put("b", "2")], Some(1)).expect("write");
+    // Often, since the closing and the opening must be seen in every order.
+    for _ in 0..100 {
+        store = reopen_behind_a_scan(&provider, store);
+        assert_eq!(store.changelog_offset().expect("offset"), Some(1));
+    }
+}
+
+fn reopen_behind_a_scan(provider: &RocksStoreProvider, store: Box<dyn StateStore>) -> Box<dyn StateStore> {
     let view = store.read_view();
     std::thread::scope(|scope| {
         let (started, wait) = std::sync::mpsc::channel();
@@ -72,15 +81,15 @@ fn a_store_opens_again_behind_a_query_that_is_still_running() {
             let range = KeyRange { lower: Bound::Unbounded, upper: Bound::Unbounded };
             view.scan(range, false, &mut |_, _| {
                 started.send(()).expect("the test waits");
-                std::thread::sleep(std::time::Duration::from_millis(100));
+                std::thread::sleep(std::time::Duration::from_millis(3));
                 ControlFlow::Continue(())
             })
             .expect("scan");
         });
         wait.recv().expect("the scan runs");
         drop(store);
-        let store = open(&provider, "store");
-        assert_eq!(store.changelog_offset().expect("offset"), Some(1));
-        wait.recv().expect("the scan ends");
-    });
+        let store = open(provider, "store");
+        wait.recv().expect("the scan ended");
+        store
+    })
 }
