@@ -188,13 +188,18 @@ impl Core {
         Ok(())
     }
 
-    /// Deletes the records below `offset` (-1 = all) and answers the new log start.
+    /// Deletes the records below `offset` (-1 = all) and answers the new log start. Those of a topic that is only compacted
+    /// are not for deletion (Kafka's `ReplicaManager.deleteRecordsOnLocalLog`).
     pub fn delete_records(&self, name: &str, partition: i32, offset: i64) -> Result<i64, Refusal> {
         // The lock keeps a deletion of the topic away until the new start is kept. Others may read meanwhile: this
         // waits for the partition.
         let topics = read_locked(&self.topics);
         let found = topics.get(name).and_then(|topic| topic.partition(partition));
         let found = found.ok_or_else(|| unknown_partition(name, partition))?;
+        if topics.get(name).is_some_and(|topic| !topic.limits.cleanup.delete) {
+            let detail = format!("delete records of {name}-{partition}: its cleanup.policy has no delete");
+            return Err(Refusal::new(ErrorCode::PolicyViolation, detail));
+        }
         let mut log = found.log();
         let bounds = log.bounds();
         let offset = if offset == -1 { bounds.high_watermark } else { offset };

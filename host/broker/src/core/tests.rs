@@ -239,6 +239,18 @@ fn member_ids_never_repeat_over_restarts() {
 }
 
 #[test]
+fn records_of_a_topic_that_is_only_compacted_are_not_for_deletion() {
+    let core = open(&MemoryStorage::new());
+    for (policy, refused) in [("compact", true), ("delete", false), ("compact,delete", false)] {
+        let new =
+            NewTopic { configs: configs(&[("cleanup.policy", policy)]), ..new_topic(&policy.replace(',', "-"), 1) };
+        core.create_topic(&new, false).unwrap();
+        let result = core.delete_records(&new.name, 0, -1);
+        assert_eq!(result.err().map(|refusal| refusal.code), refused.then_some(ErrorCode::PolicyViolation), "{policy}");
+    }
+}
+
+#[test]
 fn an_image_says_itself_in_records() {
     let storage = MemoryStorage::new();
     let core = open(&storage);

@@ -83,14 +83,17 @@ impl PartitionLog {
             return Ok(None);
         }
         let removable = self.removable_segments(self.bounds().last_stable_offset);
-        // What a cleaning has left empty has no age.
-        let has_to_go = |segment: &&Segment| segment.size == 0 || cleanup.is_expired(segment, now_ms);
-        let mut gone = self.segments.iter().take(removable).take_while(has_to_go).count();
+        // What a cleaning has left empty has no age: it goes with an old segment behind it, and is no reason to move the
+        // log's start by itself.
+        let may_go = |segment: &&Segment| segment.size == 0 || cleanup.is_expired(segment, now_ms);
+        let front = self.segments.iter().take(removable).take_while(may_go).enumerate();
+        let old = front.filter(|(_, segment)| segment.size > 0).last();
+        let mut gone = old.map_or(0, |(place, _)| place + 1);
         if let Ok(most) = u64::try_from(cleanup.retention_bytes) {
             let kept: u64 = self.segments.iter().skip(gone).map(|segment| segment.size).sum();
             let mut excess = kept.saturating_sub(most);
             for segment in self.segments.iter().take(removable).skip(gone) {
-                if segment.size > excess {
+                if excess == 0 || segment.size > excess {
                     break;
                 }
                 excess -= segment.size;

@@ -172,7 +172,8 @@ impl Model {
 fn run(seed: u64, steps: usize, reopen: &mut dyn FnMut() -> Arc<dyn Storage>) -> (BTreeMap<i64, Written>, u64) {
     let core = open(reopen());
     let configs = [
-        ("cleanup.policy", "compact"),
+        ("cleanup.policy", "compact,delete"),
+        ("retention.ms", "-1"),
         ("segment.bytes", "600"),
         ("index.interval.bytes", "200"),
         ("segment.ms", "400"),
