@@ -13,12 +13,16 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::member;
 
-/// What makes real Kafka do in a test's time what it otherwise does every few minutes. No setting changes what it does.
+/// What makes real Kafka do in a test's time what it otherwise does every few minutes. None changes what it does, but for
+/// topics that come into being by themselves.
 const KAFKA_SETTINGS: &str = "\
 auto.create.topics.enable=true
+broker.session.timeout.ms=6000
+broker.heartbeat.interval.ms=500
 log.cleaner.backoff.ms=200
 log.retention.check.interval.ms=300
 log.initial.task.delay.ms=300
+log.flush.start.offset.checkpoint.interval.ms=200
 transaction.abort.timed.out.transaction.cleanup.interval.ms=300
 group.consumer.session.timeout.ms=6000
 group.consumer.min.session.timeout.ms=6000
@@ -48,10 +52,6 @@ impl Broker {
         let broker = Self { kind, port, dir, process: Mutex::new(None) };
         broker.start_again()?;
         Ok(broker)
-    }
-
-    pub fn kind(&self) -> Kind {
-        self.kind
     }
 
     pub fn bootstrap(&self) -> String {

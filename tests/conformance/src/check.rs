@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Result;
 
-use crate::broker::Kind;
 use crate::client::{Clients, Sender};
 
 pub type Outcome = Result<()>;
@@ -39,15 +38,14 @@ pub struct Check {
 /// What a check works with.
 pub struct Context<'a> {
     pub clients: &'a Clients,
-    pub kind: Kind,
     prefix: String,
     names: AtomicU32,
 }
 
 impl<'a> Context<'a> {
     /// `run` tells apart the runs of one check on one broker.
-    pub fn new(clients: &'a Clients, kind: Kind, check: &str, run: &str) -> Self {
-        Self { clients, kind, prefix: format!("{}{run}", check.replace('/', ".")), names: AtomicU32::new(0) }
+    pub fn new(clients: &'a Clients, check: &str, run: &str) -> Self {
+        Self { clients, prefix: format!("{}{run}", check.replace('/', ".")), names: AtomicU32::new(0) }
     }
 
     pub fn bootstrap(&self) -> &str {

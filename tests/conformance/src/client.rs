@@ -86,7 +86,6 @@ pub fn offsets(topic: &str, offsets: &[(i32, i64)]) -> Result<TopicPartitionList
 /// Where a record went, or why it did not.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    pub partition: i32,
     pub offset: i64,
     pub outcome: Result<(), KafkaError>,
 }
@@ -112,7 +111,7 @@ impl ProducerContext for Reports {
             Ok(message) => (message, Ok(())),
             Err((error, message)) => (message, Err(error.clone())),
         };
-        let delivery = Delivery { partition: message.partition(), offset: message.offset(), outcome };
+        let delivery = Delivery { offset: message.offset(), outcome };
         self.deliveries.lock().unwrap_or_else(PoisonError::into_inner).push(delivery);
     }
 }
@@ -304,13 +303,41 @@ impl Clients {
         Ok(entries.map(|entry| (entry.name, (entry.value.unwrap_or_default(), entry.is_default))).collect())
     }
 
+    /// How many partitions of the topic have a leader. Asks for all topics: a question for one would make it where
+    /// topics come into being by themselves.
     pub fn partitions(&self, topic: &str) -> Result<i32> {
-        let metadata = self.native().fetch_metadata(Some(topic), PATIENCE)?;
-        let topic = metadata.topics().first().ok_or_else(|| anyhow!("no metadata of {topic}"))?;
-        if let Some(error) = topic.error() {
+        let metadata = self.native().fetch_metadata(None, PATIENCE)?;
+        let found = metadata.topics().iter().find(|other| other.name() == topic);
+        let found = found.ok_or(RDKafkaErrorCode::UnknownTopicOrPartition)?;
+        if let Some(error) = found.error() {
             return Err(RDKafkaErrorCode::from(error).into());
         }
-        Ok(i32::try_from(topic.partitions().iter().filter(|partition| partition.leader() >= 0).count())?)
+        Ok(i32::try_from(found.partitions().iter().filter(|partition| partition.leader() >= 0).count())?)
+    }
+
+    /// An offset by ListOffsets. A client whose metadata is old is told so and asks again.
+    pub fn list_offset(
+        &self,
+        topic: &str,
+        partition: i32,
+        spec: OffsetSpec,
+        isolation: Isolation,
+    ) -> Result<(i64, i64)> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match raw::list_offset(self.native(), topic, partition, spec, isolation == Isolation::Committed) {
+                Err(
+                    RDKafkaErrorCode::NotLeaderForPartition
+                    | RDKafkaErrorCode::LeaderNotAvailable
+                    | RDKafkaErrorCode::FencedLeaderEpoch
+                    | RDKafkaErrorCode::UnknownLeaderEpoch,
+                ) if Instant::now() < deadline => {
+                    thread::sleep(Duration::from_millis(20));
+                    self.native().fetch_metadata(None, PATIENCE)?;
+                }
+                found => return Ok(found?),
+            }
+        }
     }
 
     fn wait_for_leaders(&self, topic: &str, partitions: i32) -> Result<()> {
@@ -322,9 +349,8 @@ impl Clients {
 
     /// The first offset and the end as this isolation level sees it.
     pub fn bounds(&self, topic: &str, partition: i32, isolation: Isolation) -> Result<(i64, i64)> {
-        let committed = isolation == Isolation::Committed;
-        let (first, _) = raw::list_offset(self.native(), topic, partition, OffsetSpec::Earliest, committed)?;
-        let (end, _) = raw::list_offset(self.native(), topic, partition, OffsetSpec::Latest, committed)?;
+        let (first, _) = self.list_offset(topic, partition, OffsetSpec::Earliest, isolation)?;
+        let (end, _) = self.list_offset(topic, partition, OffsetSpec::Latest, isolation)?;
         Ok((first, end))
     }
 

@@ -5,16 +5,15 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::producer::BaseRecord;
 use rdkafka::{Offset, TopicPartitionList};
@@ -150,6 +149,7 @@ impl Client {
                     return Ok(());
                 }
             } else {
+                tracing::info!("{line}");
                 self.doubts.push(line);
             }
         }
@@ -175,18 +175,13 @@ impl Drop for Client {
     }
 }
 
-/// Counts rebalances: a transaction that spans one is in doubt. Keeps the errors of the connection.
+/// Counts rebalances: a transaction that spans one is in doubt.
 #[derive(Default, Clone)]
 struct Watch {
     rebalances: Arc<AtomicU32>,
-    errors: Arc<Mutex<Vec<String>>>,
 }
 
-impl ClientContext for Watch {
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.errors.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{error}: {reason}"));
-    }
-}
+impl ClientContext for Watch {}
 
 impl ConsumerContext for Watch {
     fn post_rebalance(&self, _: &BaseConsumer<Self>, _: &Rebalance<'_>) {
@@ -196,29 +191,17 @@ impl ConsumerContext for Watch {
 
 /// The client process: reads, transforms, writes and commits until all records are committed.
 pub fn client(bootstrap: &str, name: &str, records: usize) -> Result<()> {
-    let watch = Watch::default();
-    let mut config = client::config(bootstrap);
-    config
-        .set("group.id", name)
-        // A client that comes back after a kill is the same member, and need not wait for its session to end.
-        .set("group.instance.id", format!("{name}-instance"))
-        .set("session.timeout.ms", "10000")
-        .set("heartbeat.interval.ms", "500")
-        .set("enable.auto.commit", "false")
-        .set("auto.offset.reset", "earliest")
-        .set("isolation.level", "read_committed")
-        .set("fetch.wait.max.ms", "20");
-    let consumer: BaseConsumer<Watch> = config.create_with_context(watch.clone())?;
-    let input = format!("{name}-in");
-    consumer.subscribe(&[&input])?;
-    let mut work = Work { consumer, watch, input, output: format!("{name}-out"), rebalances: 0, next: Vec::new() };
+    let mut work = Work::new(bootstrap, name)?;
     loop {
         match work.session(bootstrap, name, records) {
             Ok(()) => return Ok(()),
-            Err(doubt) => {
-                println!("doubt: {doubt:#}");
-                thread::sleep(Duration::from_millis(20));
-            }
+            Err(doubt) => println!("doubt: {doubt:#}"),
+        }
+        thread::sleep(Duration::from_millis(20));
+        // A static member whose join was answered to a dead connection is fenced by itself; it is of no use any more.
+        if work.consumer.client().fatal_error().is_some() {
+            println!("doubt: the consumer has failed for good, another takes its place");
+            work = Work::new(bootstrap, name)?;
         }
     }
 }
@@ -235,6 +218,26 @@ struct Work {
 }
 
 impl Work {
+    /// A consumer that waits for its partitions.
+    fn new(bootstrap: &str, name: &str) -> Result<Self> {
+        let watch = Watch::default();
+        let mut config = client::config(bootstrap);
+        config
+            .set("group.id", name)
+            // A client that comes back after a kill is the same member, and need not wait for its session to end.
+            .set("group.instance.id", format!("{name}-instance"))
+            .set("session.timeout.ms", "10000")
+            .set("heartbeat.interval.ms", "500")
+            .set("enable.auto.commit", "false")
+            .set("auto.offset.reset", "earliest")
+            .set("isolation.level", "read_committed")
+            .set("fetch.wait.max.ms", "20");
+        let consumer: BaseConsumer<Watch> = config.create_with_context(watch.clone())?;
+        let input = format!("{name}-in");
+        consumer.subscribe(&[&input])?;
+        Ok(Self { consumer, watch, input, output: format!("{name}-out"), rebalances: 0, next: Vec::new() })
+    }
+
     /// From a new producer to the end, or to the first doubt.
     fn session(&mut self, bootstrap: &str, id: &str, records: usize) -> Result<()> {
         let sender = Sender::transactional(
@@ -264,8 +267,10 @@ impl Work {
         let deadline = Instant::now() + PATIENCE;
         let assignment = loop {
             // What comes is dropped: the seek below gives it again.
-            if let Some(Err(error)) = self.consumer.poll(Duration::from_millis(10)) {
-                println!("doubt: while waiting for partitions: {error}");
+            if let Some(Err(error)) = self.consumer.poll(Duration::from_millis(10))
+                && self.consumer.client().fatal_error().is_some()
+            {
+                return Err(error).context("while waiting for partitions");
             }
             let assignment = self.consumer.assignment()?;
             if assignment.count() == usize::try_from(PARTITIONS)? {
@@ -293,8 +298,7 @@ impl Work {
             places.add_partition_offset(&self.input, partition, Offset::Offset(next))?;
         }
         let sought = self.consumer.seek_partitions(places, Duration::from_secs(10)).context("seek")?;
-        sought.elements().iter().try_for_each(|element| element.error())?;
-        Ok(())
+        Ok(sought.elements().iter().try_for_each(|element| element.error())?)
     }
 
     fn transaction(&mut self, sender: &Sender) -> Result<()> {

@@ -176,6 +176,10 @@ pub fn run(bootstrap: &str, group: &str, topic: &str, settings: &[String]) -> Re
             Some(Err(error)) => println!("error {error}"),
             None => {}
         }
+        if let Some((code, reason)) = consumer.client().fatal_error() {
+            println!("failed {code}: {reason}");
+            return Ok(());
+        }
         let mut partitions: Vec<i32> = consumer.assignment()?.elements().iter().map(|one| one.partition()).collect();
         partitions.sort_unstable();
         if assigned.as_ref() != Some(&partitions) {

@@ -279,9 +279,10 @@ pub fn group_offsets<C: ClientContext>(
     let answer = ask(
         client,
         Operation::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS,
-        // SAFETY: live options of this operation; the returned error object is ours.
         |options| {
-            configured = unsafe { taken(sys::rd_kafka_AdminOptions_set_require_stable_offsets(options, stable.into())) }
+            // SAFETY: live options of this operation; the returned error object is ours.
+            let set = unsafe { taken(sys::rd_kafka_AdminOptions_set_require_stable_offsets(options, stable.into())) };
+            configured = set;
         },
         // SAFETY: one live request, live client, options and queue.
         |rk, options, queue| unsafe { sys::rd_kafka_ListConsumerGroupOffsets(rk, &mut request, 1, options, queue) },

@@ -50,15 +50,15 @@ pub fn run(options: &Options) -> Result<Report> {
         }
         lines.lock().unwrap_or_else(PoisonError::into_inner).add(done.name, done.proves, verdict);
     };
-    together(&checks, options.kind, &clients, &tell);
+    together(&checks, &clients, &tell);
     for check in &checks {
         let Body::Alone(body) = check.body else { continue };
-        tell(timed(check, || body(&Context::new(&clients, options.kind, check.name, ""))));
+        tell(timed(check, || body(&Context::new(&clients, check.name, ""))));
     }
     across_restarts(&checks, &broker, &clients, &tell)?;
     for check in &checks {
         let Body::Kills(body) = check.body else { continue };
-        tell(timed(check, || body(&Context::new(&clients, options.kind, check.name, ""), &broker)));
+        tell(timed(check, || body(&Context::new(&clients, check.name, ""), &broker)));
     }
     Ok(report)
 }
@@ -88,14 +88,14 @@ fn guarded<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
-fn together(checks: &[Check], kind: Kind, clients: &Clients, tell: &(impl Fn(Done) + Sync)) {
+fn together(checks: &[Check], clients: &Clients, tell: &(impl Fn(Done) + Sync)) {
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
         for _ in 0..TOGETHER {
             scope.spawn(|| {
                 while let Some(check) = checks.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let Body::Together(body) = check.body else { continue };
-                    tell(timed(check, || body(&Context::new(clients, kind, check.name, ""))));
+                    tell(timed(check, || body(&Context::new(clients, check.name, ""))));
                 }
             });
         }
@@ -111,7 +111,7 @@ fn across_restarts(checks: &[Check], broker: &Broker, clients: &Clients, tell: &
         let mut waiting: Vec<(&Check, Context<'_>, Result<After>, Duration)> = Vec::new();
         for check in checks {
             let Body::AcrossRestart(before) = check.body else { continue };
-            let context = Context::new(clients, broker.kind(), check.name, &way.replace(' ', ""));
+            let context = Context::new(clients, check.name, &way.replace(' ', ""));
             let started = Instant::now();
             let after = guarded(|| before(&context).context("before the restart"));
             waiting.push((check, context, after, started.elapsed()));

@@ -39,8 +39,8 @@ fn send_until(sender: &Sender, topic: &str, stop: &AtomicBool) -> Result<usize> 
     while !stop.load(Ordering::Relaxed) {
         sender.put(topic, 0, &number.to_string())?;
         number += 1;
-        if number % 20 == 0 {
-            std::thread::sleep(Duration::from_millis(1));
+        if number % 10 == 0 {
+            std::thread::sleep(Duration::from_millis(3));
         }
     }
     Ok(number)

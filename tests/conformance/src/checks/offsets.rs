@@ -11,7 +11,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::check::{Context, Outcome};
 use crate::client::{self, Isolation, PATIENCE, expect_equal, expect_refused};
-use crate::raw::{self, OffsetSpec};
+use crate::raw::OffsetSpec;
 
 /// Records with the timestamps 1000, 2000, … of one partition.
 fn timed(check: &Context, codec: &str, count: i64) -> Result<String> {
@@ -64,19 +64,19 @@ pub fn listed(check: &Context) -> Outcome {
     transactional.begin()?;
     transactional.put(&topic, 0, "open")?;
     transactional.flush()?;
-    let list = |spec, committed| raw::list_offset(check.clients.native(), &topic, 0, spec, committed);
-    for committed in [false, true] {
+    let list = |spec, committed| check.clients.list_offset(&topic, 0, spec, committed);
+    for committed in [Isolation::Uncommitted, Isolation::Committed] {
         expect_equal("earliest", 0, list(OffsetSpec::Earliest, committed)?.0)?;
     }
-    expect_equal("latest, uncommitted", 5, list(OffsetSpec::Latest, false)?.0)?;
-    expect_equal("latest, committed, a transaction open", 4, list(OffsetSpec::Latest, true)?.0)?;
+    expect_equal("latest, uncommitted", 5, list(OffsetSpec::Latest, Isolation::Uncommitted)?.0)?;
+    expect_equal("latest, committed, a transaction open", 4, list(OffsetSpec::Latest, Isolation::Committed)?.0)?;
     transactional.commit()?;
     check.clients.settle(&topic)?;
-    expect_equal("latest, committed, after the marker", 6, list(OffsetSpec::Latest, true)?.0)
+    expect_equal("latest, committed, after the marker", 6, list(OffsetSpec::Latest, Isolation::Committed)?.0)
 }
 
 pub fn max_timestamp(check: &Context) -> Outcome {
-    let list = |topic: &str| raw::list_offset(check.clients.native(), topic, 0, OffsetSpec::MaxTimestamp, false);
+    let list = |topic: &str| check.clients.list_offset(topic, 0, OffsetSpec::MaxTimestamp, Isolation::Uncommitted);
     for codec in ["none", "lz4"] {
         let topic = timed(check, codec, 3)?;
         let sender = check.sender(&[("compression.type", codec)])?;

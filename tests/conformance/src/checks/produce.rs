@@ -35,7 +35,9 @@ pub fn contents(check: &Context) -> Outcome {
     let topic = check.topic(1, &[])?;
     let sender = check.sender(&[])?;
     let headers = client::headers(&[("a", Some(b"1")), ("a", Some(b"2")), ("null", None), ("", Some(b""))]);
-    sender.send(BaseRecord::to(&topic).partition(0).key(b"key".as_slice()).payload(b"value".as_slice()).headers(headers))?;
+    sender.send(
+        BaseRecord::to(&topic).partition(0).key(b"key".as_slice()).payload(b"value".as_slice()).headers(headers),
+    )?;
     sender.send(BaseRecord::to(&topic).partition(0).payload(b"no key".as_slice()))?;
     sender.send(BaseRecord::to(&topic).partition(0).key(b"no value".as_slice()))?;
     sender.send(BaseRecord::to(&topic).partition(0).key(b"".as_slice()).payload(b"".as_slice()))?;
