@@ -184,8 +184,11 @@ impl Sender {
         let deadline = Instant::now() + PATIENCE;
         while self.producer.in_flight_count() > 0 {
             if Instant::now() > deadline {
-                let errors = self.take_errors();
-                bail!("{} records still in flight after {PATIENCE:?}; {errors:?}", self.producer.in_flight_count());
+                let last = self.take_errors().pop().unwrap_or_default();
+                bail!(
+                    "{} records still in flight after {PATIENCE:?}; last error: {last}",
+                    self.producer.in_flight_count()
+                );
             }
             thread::sleep(Duration::from_micros(200));
         }
@@ -313,6 +316,21 @@ impl Clients {
             return Err(RDKafkaErrorCode::from(error).into());
         }
         Ok(i32::try_from(found.partitions().iter().filter(|partition| partition.leader() >= 0).count())?)
+    }
+
+    /// Waits until a broker that came back leads all its partitions.
+    pub fn wait_for_broker(&self) -> Result<()> {
+        wait_until("the broker leads all its partitions", PATIENCE + PATIENCE, || {
+            let metadata = match self.native().fetch_metadata(None, Duration::from_secs(5)) {
+                Ok(metadata) => metadata,
+                Err(error) => return Ok(Err(error.to_string())),
+            };
+            let led = |topic: &rdkafka::metadata::MetadataTopic| {
+                topic.error().is_none() && topic.partitions().iter().all(|partition| partition.leader() >= 0)
+            };
+            let without = metadata.topics().iter().filter(|topic| !led(topic)).count();
+            Ok(if without == 0 { Ok(()) } else { Err(format!("{without} topics without leaders")) })
+        })
     }
 
     /// An offset by ListOffsets. A client whose metadata is old is told so and asks again.

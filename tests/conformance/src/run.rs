@@ -3,7 +3,6 @@
 //! panic in a check is its failure, not the suite's.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow};
 
 use crate::broker::{Broker, Kind};
-use crate::check::{After, Body, Check, Context, Outcome};
+use crate::check::{Body, Check, Context, Outcome};
 use crate::client::Clients;
 use crate::report::{Report, Verdict};
 use crate::{limits, table};
@@ -88,46 +87,61 @@ fn guarded<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
-fn together(checks: &[Check], clients: &Clients, tell: &(impl Fn(Done) + Sync)) {
-    let next = AtomicUsize::new(0);
+/// Does the work for each item, four at a time, in order of their start.
+fn side_by_side<T: Send>(items: Vec<T>, work: impl Fn(T) + Sync) {
+    let items = Mutex::new(items.into_iter());
+    let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
     thread::scope(|scope| {
         for _ in 0..TOGETHER {
             scope.spawn(|| {
-                while let Some(check) = checks.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let Body::Together(body) = check.body else { continue };
-                    tell(timed(check, || body(&Context::new(clients, check.name, ""))));
+                while let Some(item) = next() {
+                    work(item);
                 }
             });
         }
     });
 }
 
+fn together(checks: &[Check], clients: &Clients, tell: &(impl Fn(Done) + Sync)) {
+    side_by_side(checks.iter().collect(), |check: &Check| {
+        let Body::Together(body) = check.body else { return };
+        tell(timed(check, || body(&Context::new(clients, check.name, ""))));
+    });
+}
+
 /// Both halves of each check, with an orderly restart between them and then with a SIGKILL.
-fn across_restarts(checks: &[Check], broker: &Broker, clients: &Clients, tell: &impl Fn(Done)) -> Result<()> {
-    if !checks.iter().any(|check| matches!(check.body, Body::AcrossRestart(_))) {
+fn across_restarts(checks: &[Check], broker: &Broker, clients: &Clients, tell: &(impl Fn(Done) + Sync)) -> Result<()> {
+    let halves = |check: &Check| match check.body {
+        Body::AcrossRestart(before) => Some((*check, before)),
+        _ => None,
+    };
+    let halves: Vec<_> = checks.iter().filter_map(halves).collect();
+    if halves.is_empty() {
         return Ok(());
     }
     for (way, killed) in [("restart", false), ("kill -9", true)] {
-        let mut waiting: Vec<(&Check, Context<'_>, Result<After>, Duration)> = Vec::new();
-        for check in checks {
-            let Body::AcrossRestart(before) = check.body else { continue };
+        let waiting = Mutex::new(Vec::new());
+        side_by_side(halves.clone(), |(check, before)| {
             let context = Context::new(clients, check.name, &way.replace(' ', ""));
             let started = Instant::now();
             let after = guarded(|| before(&context).context("before the restart"));
-            waiting.push((check, context, after, started.elapsed()));
-        }
+            let half = (check, context, after, started.elapsed());
+            waiting.lock().unwrap_or_else(PoisonError::into_inner).push(half);
+        });
         if killed {
             broker.kill()?
         } else {
             broker.stop()?
         }
         broker.start_again()?;
-        for (check, context, after, before) in waiting {
-            let mut done = timed(check, || after.and_then(|after| after(&context)));
+        clients.wait_for_broker()?;
+        let waiting = waiting.into_inner().unwrap_or_else(PoisonError::into_inner);
+        side_by_side(waiting, |(check, context, after, before)| {
+            let mut done = timed(&check, || after.and_then(|after| after(&context)));
             done.name = format!("{} ({way})", check.name);
             done.took += before;
             tell(done);
-        }
+        });
     }
     Ok(())
 }

@@ -113,10 +113,15 @@ pub fn ended_transactions(check: &Context) -> Result<After> {
     }))
 }
 
+/// A producer whose open transaction outlives the restart even on a slow machine.
+fn patient(check: &Context, id: &str) -> Result<Sender> {
+    Sender::transactional(check.bootstrap(), id, &[("transaction.timeout.ms", "600000")])
+}
+
 pub fn open_transaction_goes_on(check: &Context) -> Result<After> {
     let (topic, group) = (check.topic(2, &[])?, check.name("group"));
     let consumer = check.clients.consumer(Isolation::Committed, &[("group.id", &group)])?;
-    let sender = check.transactional()?;
+    let sender = patient(check, &check.name("id"))?;
     sender.begin()?;
     sender.put(&topic, 0, "before")?;
     sender.flush()?;
@@ -139,14 +144,14 @@ pub fn open_transaction_goes_on(check: &Context) -> Result<After> {
 pub fn open_transaction_aborts(check: &Context) -> Result<After> {
     let topic = check.topic(1, &[])?;
     let id = check.name("id");
-    let sender = Sender::transactional(check.bootstrap(), &id, &[])?;
+    let sender = patient(check, &id)?;
     sender.begin()?;
     sender.put(&topic, 0, "open")?;
     sender.flush()?;
     drop(sender);
     Ok(Box::new(move |check| {
         expect_equal("last stable offset", 0, check.clients.bounds(&topic, 0, Isolation::Committed)?.1)?;
-        Sender::transactional(check.bootstrap(), &id, &[])?;
+        patient(check, &id)?;
         expect_equal("records after the same id came back", 0, check.clients.read_settled(&topic)?.len())
     }))
 }

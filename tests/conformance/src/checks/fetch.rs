@@ -93,6 +93,7 @@ pub fn out_of_range(check: &Context) -> Outcome {
             }
             let sender = check.sender(&[])?;
             sender.put(&topic, 0, "after the reset")?;
+            sender.flush()?;
         }
         let (offset, _) = next(&consumer)?;
         expect_equal(&format!("offset after a reset to {reset}"), expected, offset)?;
