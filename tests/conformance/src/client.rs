@@ -130,6 +130,11 @@ impl Sender {
         for (name, value) in settings {
             config.set(*name, *value);
         }
+        // The client refuses a longer socket timeout than a transaction may last.
+        let socket = settings.iter().find(|(name, _)| *name == "transaction.timeout.ms");
+        if let Some(timeout) = socket.and_then(|(_, timeout)| timeout.parse::<u32>().ok()).filter(|ms| *ms < 60_000) {
+            config.set("socket.timeout.ms", timeout.to_string()).set("message.timeout.ms", timeout.to_string());
+        }
         let producer = config.create_with_context(reports.clone()).context("create a producer")?;
         Ok(Self { producer, reports })
     }

@@ -75,6 +75,7 @@ pub fn run(clients: &Clients, broker: &Broker, name: &str, victim: Victim) -> Re
             Victim::Broker => {
                 broker.kill()?;
                 broker.start_again()?;
+                clients.wait_for_broker()?;
             }
             Victim::Client => {
                 client.kill()?;
@@ -240,11 +241,7 @@ impl Work {
 
     /// From a new producer to the end, or to the first doubt.
     fn session(&mut self, bootstrap: &str, id: &str, records: usize) -> Result<()> {
-        let sender = Sender::transactional(
-            bootstrap,
-            id,
-            &[("transaction.timeout.ms", "30000"), ("socket.timeout.ms", "10000")],
-        )?;
+        let sender = Sender::transactional(bootstrap, id, &[("transaction.timeout.ms", "30000")])?;
         self.find_start()?;
         sender.take_errors();
         loop {

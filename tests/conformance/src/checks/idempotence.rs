@@ -13,7 +13,7 @@ use crate::client::{self, Isolation, Sender, expect_equal};
 const IDEMPOTENT: [(&str, &str); 4] = [
     ("enable.idempotence", "true"),
     ("socket.timeout.ms", "1000"),
-    ("message.timeout.ms", "60000"),
+    ("message.timeout.ms", "300000"),
     ("linger.ms", "1"),
 ];
 
@@ -84,6 +84,7 @@ pub fn broker_killed(check: &Context, broker: &Broker) -> Outcome {
         for _ in 0..2 {
             broker.kill()?;
             broker.start_again()?;
+            check.clients.wait_for_broker()?;
             std::thread::sleep(Duration::from_millis(500));
         }
         Ok(())

@@ -217,8 +217,7 @@ pub fn fenced_produce(check: &Context) -> Outcome {
 
 /// A producer whose transactions may last two seconds.
 fn short_lived(check: &Context, id: &str) -> Result<Sender> {
-    let settings = [("transaction.timeout.ms", "2000"), ("socket.timeout.ms", "2000"), ("message.timeout.ms", "2000")];
-    Sender::transactional(check.bootstrap(), id, &settings)
+    Sender::transactional(check.bootstrap(), id, &[("transaction.timeout.ms", "2000")])
 }
 
 pub fn timed_out(check: &Context) -> Outcome {
