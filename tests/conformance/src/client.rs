@@ -250,12 +250,16 @@ pub enum Isolation {
 pub struct Clients {
     pub bootstrap: String,
     admin: AdminClient<DefaultClientContext>,
+    /// Reads groups' offsets. librdkafka (2.12) follows a null pointer when such a call is refused by a coordinator that
+    /// is not ready and the client is no member of a group itself.
+    group_reader: BaseConsumer,
 }
 
 impl Clients {
     pub fn new(bootstrap: &str) -> Result<Self> {
         let admin = config(bootstrap).create().context("create an admin client")?;
-        Ok(Self { bootstrap: bootstrap.to_owned(), admin })
+        let group_reader = config(bootstrap).set("group.id", "conformance-unused").create()?;
+        Ok(Self { bootstrap: bootstrap.to_owned(), admin, group_reader })
     }
 
     pub fn admin(&self) -> &AdminClient<DefaultClientContext> {
@@ -444,13 +448,34 @@ impl Clients {
         config.create().context("create a consumer")
     }
 
-    /// The offsets that a group has committed; -1001 where there is none.
+    /// The offsets that a group has committed; -1001 where there is none. A coordinator that is not ready is asked again.
     pub fn committed(&self, group: &str, topic: &str, partitions: i32) -> Result<Vec<i64>> {
         let places: Vec<(i32, i64)> = (0..partitions).map(|partition| (partition, -1001)).collect();
-        let found = raw::group_offsets(self.native(), group, &offsets(topic, &places)?, false)?;
+        let list = offsets(topic, &places)?;
+        let deadline = Instant::now() + PATIENCE;
+        let found = loop {
+            match self.group_offsets(group, &list, false) {
+                Err(
+                    RDKafkaErrorCode::NotCoordinator
+                    | RDKafkaErrorCode::CoordinatorLoadInProgress
+                    | RDKafkaErrorCode::CoordinatorNotAvailable,
+                ) if Instant::now() < deadline => thread::sleep(Duration::from_millis(50)),
+                found => break found?,
+            }
+        };
         let mut sorted: Vec<(i32, i64)> = found.into_iter().map(|(_, partition, offset)| (partition, offset)).collect();
         sorted.sort_unstable();
         Ok(sorted.into_iter().map(|(_, offset)| offset).collect())
+    }
+
+    /// The broker's own answer on a group's offsets; with `stable` open transactions make it a refusal.
+    pub fn group_offsets(
+        &self,
+        group: &str,
+        partitions: &TopicPartitionList,
+        stable: bool,
+    ) -> raw::Answer<Vec<(String, i32, i64)>> {
+        raw::group_offsets(self.group_reader.client(), group, partitions, stable)
     }
 }
 

@@ -75,7 +75,7 @@ pub fn stable(check: &Context) -> Outcome {
     sender.begin()?;
     sender.send_offsets(&consumer, &client::offsets(&topic, &[(0, 33)])?)?;
     let list = client::offsets(&topic, &[(0, -1001)])?;
-    let ask = || raw::group_offsets(check.clients.native(), &group, &list, true);
+    let ask = || check.clients.group_offsets(&group, &list, true);
     expect_refused("stable offsets while it is open", ask().map_err(Into::into), &[Code::UnstableOffsetCommit])?;
     let wait = Duration::from_millis(1_000);
     let (found, waited) = std::thread::scope(|scope| {

@@ -96,7 +96,7 @@ pub fn atomic(check: &Context) -> Outcome {
 }
 
 pub fn interleaved(check: &Context) -> Outcome {
-    const ROUNDS: usize = 60;
+    const ROUNDS: usize = 30;
     let topic = check.topic(1, &[])?;
     let senders = [check.transactional()?, check.transactional()?, check.transactional()?];
     let mut expected = Vec::new();
