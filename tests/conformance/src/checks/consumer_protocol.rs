@@ -9,7 +9,7 @@ use crate::client::expect_equal;
 use crate::member::{Member, wait_for_shares};
 
 /// A member asks at its heartbeat what it has, so a balance takes some of them.
-const BALANCE: Duration = Duration::from_secs(20);
+const BALANCE: Duration = Duration::from_secs(12);
 
 fn two_members(check: &Context) -> Result<(Member, Member)> {
     let (topic, group) = (check.topic(4, &[])?, check.name("group"));

@@ -160,7 +160,7 @@ pub fn open_transaction_aborts(check: &Context) -> Result<After> {
 /// the partitions takes them for deleted, writes no markers and leaves the transaction open for ever.
 pub fn open_transaction_times_out(check: &Context) -> Result<After> {
     let topic = check.topic(1, &[])?;
-    let sender = Sender::transactional(check.bootstrap(), &check.name("id"), &[("transaction.timeout.ms", "20000")])?;
+    let sender = Sender::transactional(check.bootstrap(), &check.name("id"), &[("transaction.timeout.ms", "15000")])?;
     sender.begin()?;
     sender.put(&topic, 0, "open")?;
     sender.flush()?;
