@@ -1,13 +1,13 @@
 # Sandbar. `make demo` shows it working, `make test` proves it.
 .DEFAULT_GOAL := help
-.PHONY: help setup build check test unit guests e2e demo bench docs stop-kafka
+.PHONY: help setup build check test unit guests e2e conformance conformance-long demo bench docs stop-kafka
 
 # The workspace is always built as a whole and in one profile where native libraries are linked: features are then
 # resolved the same way everywhere, and RocksDB, librdkafka and wasmtime are compiled once.
 CARGO_RELEASE := --release --workspace --locked
 
 help: ## Show these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what this machine lacks, or say what is missing
 	@scripts/setup.sh
@@ -31,6 +31,14 @@ guests: build ## Build the example modules and the test guests
 e2e: ## The built binary against the embedded broker and a real Kafka broker
 	@scripts/setup.sh test
 	@scripts/test.sh build guests e2e
+
+conformance: ## What a Kafka client may expect, checked on the embedded broker and on a real one
+	@scripts/setup.sh test
+	@scripts/test.sh conformance
+
+conformance-long: ## The exactly-once loop under kills, 20 runs each
+	@scripts/setup.sh
+	@scripts/conformance.sh long
 
 demo: setup ## A majority vote over a year of weather reports, checked against the expected table
 	@scripts/demo.sh

@@ -12,7 +12,7 @@
 #   kafka.sh clean               stop the broker and delete its data
 #
 # Settings: SANDBAR_KAFKA_PORT (29392; the controller takes the next one), SANDBAR_KAFKA_DATA (a folder below TMPDIR),
-# SANDBAR_KAFKA_HEAP (512m), XDG_CACHE_HOME.
+# SANDBAR_KAFKA_HEAP (512m), SANDBAR_KAFKA_SETTINGS (further lines for server.properties; they win), XDG_CACHE_HOME.
 set -euo pipefail
 export LC_ALL=C
 
@@ -94,6 +94,7 @@ auto.create.topics.enable=false
 # The weather reports are of 2013: by age they would be deleted at once.
 log.retention.ms=-1
 P
+  printf '%s\n' "${SANDBAR_KAFKA_SETTINGS:-}" >>"$data/server.properties"
 }
 
 launch() { # further JVM options

@@ -59,9 +59,11 @@ stage_release() {
 
 stage_e2e() { with_kafka cargo test "${release[@]}" --test e2e_it; }
 
+stage_conformance() { scripts/conformance.sh; }
+
 stage_docs() { cargo xtask doc-commands; }
 
-all=(format rules dependencies unit lints build guests release e2e docs)
+all=(format rules dependencies unit lints build guests release e2e conformance docs)
 stages=("$@")
 ((${#stages[@]})) || stages=("${all[@]}")
 times=()
@@ -83,7 +85,7 @@ done
 printf '\n== stages\n'
 printf '%s\n' "${times[@]}"
 printf '\n== summaries\n'
-grep -aE '^(test result|commands): ' "$log" | sed 's/; finished in.*//' || true
+grep -aE '^(test result|commands|conformance): ' "$log" | sed 's/; finished in.*//' || true
 if ((${#failed[@]})); then
   echo "failed: ${failed[*]}"
   exit 1
