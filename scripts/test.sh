@@ -83,7 +83,7 @@ done
 printf '\n== stages\n'
 printf '%s\n' "${times[@]}"
 printf '\n== summaries\n'
-grep -aE '^(test result|commands): ' "$log" | sed 's/; finished in.*//' || true
+grep -aE '^(test result|commands|skipped): ' "$log" | sed 's/; finished in.*//' || true
 if ((${#failed[@]})); then
   echo "failed: ${failed[*]}"
   exit 1
