@@ -1,6 +1,6 @@
 # Sandbar. `make demo` shows it working, `make test` proves it.
 .DEFAULT_GOAL := help
-.PHONY: help setup build check test unit guests e2e conformance conformance-long demo bench docs stop-kafka
+.PHONY: help setup build check test unit guests e2e conformance conformance-long demo bench bench-broker docs stop-kafka
 
 # The workspace is always built as a whole and in one profile where native libraries are linked: features are then
 # resolved the same way everywhere, and RocksDB, librdkafka and wasmtime are compiled once.
@@ -46,6 +46,10 @@ demo: setup ## A majority vote over a year of weather reports, checked against t
 bench: ## What a record costs: the sandbox beside native code, the engine beside raw librdkafka
 	@scripts/setup.sh test
 	@scripts/bench.sh
+
+bench-broker: ## What the embedded broker does beside a real Kafka broker: rates, delays, starts, memory
+	@scripts/setup.sh test
+	@scripts/bench-broker.sh
 
 docs: build ## Write the generated reference pages anew and run the documented commands
 	SANDBAR_UPDATE=1 cargo test $(CARGO_RELEASE) --test e2e_it -- reference

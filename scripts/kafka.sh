@@ -9,6 +9,7 @@
 #   kafka.sh topic NAME [PARTITIONS] [SETTING=VALUE...]    create a topic unless it exists
 #   kafka.sh topics              list the topics
 #   kafka.sh bootstrap           print the address
+#   kafka.sh tool CLASS [ARGUMENT...]    run one of Kafka's own command-line tools, against whatever broker it is told
 #   kafka.sh clean               stop the broker and delete its data
 #
 # Settings: SANDBAR_KAFKA_PORT (29392; the controller takes the next one), SANDBAR_KAFKA_DATA (a folder below TMPDIR),
@@ -113,7 +114,10 @@ launch() { # further JVM options
 }
 
 tool() { # class arguments
-  timeout 120 "$java" -Xmx256m -XX:TieredStopAtLevel=1 "-Dlog4j2.configurationFile=$here/log4j2.properties" -cp "$jars/*" "$@" 9>&-
+  local options=()
+  # Most of what a tool loads, the broker loads too.
+  [[ -s $archive ]] && options=("-XX:SharedArchiveFile=$archive" -Xlog:cds=off -Xlog:cds+dynamic=off)
+  timeout 120 "$java" -Xmx256m -XX:TieredStopAtLevel=1 ${options[@]+"${options[@]}"} "-Dlog4j2.configurationFile=$here/log4j2.properties" -cp "$jars/*" "$@" 9>&-
 }
 
 wait_ready() {
@@ -198,6 +202,12 @@ case $verb in
     tool org.apache.kafka.tools.TopicCommand --bootstrap-server "127.0.0.1:$port" --list
     ;;
   bootstrap) echo "127.0.0.1:$port" ;;
+  tool)
+    [[ $# -gt 0 ]] || fail "kafka.sh tool CLASS [ARGUMENT...]"
+    provision
+    need_java
+    tool "$@"
+    ;;
   clean)
     stop TERM
     rm -rf "$data"

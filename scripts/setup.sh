@@ -3,7 +3,7 @@
 # again: what is there is left alone, and nothing is asked of the network when all is there.
 #
 #   setup.sh          what the build and the demo need
-#   setup.sh test     what `make test` needs besides: Kafka's jars and cargo-deny
+#   setup.sh test     what `make test` needs besides: Kafka's jars, kcat and cargo-deny
 set -euo pipefail
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 
@@ -24,10 +24,14 @@ lack() {
 has() { command -v "$1" >/dev/null 2>&1; }
 
 has_libclang() {
-  [[ -n ${LIBCLANG_PATH:-} ]] ||
-    compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null ||
-    compgen -G '/usr/lib/*/libclang*.so*' >/dev/null ||
-    compgen -G '/usr/lib64/libclang*.so*' >/dev/null
+  [[ -n ${LIBCLANG_PATH:-} ]] && return
+  # Not libclang-cpp, which other packages bring and which is of no use here.
+  local folder
+  for folder in /usr/lib/llvm-*/lib /usr/lib/*-linux-gnu /usr/lib64 /usr/lib; do
+    compgen -G "$folder/libclang.so*" >/dev/null && return
+    compgen -G "$folder/libclang-[0-9]*.so*" >/dev/null && return
+  done
+  return 1
 }
 
 has_wasm_target() {
@@ -65,6 +69,16 @@ check_test() {
   fi
 }
 
+# Tools whose tests are skipped, with a line that says so, where they cannot be had: their lack fails nothing.
+install_optional() {
+  has kcat && return
+  if [[ -r /etc/debian_version && $(id -u) == 0 ]]; then
+    say "installing kcat"
+    { apt-get update && apt-get install -y --no-install-recommends kcat; } >/dev/null 2>&1 && return
+  fi
+  say "kcat is not there (Debian: apt-get install kcat); the tests that need it are skipped"
+}
+
 install_missing() {
   ((${#missing[@]})) || return 0
   if [[ -r /etc/debian_version && $(id -u) == 0 && ${#packages[@]} -gt 0 ]]; then
@@ -93,6 +107,7 @@ check_build
 [[ $what != test ]] || check_test
 install_missing "$what"
 if [[ $what == test ]]; then
+  install_optional
   "$root/scripts/kafka.sh" provision
   "$root/scripts/kafka.sh" warm
   "$root/scripts/cargo-deny.sh" --version >/dev/null

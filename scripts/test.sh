@@ -85,7 +85,7 @@ done
 printf '\n== stages\n'
 printf '%s\n' "${times[@]}"
 printf '\n== summaries\n'
-grep -aE '^(test result|commands|conformance): ' "$log" | sed 's/; finished in.*//' || true
+grep -aE '^(test result|commands|conformance|skipped): ' "$log" | sed 's/; finished in.*//' || true
 if ((${#failed[@]})); then
   echo "failed: ${failed[*]}"
   exit 1

@@ -1,14 +1,16 @@
 //! `make bench`: what a record costs, in tables. Part (a)/(b) compares the sandbox with a native processor over the
 //! embedded broker's core; part (c) compares the engine with a raw librdkafka loop on a real broker. Runs that are
 //! compared take turns, round by round, and the median of the rounds counts. It prints figures and judges nothing.
+//! With the argument `broker` it measures the embedded broker instead (`brokers`).
 
+mod brokers;
 mod drive;
 mod measure;
 mod real_kafka;
 mod sandbox_tax;
 mod workload;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use measure::{Sample, Spread, spread};
 use sandbox::{Runtime, RuntimeConfig};
 use sandbox_tax::Place;
@@ -32,6 +34,14 @@ fn setting(name: &str, default: u64) -> Result<u64> {
 }
 
 fn main() -> Result<()> {
+    match std::env::args().nth(1).as_deref() {
+        None => records(),
+        Some("broker") => brokers::run(),
+        Some(other) => bail!("nothing or `broker`, not `{other}`"),
+    }
+}
+
+fn records() -> Result<()> {
     let plan = Plan {
         rounds: setting("SANDBAR_BENCH_ROUNDS", 5)? as usize,
         core_records: setting("SANDBAR_BENCH_CORE_RECORDS", 400_000)?,

@@ -40,24 +40,36 @@ pub fn measure(work: impl FnOnce() -> Result<u64>) -> Result<Sample> {
 
 /// User and system time of this process so far.
 pub fn cpu_time() -> Result<Duration> {
-    let stat = fs::read_to_string("/proc/self/stat").context("read /proc/self/stat")?;
+    cpu_time_of("self")
+}
+
+/// User and system time so far of a process, by its number or `self`.
+pub fn cpu_time_of(process: &str) -> Result<Duration> {
+    let path = format!("/proc/{process}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     // The command name is in parentheses and may hold spaces; fields are counted after the last one.
-    let rest = stat.rsplit_once(')').context("/proc/self/stat has no command name")?.1;
+    let rest = stat.rsplit_once(')').with_context(|| format!("{path} has no command name"))?.1;
     let mut fields = rest.split_ascii_whitespace().skip(11);
     let mut ticks = 0;
     for name in ["utime", "stime"] {
-        let field = fields.next().with_context(|| format!("/proc/self/stat has no {name}"))?;
-        ticks += field.parse::<u64>().with_context(|| format!("{name} in /proc/self/stat is {field}"))?;
+        let field = fields.next().with_context(|| format!("{path} has no {name}"))?;
+        ticks += field.parse::<u64>().with_context(|| format!("{name} in {path} is {field}"))?;
     }
     Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
 }
 
 /// A line of `/proc/self/status` in kB, for example `VmHWM` (peak resident memory) or `VmRSS`.
 pub fn memory_kb(name: &str) -> Result<u64> {
-    let status = fs::read_to_string("/proc/self/status").context("read /proc/self/status")?;
-    let line = status.lines().find(|line| line.starts_with(name)).with_context(|| format!("no {name}"))?;
-    let field = line.split_ascii_whitespace().nth(1).with_context(|| format!("{name} has no value"))?;
-    field.parse().with_context(|| format!("{name} in /proc/self/status is {field}"))
+    memory_kb_of("self", name)
+}
+
+/// The same of a process, by its number or `self`.
+pub fn memory_kb_of(process: &str, name: &str) -> Result<u64> {
+    let path = format!("/proc/{process}/status");
+    let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let line = status.lines().find(|line| line.starts_with(name)).with_context(|| format!("no {name} in {path}"))?;
+    let field = line.split_ascii_whitespace().nth(1).with_context(|| format!("{name} in {path} has no value"))?;
+    field.parse().with_context(|| format!("{name} in {path} is {field}"))
 }
 
 /// The load of the machine over the last minute, as the kernel prints it.

@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+use broker::EmbeddedBrokerError;
+use broker::disk::DiskError;
+use broker::wire::ServerError;
+
 use crate::config::ConfigError;
 
 /// What the codes mean, for `--help`.
@@ -12,7 +16,7 @@ Exit codes:
   2    wrong usage, or a manifest that was refused
   3    the broker cannot be reached or refused the request
   4    the module was refused
-  5    the state directory is in use, belongs to another application or has a newer format
+  5    the state directory or the broker's folder is in use, belongs to something else or has a newer format
   6    the address to listen on is taken
   130  a second signal ended the process at once";
 
@@ -67,8 +71,25 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if cause.is::<sandbox::LoadError>() || cause.is::<ModuleError>() {
         return Some(MODULE);
     }
+    if let Some(error) = cause.downcast_ref::<EmbeddedBrokerError>() {
+        return code_of_embedded_broker(error);
+    }
     match cause.downcast_ref::<engine::state::StoreError>() {
         Some(engine::state::StoreError::Locked { .. } | engine::state::StoreError::Foreign { .. }) => Some(STATE),
+        _ => None,
+    }
+}
+
+fn code_of_embedded_broker(error: &EmbeddedBrokerError) -> Option<u8> {
+    match error {
+        EmbeddedBrokerError::Disk(
+            DiskError::InUse { .. }
+            | DiskError::NewerFormat { .. }
+            | DiskError::Format { .. }
+            | DiskError::Damaged { .. }
+            | DiskError::ForeignFolder { .. },
+        ) => Some(STATE),
+        EmbeddedBrokerError::Server(ServerError::PortInUse { .. } | ServerError::NotHere { .. }) => Some(ADDRESS),
         _ => None,
     }
 }

@@ -78,6 +78,7 @@ pub struct DiskStorage {
     fsync: bool,
     journal: Mutex<Journal>,
     open_files: OpenFiles,
+    repairs: Vec<String>,
     /// Held open: the lock ends with it.
     _lock: File,
 }
@@ -104,12 +105,14 @@ impl DiskStorage {
         let logs = dir.join("logs");
         fs::create_dir_all(&logs).map_err(io_error("make the folder", &logs))?;
         let journal = Journal::open(&dir.join("metadata.log"), fsync)?;
+        let repairs = journal.repair().into_iter().collect();
         let storage = Self {
             dir: dir.to_owned(),
             cluster_id: format.cluster_id,
             fsync,
             journal: Mutex::new(journal),
             open_files: OpenFiles::default(),
+            repairs,
             _lock: lock,
         };
         storage.remove_leftovers()?;
@@ -118,6 +121,11 @@ impl DiskStorage {
 
     pub fn cluster_id(&self) -> &str {
         &self.cluster_id
+    }
+
+    /// What was cut when the folder was opened, one sentence a file.
+    pub fn repairs(&self) -> &[String] {
+        &self.repairs
     }
 
     /// A number that differs between folders, for topic ids.

@@ -1,12 +1,13 @@
 //! The broker as a host embeds it: folder, core and wire put together, started and stopped as one.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::cleaner::CleanerOptions;
 use crate::core::group::GroupOptions;
+use crate::core::log::Recovery;
 use crate::core::storage::StorageError;
 use crate::core::{Core, CoreOptions};
 use crate::disk::{self, DiskError, DiskStorage};
@@ -37,6 +38,9 @@ const ASK_TIMEOUT: Duration = Duration::from_millis(500);
 /// | log files held open | 512 | opened for each use |
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmbeddedBrokerOptions {
+    /// Loopback, unless the caller has made sure that everybody who can reach another address may do everything: there
+    /// is no authentication.
+    pub listen: IpAddr,
     /// 0 = the port of the folder's last start if it is free, else any.
     pub port: u16,
     /// Partitions of topics that are made without a count (`num.partitions`).
@@ -59,6 +63,7 @@ impl Default for EmbeddedBrokerOptions {
         let wire = WireOptions::default();
         let core = CoreOptions::default();
         Self {
+            listen: wire.listen,
             port: 0,
             default_partitions: core.default_partitions,
             auto_create_topics: wire.auto_create_topics,
@@ -87,10 +92,11 @@ pub enum EmbeddedBrokerError {
 pub struct EmbeddedBroker {
     server: Server,
     core: Arc<Core>,
+    repairs: Vec<String>,
 }
 
 impl EmbeddedBroker {
-    /// Opens the folder and serves it on 127.0.0.1.
+    /// Opens the folder and serves it.
     ///
     /// # Errors
     /// The folder is in use, of a newer format or damaged; the port is in use.
@@ -105,21 +111,16 @@ impl EmbeddedBroker {
         };
         let (core, recoveries) = Core::open(core_options, Arc::clone(&storage) as Arc<_>)
             .map_err(|source| EmbeddedBrokerError::Open { dir: dir.to_owned(), source })?;
-        for recovery in recoveries {
-            tracing::warn!(
-                log = %recovery.log,
-                cut_bytes = recovery.cut_bytes,
-                next_offset = recovery.next_offset,
-                "cut the torn end of a log: a write was not finished when the broker last stopped"
-            );
-        }
+        let repairs = storage.repairs().iter().cloned().chain(recoveries.iter().map(repair_of)).collect();
         let core = Arc::new(core);
         let wire_options = WireOptions {
+            listen: options.listen,
             port: options.port,
             auto_create_topics: options.auto_create_topics,
             connections_max: options.connections_max,
             request_bytes_max: options.request_bytes_max,
             cluster_id: storage.cluster_id().to_owned(),
+            log_dir: std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()).join("logs").display().to_string(),
             ..WireOptions::default()
         };
         let server = listen(dir, &core, wire_options)?;
@@ -132,12 +133,17 @@ impl EmbeddedBroker {
             dir = %dir.display(),
             "embedded single-node broker, for trials and tests; set bootstrap.servers for a real Kafka"
         );
-        Ok(Self { server, core })
+        Ok(Self { server, core, repairs })
     }
 
-    /// Where clients connect: `bootstrap.servers`.
+    /// Where clients on this machine connect: `bootstrap.servers`.
     pub fn address(&self) -> SocketAddr {
         self.server.address()
+    }
+
+    /// What was cut from the files at the start, one sentence a file. The broker says it nowhere else: show it.
+    pub fn repairs(&self) -> &[String] {
+        &self.repairs
     }
 
     /// The broker's state, for callers in the same process.
@@ -158,6 +164,14 @@ impl Drop for EmbeddedBroker {
     }
 }
 
+fn repair_of(recovery: &Recovery) -> String {
+    format!(
+        "cut {} bytes from the end of {}, which now ends at offset {}: a write was not finished when the broker last \
+         stopped",
+        recovery.cut_bytes, recovery.log, recovery.next_offset
+    )
+}
+
 fn listen(dir: &Path, core: &Arc<Core>, options: WireOptions) -> Result<Server, ServerError> {
     let last = disk::remembered_listener(dir).map(|address| address.port());
     if options.port == 0
@@ -176,9 +190,9 @@ fn listen(dir: &Path, core: &Arc<Core>, options: WireOptions) -> Result<Server, 
 pub fn running_at(dir: &Path) -> Option<SocketAddr> {
     let address = disk::remembered_listener(dir)?;
     let cluster_id = disk::remembered_cluster_id(dir)?;
-    if address.ip() != Ipv4Addr::LOCALHOST {
-        return None;
-    }
+    // A folder that was copied from another machine may name an address of that one. Only an address of this machine
+    // can be bound.
+    UdpSocket::bind((address.ip(), 0)).ok()?;
     // The port may be another program's by now: only this folder's broker knows this cluster id.
     let stream = TcpStream::connect_timeout(&address, ASK_TIMEOUT).ok()?;
     stream.set_read_timeout(Some(ASK_TIMEOUT)).ok()?;

@@ -1,6 +1,7 @@
 //! The Kafka protocol on loopback, over the core. One thread a connection, requests of a connection one after another
 //! (as Kafka does), answers in order. Requests are bounded in size and checked before they are decoded; a malformed one
-//! closes its connection with a logged reason and touches nothing else. Binds 127.0.0.1 only: there is no authentication.
+//! closes its connection with a logged reason and touches nothing else. There is no authentication: binds 127.0.0.1 unless
+//! it is told another address by name.
 
 mod admin;
 mod ask;
@@ -8,6 +9,7 @@ mod connection;
 mod data;
 mod groups;
 mod handles;
+mod inspect;
 mod offsets;
 mod park;
 mod requests;

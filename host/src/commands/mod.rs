@@ -8,6 +8,7 @@ use crate::exit;
 use crate::telemetry;
 use crate::terminal::{Format, Terminal};
 
+mod broker;
 mod build;
 mod completions;
 mod new;
@@ -40,6 +41,8 @@ enum Command {
     Build(build::BuildArgs),
     /// Run an application
     Run(run::Arguments),
+    /// Run the embedded broker alone, for other tools (one machine, for trials and tests)
+    Broker(broker::Arguments),
     /// List, create, fill and read topics
     #[command(subcommand)]
     Topics(topics::Command),
@@ -64,6 +67,7 @@ pub fn run(command_line: CommandLine) -> Result<()> {
         Command::New(arguments) => new::run(&arguments, terminal),
         Command::Build(arguments) => build::run(&arguments, terminal),
         Command::Run(arguments) => run::run(&arguments, terminal),
+        Command::Broker(arguments) => broker::run(&arguments, terminal),
         Command::Topics(command) => topics::run(&command, terminal),
         Command::Stores(command) => stores::run(&command, terminal),
         Command::Completions(arguments) => completions::run(&arguments),

@@ -1,6 +1,7 @@
 //! The broker of a command: a real one by its addresses, or the embedded one of a folder, which is started here
 //! unless another process already runs it. Beyond this file nobody knows which it is.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -46,14 +47,9 @@ impl Broker {
             terminal.notice("broker", &text, json!({ "address": address, "embedded": true, "started": false }));
             return Ok(Self { bootstrap_servers: address, is_embedded: true, _embedded: None });
         }
-        let embedded = EmbeddedBroker::start(folder, &EmbeddedBrokerOptions::default())
-            .with_context(|| format!("cannot start the embedded broker in {}", folder.display()))?;
+        let embedded = start(folder, &EmbeddedBrokerOptions::default(), terminal)?;
+        let text = what_it_is(folder, embedded.address());
         let address = embedded.address().to_string();
-        let text = format!(
-            "embedded broker of {} at {address}: a single node for trials and tests; set bootstrap.servers for a Kafka \
-             cluster",
-            folder.display()
-        );
         terminal.notice("broker", &text, json!({ "address": address, "embedded": true, "started": true }));
         Ok(Self { bootstrap_servers: address, is_embedded: true, _embedded: Some(embedded) })
     }
@@ -74,6 +70,28 @@ impl Broker {
             (None, None) => Err(no_broker()),
         }
     }
+}
+
+/// Starts the embedded broker of a folder, and shows what it had to cut from torn files.
+///
+/// # Errors
+/// When the folder or the address cannot be used.
+pub fn start(folder: &Path, options: &EmbeddedBrokerOptions, terminal: Terminal) -> Result<EmbeddedBroker> {
+    let embedded = EmbeddedBroker::start(folder, options)
+        .with_context(|| format!("cannot start the embedded broker in {}", folder.display()))?;
+    for repair in embedded.repairs() {
+        terminal.notice("warning", &format!("warning: {repair}"), json!({ "warning": repair }));
+    }
+    Ok(embedded)
+}
+
+/// Says what an embedded broker is, and what it is not.
+pub fn what_it_is(folder: &Path, address: SocketAddr) -> String {
+    format!(
+        "embedded broker of {} at {address}: a single node for trials and tests; set bootstrap.servers for a Kafka \
+         cluster",
+        folder.display()
+    )
 }
 
 /// The error of a command line without a broker.

@@ -91,7 +91,8 @@ impl Services {
             .enable_all()
             .build()
             .context("cannot start the threads of the REST interface")?;
-        stop::on_signals(runtime.handle(), stop).context("cannot listen to signals")?;
+        let farewell = "stopping: committing and leaving the group; a second signal ends at once";
+        stop::on_signals(runtime.handle(), stop, farewell).context("cannot listen to signals")?;
         let (sender, receiver) = tokio::sync::watch::channel(false);
         let rest = runtime.spawn(rest::serve(listener, rest::router(Arc::clone(status)), receiver));
         terminal.notice("rest", &format!("REST at http://{address}"), json!({ "address": address.to_string() }));

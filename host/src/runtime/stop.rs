@@ -62,11 +62,11 @@ impl Stop {
     }
 }
 
-/// Listens to SIGTERM and SIGINT on the runtime; the first raises `stop`.
+/// Listens to SIGTERM and SIGINT on the runtime; the first raises `stop` and says `farewell`.
 ///
 /// # Errors
 /// When the process cannot listen to signals.
-pub fn on_signals(runtime: &tokio::runtime::Handle, stop: &Stop) -> std::io::Result<()> {
+pub fn on_signals(runtime: &tokio::runtime::Handle, stop: &Stop, farewell: &'static str) -> std::io::Result<()> {
     let _entered = runtime.enter();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -82,7 +82,7 @@ pub fn on_signals(runtime: &tokio::runtime::Handle, stop: &Stop) -> std::io::Res
             if signals > 1 {
                 end_at_once();
             }
-            eprintln!("stopping: committing and leaving the group; a second signal ends at once");
+            eprintln!("{farewell}");
             stop.raise();
         }
     });

@@ -26,6 +26,8 @@ pub struct Journal {
     /// The length after the last rewrite.
     compact_length: u64,
     image: MetadataImage,
+    /// Bytes of a torn last line that were cut when it was opened.
+    cut_bytes: u64,
     fsync: bool,
     /// A failed append could not be cut off again: nothing is appended before it is.
     is_torn: bool,
@@ -120,16 +122,35 @@ impl Journal {
         let (image, good) = read_lines(path, &bytes)?;
         let cut = bytes.len() as u64 - good;
         if cut > 0 {
-            tracing::warn!(path = %path.display(), cut_bytes = cut, "cut the torn end of the broker's metadata");
             file.set_len(good).map_err(io_error("truncate"))?;
         }
         // Else every start would let the log grow anew.
         let compact_length = if good > REWRITE_BYTES_MIN { lines(&image)?.len() as u64 } else { good };
-        Ok(Self { path: path.to_owned(), file, length: good, compact_length, image, fsync, is_torn: false })
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            length: good,
+            compact_length,
+            image,
+            cut_bytes: cut,
+            fsync,
+            is_torn: false,
+        })
     }
 
     pub fn image(&self) -> &MetadataImage {
         &self.image
+    }
+
+    /// What was cut when the log was opened.
+    pub fn repair(&self) -> Option<String> {
+        (self.cut_bytes > 0).then(|| {
+            format!(
+                "cut {} bytes from the end of {}: a write was not finished when the broker last stopped",
+                self.cut_bytes,
+                self.path.display()
+            )
+        })
     }
 
     /// Appends changes; after an error none of them is kept.

@@ -25,7 +25,7 @@ use kafka_protocol::messages::{
 };
 
 use super::connection::Session;
-use super::{NODE_ID, code, message, text, unique};
+use super::{NODE_ID, code, inspect, message, text, unique};
 use crate::core::admin::{ConfigChange, ConfigEntry, NewTopic};
 use crate::core::log::LEADER_EPOCH;
 use crate::core::metadata::TopicId;
@@ -59,7 +59,7 @@ pub(super) fn metadata(session: &Session<'_>, version: i16, request: MetadataReq
             })
             .collect(),
     };
-    let address = session.shared.address;
+    let address = session.address;
     let broker = MetadataResponseBroker::default()
         .with_node_id(NODE_ID.into())
         .with_host(text(address.ip().to_string()))
@@ -131,7 +131,7 @@ fn set_id<T: std::str::FromStr>(place: &mut T, id: TopicId) {
 }
 
 pub(super) fn describe_cluster(session: &Session<'_>, request: &DescribeClusterRequest) -> DescribeClusterResponse {
-    let address = session.shared.address;
+    let address = session.address;
     let broker = DescribeClusterBroker::default()
         .with_broker_id(NODE_ID.into())
         .with_host(text(address.ip().to_string()))
@@ -270,7 +270,7 @@ fn source_of(is_default: bool) -> i8 {
     if is_default { SOURCE_DEFAULT } else { SOURCE_TOPIC }
 }
 
-fn kind_number(kind: ConfigKind) -> i8 {
+pub(super) fn kind_number(kind: ConfigKind) -> i8 {
     match kind {
         ConfigKind::Boolean => 1,
         ConfigKind::Text | ConfigKind::Word(_) => 2,
@@ -286,14 +286,17 @@ pub(super) fn describe_configs(session: &Session<'_>, request: &DescribeConfigsR
     let mut asked = request.resources.clone();
     asked.retain(|resource| seen.insert((resource.resource_type, resource.resource_name.clone())));
     let results = asked.iter().map(|resource| {
-        let result = resource_configs(session, resource);
-        let response = DescribeConfigsResult::default()
+        let result = match resource.resource_type {
+            inspect::BROKER_RESOURCE => inspect::broker_configs(session, resource),
+            _ => resource_configs(session, resource)
+                .map(|entries| entries.iter().map(|entry| described_config(entry, request.include_synonyms)).collect()),
+        };
+        DescribeConfigsResult::default()
             .with_error_code(code(&result))
             .with_error_message(message(&result))
             .with_resource_type(resource.resource_type)
-            .with_resource_name(resource.resource_name.clone());
-        let entries = result.unwrap_or_default();
-        response.with_configs(entries.iter().map(|entry| described_config(entry, request.include_synonyms)).collect())
+            .with_resource_name(resource.resource_name.clone())
+            .with_configs(result.unwrap_or_default())
     });
     DescribeConfigsResponse::default().with_results(results.collect())
 }
@@ -311,8 +314,7 @@ fn check_resource(kind: i8) -> Result<(), Refusal> {
     match kind {
         TOPIC_RESOURCE => Ok(()),
         other => {
-            let detail =
-                format!("this broker has settings of topics only (resource type {TOPIC_RESOURCE}), found {other}");
+            let detail = format!("expected a topic (resource type {TOPIC_RESOURCE}), found resource type {other}");
             Err(Refusal::new(ErrorCode::InvalidRequest, detail))
         }
     }

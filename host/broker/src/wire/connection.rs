@@ -54,6 +54,9 @@ pub(super) enum Ended {
 pub(super) struct Session<'a> {
     pub shared: &'a Shared,
     pub peer: SocketAddr,
+    /// Where this client reached the broker, and so what it is told as the broker's address: right for each of several
+    /// interfaces.
+    pub address: SocketAddr,
     pub stream: Arc<TcpStream>,
 }
 
@@ -91,7 +94,10 @@ fn is_timeout(error: &io::Error) -> bool {
 
 /// Serves a connection to its end.
 pub(super) fn serve(shared: &Shared, stream: Arc<TcpStream>, peer: SocketAddr) {
-    let session = Session { shared, peer, stream };
+    let reached = stream.local_addr().unwrap_or(shared.address);
+    // On a listener of both families a client of the older one has an address of the newer one.
+    let address = SocketAddr::new(reached.ip().to_canonical(), reached.port());
+    let session = Session { shared, peer, address, stream };
     match run(&session) {
         Ended::Closed | Ended::Stopping => tracing::debug!(%peer, "a connection ended"),
         Ended::Io(error) if error.kind() == io::ErrorKind::ConnectionReset => {

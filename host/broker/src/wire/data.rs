@@ -31,6 +31,11 @@ pub(crate) const FETCH_WAIT_MAX: Duration = Duration::from_secs(300);
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
+/// The first offset on the broker's own disk; there is no other storage.
+const EARLIEST_LOCAL: i64 = -4;
+/// The last offset in remote storage, and the first that is not there yet: there is no remote storage.
+const LATEST_TIERED: i64 = -5;
+const EARLIEST_PENDING_UPLOAD: i64 = -6;
 
 /// Appends; `None` when the client wants no answer.
 pub(super) fn produce(session: &Session<'_>, request: ProduceRequest) -> Option<ProduceResponse> {
@@ -255,11 +260,12 @@ fn list_offset(handle: &PartitionHandle, timestamp: i64, committed: bool) -> Res
     match timestamp {
         LATEST if committed => Ok(Some((bounds.last_stable_offset, -1))),
         LATEST => Ok(Some((bounds.high_watermark, -1))),
-        EARLIEST => Ok(Some((bounds.log_start_offset, -1))),
+        EARLIEST | EARLIEST_LOCAL => Ok(Some((bounds.log_start_offset, -1))),
+        LATEST_TIERED | EARLIEST_PENDING_UPLOAD => Ok(None),
         MAX_TIMESTAMP => handle.partition.log().offset_of_max_timestamp(),
         timestamp if timestamp >= 0 => handle.offset_for_timestamp(timestamp),
         other => {
-            let detail = format!("list offsets: a timestamp, or -1, -2 or -3, found {other}");
+            let detail = format!("list offsets: a timestamp, or -1 to -6, found {other}");
             Err(Refusal::new(ErrorCode::UnsupportedVersion, detail))
         }
     }

@@ -24,6 +24,8 @@ use crate::core::refusal::{ErrorCode, Refusal};
 
 /// Coordinators of groups and of transactions; there is no other kind (share groups have 2).
 const COORDINATOR_KINDS: std::ops::RangeInclusive<i8> = 0..=1;
+/// The type of every group here.
+const CLASSIC: &str = "classic";
 
 fn optional(value: Option<&StrBytes>) -> Option<String> {
     value.map(|value| value.as_str().to_owned())
@@ -42,8 +44,8 @@ pub(super) fn find_coordinator(
             Err(Refusal::new(ErrorCode::InvalidRequest, detail))
         }
     };
-    let host = text(session.shared.address.ip().to_string());
-    let port = i32::from(session.shared.address.port());
+    let host = text(session.address.ip().to_string());
+    let port = i32::from(session.address.port());
     let message = super::message(&result);
     if version < 4 {
         return FindCoordinatorResponse::default()
@@ -232,15 +234,18 @@ fn described(group: GroupDescription, version: i16) -> DescribedGroup {
 }
 
 pub(super) fn list_groups(session: &Session<'_>, version: i16, request: &ListGroupsRequest) -> ListGroupsResponse {
+    let named = |words: &[StrBytes], name: &str| {
+        words.is_empty() || words.iter().any(|word| word.as_str().eq_ignore_ascii_case(name))
+    };
     let wanted = |group: &GroupDescription| {
-        let states = &request.states_filter;
-        states.is_empty() || states.iter().any(|state| state.as_str().eq_ignore_ascii_case(group.state.name()))
+        named(&request.states_filter, group.state.name()) && named(&request.types_filter, CLASSIC)
     };
     let groups = session.shared.core.groups().into_iter().filter(wanted).map(|group| {
         ListedGroup::default()
             .with_group_id(text(group.group).into())
             .with_protocol_type(text(group.protocol_type))
             .with_group_state(if version >= 4 { text(group.state.name()) } else { StrBytes::new() })
+            .with_group_type(if version >= 5 { text(CLASSIC) } else { StrBytes::new() })
     });
     ListGroupsResponse::default().with_groups(groups.collect())
 }

@@ -8,7 +8,7 @@ use kafka_protocol::protocol::{Decodable, Encodable};
 
 use super::connection::{Ended, RequestHead, Session};
 use super::shape::APIS;
-use super::{admin, data, groups, offsets, transactions};
+use super::{admin, data, groups, inspect, offsets, transactions};
 use crate::core::refusal::ErrorCode;
 
 /// What goes back to the client.
@@ -81,6 +81,7 @@ pub(super) fn answer(session: &Session<'_>, head: &RequestHead, body: Bytes) -> 
         ApiKey::ApiVersions => encode(head, &api_versions(0)),
         ApiKey::Metadata => encode(head, &admin::metadata(session, head.version, decode(head, body)?)),
         ApiKey::DescribeCluster => encode(head, &admin::describe_cluster(session, &decode(head, body)?)),
+        ApiKey::DescribeLogDirs => encode(head, &inspect::describe_log_dirs(session, &decode(head, body)?)),
         ApiKey::CreateTopics => encode(head, &admin::create_topics(session, decode(head, body)?)),
         ApiKey::DeleteTopics => encode(head, &admin::delete_topics(session, head.version, decode(head, body)?)),
         ApiKey::DeleteRecords => encode(head, &admin::delete_records(session, &decode(head, body)?)),

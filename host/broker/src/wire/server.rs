@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -25,6 +25,8 @@ const CONNECTION_STACK_BYTES: usize = 512 * 1024;
 /// What the wire is told once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WireOptions {
+    /// Loopback, unless the caller has made sure that everybody who can reach another address may do everything.
+    pub listen: IpAddr,
     /// 0 = any free port.
     pub port: u16,
     /// `socket.request.max.bytes`.
@@ -38,11 +40,14 @@ pub struct WireOptions {
     /// `auto.create.topics.enable`.
     pub auto_create_topics: bool,
     pub cluster_id: String,
+    /// What tools are told as the folder of the records.
+    pub log_dir: String,
 }
 
 impl Default for WireOptions {
     fn default() -> Self {
         Self {
+            listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: 0,
             request_bytes_max: 104_857_600,
             connections_max: 2_000,
@@ -50,6 +55,7 @@ impl Default for WireOptions {
             stall_timeout: Duration::from_secs(30),
             auto_create_topics: false,
             cluster_id: String::from("sandbar"),
+            log_dir: String::from("memory"),
         }
     }
 }
@@ -57,10 +63,12 @@ impl Default for WireOptions {
 /// Why the wire could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    #[error("listen on 127.0.0.1:{port}: the port is in use by another process; give another port, or 0 for any")]
-    PortInUse { port: u16 },
-    #[error("listen on 127.0.0.1:{port}")]
-    Listen { port: u16, source: io::Error },
+    #[error("listen on {address}: the port is in use by another process; give another port, or 0 for any")]
+    PortInUse { address: SocketAddr },
+    #[error("listen on {}: no interface of this machine has this address", address.ip())]
+    NotHere { address: SocketAddr },
+    #[error("listen on {address}")]
+    Listen { address: SocketAddr, source: io::Error },
     #[error("start a thread of the broker")]
     Thread(#[source] io::Error),
 }
@@ -156,7 +164,6 @@ impl std::fmt::Debug for Server {
 impl Server {
     /// Listens and serves until `shutdown`.
     pub fn start(core: Arc<Core>, mut options: WireOptions) -> Result<Self, ServerError> {
-        let port = options.port;
         let allowed = handles::connections_allowed(options.connections_max, handles::raise_limit());
         if allowed < options.connections_max {
             tracing::warn!(
@@ -166,11 +173,13 @@ impl Server {
             );
             options.connections_max = allowed;
         }
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => ServerError::PortInUse { port },
-            _ => ServerError::Listen { port, source },
+        let address = SocketAddr::new(options.listen, options.port);
+        let listener = TcpListener::bind(address).map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => ServerError::PortInUse { address },
+            io::ErrorKind::AddrNotAvailable => ServerError::NotHere { address },
+            _ => ServerError::Listen { address, source },
         })?;
-        let address = listener.local_addr().map_err(|source| ServerError::Listen { port, source })?;
+        let address = listener.local_addr().map_err(|source| ServerError::Listen { address, source })?;
         let shared = Arc::new(Shared::new(core, options, address));
         let mut server = Self { shared, threads: Vec::new() };
         let shared = Arc::clone(&server.shared);
@@ -188,8 +197,9 @@ impl Server {
         Ok(())
     }
 
+    /// Where a client on this machine connects.
     pub fn address(&self) -> SocketAddr {
-        self.shared.address
+        reachable(self.shared.address)
     }
 
     /// Stops listening, closes every connection and waits for the threads.
@@ -200,7 +210,7 @@ impl Server {
         self.shared.group_clock.ring();
         self.shared.cleaner_clock.ring();
         // The accepting thread sleeps in `accept`: a connection wakes it.
-        drop(TcpStream::connect_timeout(&self.shared.address, Duration::from_secs(1)));
+        drop(TcpStream::connect_timeout(&self.address(), Duration::from_secs(1)));
         for thread in self.threads.drain(..) {
             drop(thread.join());
         }
@@ -215,6 +225,16 @@ impl Server {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
+}
+
+/// The address in its form for clients of this machine: one that stands for every interface is none to connect to.
+fn reachable(listening: SocketAddr) -> SocketAddr {
+    let ip = match listening.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    };
+    SocketAddr::new(ip, listening.port())
 }
 
 impl Drop for Server {

@@ -15,7 +15,8 @@ use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartiti
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    CreateTopicsRequest, FetchRequest, GroupId, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest, TopicName,
+    CreateTopicsRequest, FetchRequest, GroupId, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest,
+    ProduceRequest, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Request, StrBytes};
 
@@ -79,6 +80,12 @@ impl Client {
         let mut answer = vec![0; u32::from_be_bytes(length) as usize];
         self.stream.read_exact(&mut answer)?;
         Ok(R::Response::decode(&mut Bytes::from(answer).slice(4..), version).unwrap())
+    }
+
+    /// The address that the broker says it has.
+    pub fn advertised(&mut self) -> (String, i32) {
+        let answer = self.call(&MetadataRequest::default().with_topics(Some(Vec::new())), 4).unwrap();
+        (answer.brokers[0].host.to_string(), answer.brokers[0].port)
     }
 
     pub fn create_topic(&mut self) -> i16 {

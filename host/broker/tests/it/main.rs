@@ -8,3 +8,4 @@ mod crash;
 mod embedded;
 mod fairness;
 mod full_disk;
+mod listening;

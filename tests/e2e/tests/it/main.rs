@@ -3,7 +3,10 @@
 
 mod bad_input;
 mod bad_records;
+mod java_tools;
+mod kcat;
 mod majority_vote;
 mod reference;
+mod stand_alone;
 mod topics;
 mod weather;

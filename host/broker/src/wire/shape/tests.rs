@@ -103,7 +103,10 @@ fn shapes_of_group_requests() {
     agree(ApiKey::DescribeGroups, |_| DescribeGroupsRequest::default().with_groups(vec![GroupId(text("g")); 2]));
     agree(ApiKey::ListGroups, |version| match version {
         0..=3 => ListGroupsRequest::default(),
-        _ => ListGroupsRequest::default().with_states_filter(vec![text("Stable")]),
+        4 => ListGroupsRequest::default().with_states_filter(vec![text("Stable")]),
+        _ => ListGroupsRequest::default()
+            .with_states_filter(vec![text("Stable")])
+            .with_types_filter(vec![text("classic")]),
     });
     agree(ApiKey::DeleteGroups, |_| DeleteGroupsRequest::default().with_groups_names(vec![GroupId(text("g")); 2]));
     agree(ApiKey::OffsetCommit, |_| {
@@ -170,6 +173,11 @@ fn shapes_of_admin_requests() {
             .with_resource_name(text("t"))
             .with_configuration_keys(Some(vec![text("a"), text("b")]));
         DescribeConfigsRequest::default().with_resources(vec![one])
+    });
+    agree(ApiKey::DescribeLogDirs, |_| {
+        use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
+        let one = DescribableLogDirTopic::default().with_topic(topic("t")).with_partitions(vec![0, 1]);
+        DescribeLogDirsRequest::default().with_topics(Some(vec![one; 2]))
     });
     agree(ApiKey::AlterConfigs, |_| {
         let config = alter_configs_request::AlterableConfig::default().with_name(text("n"));

@@ -170,7 +170,8 @@ impl FuzzedBroker {
     }
 
     fn serve(&self, frame: &[u8]) -> Result<Reply, Ended> {
-        let session = Session { shared: &self.shared, peer: self.shared.address, stream: Arc::clone(&self.stream) };
+        let address = self.shared.address;
+        let session = Session { shared: &self.shared, peer: address, address, stream: Arc::clone(&self.stream) };
         serve_frame(&session, Bytes::copy_from_slice(frame))
     }
 

@@ -138,8 +138,15 @@ fn describe(client: &mut Client, version: i16) {
     assert_eq!((group.group_state.as_str(), group.members.len()), ("Stable", 1));
     assert_eq!((group.members[0].client_id.as_str(), group.members[0].client_host.as_str()), ("test", "/127.0.0.1"));
     assert_eq!(response.groups[1].group_state.as_str(), "Dead");
-    let listed = client.call(&ListGroupsRequest::default(), version.min(4));
+    let listed = client.call(&ListGroupsRequest::default(), version);
     assert_eq!(listed.groups[0].group_id.as_str(), "g");
+    if version == 5 {
+        assert_eq!(listed.groups[0].group_type.as_str(), "classic");
+        for (kind, count) in [("Classic", 1), ("consumer", 0)] {
+            let request = ListGroupsRequest::default().with_types_filter(vec![text(kind)]);
+            assert_eq!(client.call(&request, 5).groups.len(), count, "{kind}");
+        }
+    }
     match version {
         0..=3 => {
             let found = client.call(&FindCoordinatorRequest::default().with_key(text("g")), version);

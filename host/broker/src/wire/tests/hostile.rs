@@ -122,7 +122,7 @@ fn a_port_in_use_is_named() {
     let storage = crate::core::memory::MemoryStorage::new();
     let (core, _) = crate::core::Core::open(CoreOptions::default(), std::sync::Arc::new(storage)).unwrap();
     let error = Server::start(std::sync::Arc::new(core), WireOptions { port, ..WireOptions::default() }).unwrap_err();
-    assert!(matches!(error, ServerError::PortInUse { port: found } if found == port));
+    assert!(matches!(error, ServerError::PortInUse { address } if address.port() == port));
     assert!(error.to_string().contains(&format!("127.0.0.1:{port}: the port is in use")), "{error}");
 }
 

@@ -102,7 +102,9 @@ fn groups(key: ApiKey, version: i16) -> Option<Bytes> {
         ApiKey::DescribeGroups => encoded(&DescribeGroupsRequest::default().with_groups(vec![group(); 2]), version),
         ApiKey::ListGroups if version < 4 => encoded(&ListGroupsRequest::default(), version),
         ApiKey::ListGroups => {
-            encoded(&ListGroupsRequest::default().with_states_filter(vec![text("Empty"), text("Stable")]), version)
+            let request = ListGroupsRequest::default().with_states_filter(vec![text("Empty"), text("Stable")]);
+            let types = if version < 5 { Vec::new() } else { vec![text("classic")] };
+            encoded(&request.with_types_filter(types), version)
         }
         ApiKey::DeleteGroups => encoded(&DeleteGroupsRequest::default().with_groups_names(vec![group()]), version),
         _ => return offsets(key, version),
@@ -230,6 +232,12 @@ fn transactions(key: ApiKey, version: i16) -> Option<Bytes> {
             encoded(&AddOffsetsToTxnRequest::default().with_transactional_id(id()).with_group_id(group()), version)
         }
         ApiKey::EndTxn => encoded(&EndTxnRequest::default().with_transactional_id(id()).with_committed(true), version),
+        ApiKey::DescribeLogDirs => {
+            let one = describe_log_dirs_request::DescribableLogDirTopic::default()
+                .with_topic(topic("t"))
+                .with_partitions(vec![0, 1]);
+            encoded(&DescribeLogDirsRequest::default().with_topics(Some(vec![one])), version)
+        }
         ApiKey::DescribeProducers => {
             let one = describe_producers_request::TopicRequest::default()
                 .with_name(topic("t"))

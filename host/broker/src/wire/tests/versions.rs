@@ -64,7 +64,7 @@ fn positions(client: &mut Client) {
         client,
         |version| {
             let partition = |timestamp| list_offsets_request::ListOffsetsPartition::default().with_timestamp(timestamp);
-            let times = if version >= 7 { vec![-1, -2, 1, 2, -3] } else { vec![-1, -2, 1, 2] };
+            let times = if version >= 7 { vec![-1, -2, 1, 2, -3, -4, -5] } else { vec![-1, -2, 1, 2] };
             let one = list_offsets_request::ListOffsetsTopic::default()
                 .with_name(topic("t"))
                 .with_partitions(times.into_iter().map(partition).collect());
@@ -72,7 +72,7 @@ fn positions(client: &mut Client) {
         },
         |version, response| {
             let offsets: Vec<i64> = response.topics[0].partitions.iter().map(|one| one.offset).collect();
-            let expected: &[i64] = if version >= 7 { &[8, 0, 0, -1, 0] } else { &[8, 0, 0, -1] };
+            let expected: &[i64] = if version >= 7 { &[8, 0, 0, -1, 0, 0, -1] } else { &[8, 0, 0, -1] };
             assert_eq!(offsets, expected, "{version}");
         },
     );
@@ -107,6 +107,20 @@ fn cluster(client: &mut Client) {
             assert_eq!(response.topics[0].partitions.len(), 2);
             assert_eq!(response.topics[0].topic_id.is_nil(), version < 10);
             assert_eq!(response.topics[1].error_code, 3, "{version}");
+        },
+    );
+    each(
+        client,
+        |version| {
+            use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
+            let one = DescribableLogDirTopic::default().with_topic(topic("t")).with_partitions(vec![0, 9]);
+            DescribeLogDirsRequest::default().with_topics((version > 1).then(|| vec![one]))
+        },
+        |version, response| {
+            let found = &response.results[0];
+            assert_eq!((response.results.len(), found.error_code, found.log_dir.as_str()), (1, 0, "memory"));
+            let sizes: Vec<bool> = found.topics[0].partitions.iter().map(|one| one.partition_size > 0).collect();
+            assert_eq!(sizes, if version > 1 { vec![true] } else { vec![true, false] }, "{version}");
         },
     );
     each(
@@ -199,9 +213,25 @@ fn describe_configs(client: &mut Client) {
             let configs = &response.results[0].configs;
             assert_eq!((configs.len(), configs[0].value.as_deref()), (1, Some("compact")));
             assert_eq!((configs[0].config_source, configs[0].synonyms.len()), (1, 2));
-            assert_eq!(response.results[1].error_code, ResponseError::InvalidRequest.code());
+            let broker = &response.results[1];
+            assert_eq!(broker.error_code, 0);
+            let find = |name| broker.configs.iter().find(|config| config.name.as_str() == name).unwrap();
+            assert_eq!(find("log.dirs").value.as_deref(), Some("memory"));
+            assert!(broker.configs.iter().all(|config| config.read_only && config.config_source == 4));
         },
     );
+    let ask = |client: &mut Client, kind, name| {
+        let one = describe_configs_request::DescribeConfigsResource::default()
+            .with_resource_type(kind)
+            .with_resource_name(text(name))
+            .with_configuration_keys(Some(vec![text("broker.id")]));
+        let answer = client.call(&DescribeConfigsRequest::default().with_resources(vec![one]), 1).results.remove(0);
+        (answer.error_code, answer.configs.len())
+    };
+    assert_eq!(ask(client, 4, "0"), (0, 1));
+    assert_eq!(ask(client, 4, ""), (0, 0), "settings of every broker");
+    let refused = ResponseError::InvalidRequest.code();
+    assert_eq!([ask(client, 4, "1"), ask(client, 8, "0")], [(refused, 0); 2]);
 }
 
 fn alter_configs(client: &mut Client) {
