@@ -75,6 +75,7 @@ impl Host {
             rebalance_timeout_ms: 10_000,
             fetch_bytes: scenario.fetch_bytes,
             producer_queue_records: scenario.producer_queue_records,
+            transaction_timeout_ms: scenario.config.transaction_timeout_ms as i32,
             ..ClientOptions::new(self.name.clone(), APPLICATION)
         });
         let processors = NativeSupplier::new(declare(scenario.topics), |_| Tally);
@@ -88,7 +89,7 @@ impl Host {
             let options = StreamThreadOptions {
                 thread,
                 application_id: APPLICATION.into(),
-                transactional_id: None,
+                transactional_id: Some(format!("{APPLICATION}-{}-{thread}", self.name)),
                 config: scenario.config.clone(),
                 processor_config: Arc::default(),
                 clients: Arc::clone(&clients),

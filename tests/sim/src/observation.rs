@@ -2,6 +2,7 @@
 //! Knows nothing of how they came about.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use engine::record::Offset;
 
@@ -33,8 +34,9 @@ pub struct Observation {
     pub outputs: BTreeMap<i32, Vec<Output>>,
     /// The stores of the tasks' last owners, and the changelog offsets that they hold.
     pub stores: BTreeMap<StorePartition, (Rows, Option<Offset>)>,
-    /// The newest record of each key, deleted ones left out, and the end of the log.
-    pub changelogs: BTreeMap<StorePartition, (Rows, Offset)>,
+    /// The newest record of each key, deleted ones left out, and the offsets that a store may hold which has them all:
+    /// from the one after the last record to the end of the log, which may have markers and aborted records before it.
+    pub changelogs: BTreeMap<StorePartition, (Rows, RangeInclusive<Offset>)>,
     /// What a host with an empty state directory restored.
     pub restored: BTreeMap<StorePartition, Rows>,
     /// By topic and partition.

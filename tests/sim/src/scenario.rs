@@ -1,7 +1,7 @@
 //! A scenario: everything about a run that the seed decides before it begins.
 
 use broker::direct::{FaultRates, RebalanceProtocol};
-use engine::stream_thread::StreamsConfig;
+use engine::stream_thread::{ProcessingGuarantee, StreamsConfig};
 use engine::testing::Seed;
 
 use crate::checker::Rules;
@@ -63,6 +63,18 @@ impl Scenario {
         Self { stall_one_in: 80, hosts: 2 + (seed % 2) as usize, ..Self::new(seed) }
     }
 
+    /// The scenario of a seed under exactly-once, with every kind of fault; in every third one zombies come back too.
+    pub fn exactly_once(seed: u64) -> Self {
+        let mut scenario = if seed.is_multiple_of(3) { Self::with_zombies(seed) } else { Self::new(seed) };
+        scenario.config.processing_guarantee = ProcessingGuarantee::ExactlyOnceV2;
+        scenario.config.transaction_timeout_ms = 5_000;
+        scenario
+    }
+
+    fn is_exactly_once(&self) -> bool {
+        self.config.processing_guarantee == ProcessingGuarantee::ExactlyOnceV2
+    }
+
     /// The scenario of a seed without faults: hosts come and leave in good order, and nothing is replayed.
     pub fn clean(seed: u64) -> Self {
         Self::clean_from(seed, &mut Seed::new(seed))
@@ -104,6 +116,9 @@ impl Scenario {
 
     /// What the run may show, after it.
     pub fn rules(&self, world: &World) -> Rules {
+        if self.is_exactly_once() {
+            return Rules { replays: 0, zombies: false };
+        }
         Rules { replays: world.failures(), zombies: self.stall_one_in > 0 }
     }
 }

@@ -294,21 +294,25 @@ impl World {
             }
         }
         for partition in self.partitions_of(OUTPUT) {
-            let records = self.broker.records(&partition).expect("the output can be read");
+            let records = self.broker.committed_records(&partition).expect("the output can be read");
             let outputs = records.into_iter().filter_map(|record| decode_output(&record.key?, &record.value?));
             observation.outputs.insert(partition.partition, outputs.collect());
         }
         for store in [TALLIES, LATEST] {
             for partition in self.partitions_of(&changelog_topic(APPLICATION, store)) {
                 let mut rows = Rows::new();
-                for record in self.broker.records(&partition).expect("the changelog can be read") {
+                let mut last = 0;
+                for record in self.broker.committed_records(&partition).expect("the changelog can be read") {
+                    last = record.offset + 1;
                     let Some(key) = record.key else { continue };
                     match record.value {
                         Some(value) => rows.insert(key.to_vec(), value.to_vec()),
                         None => rows.remove(&key[..]),
                     };
                 }
-                observation.changelogs.insert((store.to_owned(), partition.partition), (rows, self.end_of(&partition)));
+                observation
+                    .changelogs
+                    .insert((store.to_owned(), partition.partition), (rows, last..=self.end_of(&partition)));
             }
         }
         if let Err(error) = self.restore_from_nothing(&mut observation) {

@@ -12,6 +12,9 @@ const SEEDS: u64 = 200;
 /// Seeds with zombies that are played by default.
 const ZOMBIE_SEEDS: u64 = 40;
 
+/// Seeds with faults that are played under exactly-once by default.
+const EXACTLY_ONCE_SEEDS: u64 = 100;
+
 /// Clean seeds that are played by default.
 const CLEAN_SEEDS: u64 = 40;
 
@@ -48,6 +51,12 @@ fn nothing_is_lost_under_faults() {
 }
 
 #[test]
+fn nothing_is_lost_or_doubled_under_exactly_once() {
+    let seeds = number("SANDBAR_SIM_SEEDS").map_or(EXACTLY_ONCE_SEEDS, |seeds| seeds / 2);
+    play("exactly-once", seeds, Scenario::exactly_once);
+}
+
+#[test]
 fn no_output_is_lost_when_zombies_come_back() {
     play("zombie", number("SANDBAR_SIM_SEEDS").map_or(ZOMBIE_SEEDS, |seeds| seeds / 5), Scenario::with_zombies);
 }
@@ -62,6 +71,8 @@ fn the_same_seed_gives_the_same_run() {
     for seed in 0..10 {
         let (first, second) = (run(&Scenario::new(seed), false), run(&Scenario::new(seed), false));
         assert_eq!(first.digest, second.digest, "seed {seed}");
+        let (first, second) = (run(&Scenario::exactly_once(seed), false), run(&Scenario::exactly_once(seed), false));
+        assert_eq!(first.digest, second.digest, "exactly-once seed {seed}");
     }
     assert_ne!(run(&Scenario::new(0), false).digest, run(&Scenario::new(1), false).digest);
 }
