@@ -15,6 +15,8 @@ pub struct StreamsProducer {
     producer: Box<dyn Producer>,
     transactional: bool,
     in_transaction: bool,
+    /// The open transaction has work of a task that was closed dirty: it must not be committed.
+    abandoned: bool,
     /// The highest acknowledged offset of each partition since the last commit of its task.
     acknowledged: BTreeMap<TopicPartition, Offset>,
     pub records_sent: u64,
@@ -31,7 +33,14 @@ fn in_doubt(mut error: BrokerError) -> BrokerError {
 impl StreamsProducer {
     /// Takes a producer; under exactly-once its transactions are initialised already.
     pub fn new(producer: Box<dyn Producer>, transactional: bool) -> Self {
-        Self { producer, transactional, in_transaction: false, acknowledged: BTreeMap::new(), records_sent: 0 }
+        Self {
+            producer,
+            transactional,
+            in_transaction: false,
+            abandoned: false,
+            acknowledged: BTreeMap::new(),
+            records_sent: 0,
+        }
     }
 
     /// Sends a record, in a transaction where the guarantee asks for one.
@@ -47,7 +56,22 @@ impl StreamsProducer {
         }
     }
 
+    /// Sees to it that the open transaction is never committed: what a task that is closed dirty has sent is in it, and
+    /// its offsets are not. From here on every call of a transaction says that the producer must be made anew (R5).
+    pub fn abandon_transaction(&mut self) {
+        self.abandoned |= self.in_transaction;
+    }
+
+    fn check_abandoned(&self) -> Result<(), BrokerError> {
+        if !self.abandoned {
+            return Ok(());
+        }
+        let detail = "it has work of a task that was dropped";
+        Err(BrokerError::new(BrokerErrorKind::Abortable, "go on with the transaction", detail))
+    }
+
     fn begin(&mut self) -> Result<(), BrokerError> {
+        self.check_abandoned()?;
         if self.transactional && !self.in_transaction {
             self.producer.begin_transaction()?;
             self.in_transaction = true;
@@ -108,6 +132,7 @@ impl StreamsProducer {
 
     /// Commits the open transaction, if there is one. An error is doubt: it may have been committed or not.
     pub fn commit_transaction(&mut self, timeout: Duration) -> Result<(), BrokerError> {
+        self.check_abandoned()?;
         if self.in_transaction {
             self.producer.commit_transaction(timeout).map_err(in_doubt)?;
             self.in_transaction = false;
@@ -119,7 +144,11 @@ impl StreamsProducer {
     pub fn abort(&mut self, timeout: Duration) -> Result<(), BrokerError> {
         if self.in_transaction {
             self.in_transaction = false;
-            self.producer.abort_transaction(timeout)?;
+            return match self.producer.abort_transaction(timeout) {
+                // Whoever fenced it has aborted it.
+                Err(error) if error.kind == BrokerErrorKind::Fenced => Ok(()),
+                aborted => aborted,
+            };
         }
         Ok(())
     }

@@ -91,8 +91,17 @@ impl TaskManager {
                 // A task whose commit did not succeed is closed dirty by what follows.
                 self.commit_now(producer, consumer).map(|_| ())
             }
-            Action::CloseClean(id) => self.close_clean(id),
-            Action::CloseDirty(id) => self.close_dirty(id),
+            Action::CloseClean(id) => {
+                // Without its last commit it is closed dirty.
+                if self.tasks.get(&id).is_some_and(StreamTask::commit_needed) {
+                    producer.abandon_transaction();
+                }
+                self.close_clean(id)
+            }
+            Action::CloseDirty(id) => {
+                producer.abandon_transaction();
+                self.close_dirty(id)
+            }
             Action::Unassign(partitions) => {
                 consumer.unassign(&partitions)?;
                 for partition in &partitions {

@@ -13,7 +13,7 @@ const SEEDS: u64 = 200;
 const ZOMBIE_SEEDS: u64 = 40;
 
 /// Seeds with faults that are played under exactly-once by default.
-const EXACTLY_ONCE_SEEDS: u64 = 100;
+const EXACTLY_ONCE_SEEDS: u64 = 80;
 
 /// Clean seeds that are played by default.
 const CLEAN_SEEDS: u64 = 40;

@@ -68,6 +68,32 @@ fn lost_tasks_write_nothing() {
     assert_eq!((fixture.texts("out", 0).len(), fixture.count(0, "a")), (2, Some(1)));
 }
 
+/// What a lost task has sent is in the thread's open transaction, and its offsets never will be: the transaction must not
+/// be committed, neither with the other tasks' work nor with that of a task that comes back.
+#[test]
+fn a_transaction_with_work_of_a_lost_task_is_never_committed() {
+    let mut fixture = Fixture::counting(2);
+    fixture.config.processing_guarantee = ProcessingGuarantee::ExactlyOnceV2;
+    let mut thread = fixture.thread();
+    fixture.settle(&mut thread).expect("no fault");
+    fixture.produce(0, &["a"]);
+    fixture.produce(1, &["b"]);
+    while fixture.texts("out", 0).len() + fixture.texts("out", 1).len() < 2 {
+        thread.run_once().expect("no fault");
+    }
+    fixture.broker.take_calls();
+    fixture.broker.rebalance(0, RebalanceEvent::Lost(partitions("in", &[0])));
+    fixture.settle(&mut thread).expect("the other task begins again at its last commit");
+    let transactional = [Operation::InitTransactions, Operation::SendOffsets, Operation::CommitTransaction];
+    assert_eq!(
+        calls(&fixture, &transactional),
+        ["InitTransactions ", "SendOffsets in-1 generation 2", "CommitTransaction "],
+        "the producer is made anew before anything is committed"
+    );
+    assert_eq!((fixture.committed("in", 0), fixture.committed("in", 1)), (Some(0), Some(1)));
+    assert_eq!(fixture.count(1, "b"), Some(1));
+}
+
 #[test]
 fn an_incomplete_task_waits_for_its_other_partitions_and_then_says_what_is_missing() {
     let processors = Arc::new(NativeSupplier::new(topology(&["in", "more"], &["counts"], &["out"]), |_| Count));
