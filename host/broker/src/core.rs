@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use cleaner::{Cleaner, CleanerOptions};
 use group::offsets::OffsetToCommit;
 use group::{GroupDescription, GroupOptions, Groups, JoinRequest, MemberIdentity, Outcome, SyncRequest, Waiter};
-use log::{Appended, Fetched, IsolationLevel, LogBounds, LogLimits, Recovery};
+use log::{Appended, CheckedBatch, Fetched, IsolationLevel, LogBounds, LogLimits, Recovery};
 use metadata::{CommittedOffset, MetadataRecord, OffsetImage, TopicId};
 use refusal::Refusal;
 use storage::{Storage, StorageError};
@@ -117,7 +117,16 @@ impl PartitionHandle {
     /// Appends exactly one record batch outside of any transaction; see `PartitionLog::append`. One that may belong to a
     /// transaction goes through `Core::append_in_transaction`.
     pub fn append(&self, batch: &[u8], now_ms: i64) -> Result<Appended, Refusal> {
-        self.partition.log().append(batch, &self.limits, now_ms)
+        let checked = self.check(batch)?;
+        self.partition.log().append_checked(&checked, &self.limits, now_ms, None)
+    }
+
+    /// Checks a batch for this partition, without its lock.
+    fn check<'a>(&self, batch: &'a [u8]) -> Result<CheckedBatch<'a>, Refusal> {
+        CheckedBatch::new(batch, &self.limits).map_err(|refusal| {
+            let (topic, index) = (&self.partition.topic, self.partition.index);
+            Refusal::new(refusal.code, format!("append to {topic}-{index}: {}", refusal.detail))
+        })
     }
 
     /// Reads whole batches; see `PartitionLog::read`.

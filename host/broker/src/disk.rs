@@ -108,7 +108,7 @@ impl DiskStorage {
         let repairs = journal.repair().into_iter().collect();
         let storage = Self {
             dir: dir.to_owned(),
-            cluster_id: format.cluster_id,
+            cluster_id: format.cluster_id.clone(),
             fsync,
             journal: Mutex::new(journal),
             open_files: OpenFiles::default(),
@@ -116,6 +116,12 @@ impl DiskStorage {
             _lock: lock,
         };
         storage.remove_leftovers()?;
+        if format.version < FORMAT_VERSION {
+            // Before anything is written that an older program would take for damage; not before the folder was found
+            // to be whole, so that the older program can still open one that is refused here.
+            let format = Format { version: FORMAT_VERSION, cluster_id: storage.cluster_id.clone() };
+            write_format(&dir.join("format.json"), &format)?;
+        }
         Ok(storage)
     }
 
@@ -262,15 +268,10 @@ fn open_format(dir: &Path) -> Result<Format, DiskError> {
     let path = dir.join("format.json");
     match fs::read(&path) {
         Ok(text) => {
-            let mut format: Format = serde_json::from_slice(&text)
+            let format: Format = serde_json::from_slice(&text)
                 .map_err(|error| DiskError::Format { path: path.clone(), detail: error.to_string() })?;
             if format.version > FORMAT_VERSION {
                 return Err(DiskError::NewerFormat { dir: dir.to_owned(), found: format.version });
-            }
-            if format.version < FORMAT_VERSION {
-                // Before anything is written that an older program would take for damage.
-                format.version = FORMAT_VERSION;
-                write_format(&path, &format)?;
             }
             Ok(format)
         }

@@ -72,6 +72,23 @@ pub enum IsolationLevel {
     ReadCommitted,
 }
 
+/// A batch that is well-formed and small enough for its topic. To check it takes time, since it is decompressed.
+#[derive(Debug, Clone, Copy)]
+pub struct CheckedBatch<'a> {
+    bytes: &'a [u8],
+    header: BatchHeader,
+}
+
+impl<'a> CheckedBatch<'a> {
+    pub fn new(bytes: &'a [u8], limits: &LogLimits) -> Result<Self, Refusal> {
+        if bytes.len() > limits.max_message_bytes {
+            let detail = format!("a batch of {} bytes, max.message.bytes is {}", bytes.len(), limits.max_message_bytes);
+            return Err(Refusal::new(ErrorCode::MessageTooLarge, detail));
+        }
+        Ok(Self { bytes, header: batch::check(bytes, limits.require_keys)? })
+    }
+}
+
 /// Whose transaction a batch may belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TransactionOwner {
@@ -147,7 +164,11 @@ impl PartitionLog {
         LogBounds {
             log_start_offset: self.log_start_offset,
             high_watermark: self.next_offset,
-            last_stable_offset: self.producers.first_open_offset().unwrap_or(self.next_offset),
+            // What was deleted of an open transaction holds nobody back.
+            last_stable_offset: self
+                .producers
+                .first_open_offset()
+                .map_or(self.next_offset, |first| first.max(self.log_start_offset)),
         }
     }
 
@@ -175,38 +196,36 @@ impl PartitionLog {
     /// A damaged or invalid batch, one above `max.message.bytes`, a timestamp outside the topic's bounds, a gap in the
     /// producer's sequence, a transactional batch, a failed write. Nothing was appended then.
     pub fn append(&mut self, batch: &[u8], limits: &LogLimits, now_ms: i64) -> Result<Appended, Refusal> {
-        self.append_for(batch, limits, now_ms, None)
+        let checked = CheckedBatch::new(batch, limits).map_err(|refusal| self.refused(refusal))?;
+        self.append_checked(&checked, limits, now_ms, None)
     }
 
-    /// As `append`, for a batch that may belong to the open transaction of `owner`. The caller has checked that this
-    /// partition is part of that transaction, and keeps it from ending meanwhile.
-    pub fn append_for(
+    /// As `append`, for a batch that was checked before, without the log's lock. It may belong to the open transaction of
+    /// `owner`: the caller has checked then that this partition is part of it, and keeps it from ending meanwhile.
+    pub fn append_checked(
         &mut self,
-        batch: &[u8],
+        checked: &CheckedBatch<'_>,
         limits: &LogLimits,
         now_ms: i64,
         owner: Option<TransactionOwner>,
     ) -> Result<Appended, Refusal> {
-        self.append_checked(batch, limits, now_ms, owner).map_err(|refusal| {
-            Refusal::new(
-                refusal.code,
-                format!("append to {} at offset {}: {}", self.name, self.next_offset, refusal.detail),
-            )
-        })
+        self.append_batch(checked, limits, now_ms, owner).map_err(|refusal| self.refused(refusal))
     }
 
-    fn append_checked(
+    /// A refusal that says where the batch would have gone.
+    fn refused(&self, refusal: Refusal) -> Refusal {
+        let detail = format!("append to {} at offset {}: {}", self.name, self.next_offset, refusal.detail);
+        Refusal::new(refusal.code, detail)
+    }
+
+    fn append_batch(
         &mut self,
-        batch: &[u8],
+        checked: &CheckedBatch<'_>,
         limits: &LogLimits,
         now_ms: i64,
         owner: Option<TransactionOwner>,
     ) -> Result<Appended, Refusal> {
-        if batch.len() > limits.max_message_bytes {
-            let detail = format!("a batch of {} bytes, max.message.bytes is {}", batch.len(), limits.max_message_bytes);
-            return Err(Refusal::new(ErrorCode::MessageTooLarge, detail));
-        }
-        let mut header = batch::check(batch, limits.require_keys)?;
+        let CheckedBatch { bytes: batch, mut header } = *checked;
         check_owner(&header, owner)?;
         if let SequenceCheck::Duplicate(place) = self.producers.check(&header)? {
             let log_append_time = if limits.log_append_time { place.timestamp } else { -1 };

@@ -81,18 +81,27 @@ pub enum TransactionChange {
     },
     /// The transaction, which is open from here on if it was not, has these partitions and groups besides.
     Extended { partitions: Vec<(TopicId, i32)>, groups: Vec<String>, at_ms: i64 },
-    /// Offsets that become a group's when the transaction commits.
-    OffsetsAdded { group: String, offsets: Vec<OffsetRecord> },
-    /// How it ends. The epoch is that of the markers: a producer that is aborted by others is fenced with it.
-    Decided { commit: bool, epoch: i16, at_ms: i64 },
+    /// Offsets that become a group's when the transaction commits, and the topics that they are of: a topic that is made
+    /// anew meanwhile is another one.
+    OffsetsAdded { group: String, offsets: Vec<OffsetRecord>, topics: BTreeMap<String, TopicId> },
+    /// How it ends. The epoch is that of the markers: a producer that is aborted by others is fenced with it, except the
+    /// one that asked for it and named itself (`last`).
+    Decided { commit: bool, epoch: i16, last: Option<(i64, i16)>, at_ms: i64 },
     /// The markers are written.
     Done { at_ms: i64 },
     /// The id was not used for long.
     Forgotten,
 }
 
+/// An offset that waits for the end of its transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingOffset {
+    pub topic_id: TopicId,
+    pub committed: CommittedOffset,
+}
+
 /// Offsets by topic and partition.
-pub type PendingOffsets = BTreeMap<(String, i32), CommittedOffset>;
+pub type PendingOffsets = BTreeMap<(String, i32), PendingOffset>;
 
 /// What is remembered of a transactional id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,13 +167,18 @@ impl TransactionImage {
                 self.groups.extend(groups.iter().cloned());
                 self.updated_ms = *at_ms;
             }
-            TransactionChange::OffsetsAdded { group, offsets } => {
+            TransactionChange::OffsetsAdded { group, offsets, topics } => {
                 let pending = self.offsets.entry(group.clone()).or_default();
-                pending.extend(offsets.iter().map(|one| ((one.topic.clone(), one.partition), one.committed.clone())));
+                pending.extend(offsets.iter().filter_map(|one| {
+                    let topic_id = *topics.get(&one.topic)?;
+                    let offset = PendingOffset { topic_id, committed: one.committed.clone() };
+                    Some(((one.topic.clone(), one.partition), offset))
+                }));
             }
-            TransactionChange::Decided { commit, epoch, at_ms } => {
+            TransactionChange::Decided { commit, epoch, last, at_ms } => {
                 self.enter(if *commit { TransactionState::PrepareCommit } else { TransactionState::PrepareAbort });
                 self.epoch = *epoch;
+                self.last = *last;
                 self.updated_ms = *at_ms;
             }
             TransactionChange::Done { at_ms } => {
@@ -198,14 +212,16 @@ impl TransactionImage {
             });
         }
         for (group, offsets) in &self.offsets {
-            let offsets = offsets.iter().map(|((topic, partition), committed)| OffsetRecord {
+            let topics = offsets.iter().map(|((topic, _), offset)| (topic.clone(), offset.topic_id)).collect();
+            let offsets = offsets.iter().map(|((topic, partition), offset)| OffsetRecord {
                 topic: topic.clone(),
                 partition: *partition,
-                committed: committed.clone(),
+                committed: offset.committed.clone(),
             });
-            changes.push(TransactionChange::OffsetsAdded { group: group.clone(), offsets: offsets.collect() });
+            changes.push(TransactionChange::OffsetsAdded { group: group.clone(), offsets: offsets.collect(), topics });
         }
-        let decided = |commit| TransactionChange::Decided { commit, epoch: self.epoch, at_ms: self.updated_ms };
+        let decided =
+            |commit| TransactionChange::Decided { commit, epoch: self.epoch, last: self.last, at_ms: self.updated_ms };
         match self.state {
             TransactionState::Empty => {}
             TransactionState::Ongoing => changes.push(TransactionChange::Extended {
@@ -232,13 +248,15 @@ impl TransactionImage {
 pub(super) struct Transaction {
     /// Nothing before its first producer was kept.
     image: Option<TransactionImage>,
+    /// Partitions whose marker is written while others' are not: a marker is not written twice.
+    marked: BTreeSet<(TopicId, i32)>,
     /// When an open transaction is aborted. Set anew after a restart: the time that the broker was away does not count.
     deadline_ms: Option<i64>,
 }
 
 impl Transaction {
     pub fn new(image: TransactionImage) -> Self {
-        Self { image: Some(image), deadline_ms: None }
+        Self { image: Some(image), ..Self::default() }
     }
 }
 

@@ -204,6 +204,20 @@ fn an_older_format_is_read_and_marked_as_the_present_one() {
 }
 
 #[test]
+fn a_damaged_folder_of_an_older_format_stays_one() {
+    let dir = TestDir::new();
+    drop(DiskStorage::open(dir.path(), false).unwrap());
+    let path = dir.path().join("format.json");
+    let old = fs::read_to_string(&path).unwrap().replace(r#""version":2"#, r#""version":1"#);
+    fs::write(&path, &old).unwrap();
+    let json = r#"{"type":"of_the_future"}"#;
+    fs::write(dir.path().join("metadata.log"), format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes()))).unwrap();
+    let error = DiskStorage::open(dir.path(), false).unwrap_err().to_string();
+    assert!(error.contains("nothing was changed"), "{error}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), old);
+}
+
+#[test]
 fn the_identity_stays() {
     let (one, other) = (TestDir::new(), TestDir::new());
     let id = DiskStorage::open(one.path(), false).unwrap().cluster_id().to_owned();

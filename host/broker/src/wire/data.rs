@@ -257,13 +257,14 @@ pub(super) fn list_offsets(session: &Session<'_>, version: i16, request: &ListOf
 
 fn list_offset(handle: &PartitionHandle, timestamp: i64, committed: bool) -> Result<Option<(i64, i64)>, Refusal> {
     let bounds = handle.bounds();
+    let is_visible = |(offset, _): &(i64, i64)| !committed || *offset < bounds.last_stable_offset;
     match timestamp {
         LATEST if committed => Ok(Some((bounds.last_stable_offset, -1))),
         LATEST => Ok(Some((bounds.high_watermark, -1))),
         EARLIEST | EARLIEST_LOCAL => Ok(Some((bounds.log_start_offset, -1))),
         LATEST_TIERED | EARLIEST_PENDING_UPLOAD => Ok(None),
-        MAX_TIMESTAMP => handle.partition.log().offset_of_max_timestamp(),
-        timestamp if timestamp >= 0 => handle.offset_for_timestamp(timestamp),
+        MAX_TIMESTAMP => Ok(handle.partition.log().offset_of_max_timestamp()?.filter(is_visible)),
+        timestamp if timestamp >= 0 => Ok(handle.offset_for_timestamp(timestamp)?.filter(is_visible)),
         other => {
             let detail = format!("list offsets: a timestamp, or -1 to -6, found {other}");
             Err(Refusal::new(ErrorCode::UnsupportedVersion, detail))

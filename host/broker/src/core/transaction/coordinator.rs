@@ -1,7 +1,7 @@
 //! The requests of transactional producers. Each is done under the lock of its transactional id, so that no batch can
 //! slip in behind a marker (KIP-890's hanging transaction); different ids do not wait for each other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use super::{Transaction, TransactionChange, TransactionImage, TransactionState};
@@ -110,7 +110,8 @@ impl Core {
         {
             return Ok((repeated, Vec::new()));
         }
-        let touched = self.end_before_init(now_ms, id, &mut transaction)?;
+        let mut touched = Vec::new();
+        self.abort_open(now_ms, id, &mut transaction, expected, &mut touched)?;
         let (next, last) = match &transaction.image {
             None => (TransactionOwner { producer_id: self.next_producer_id()?, epoch: 0 }, None),
             Some(image) if image.epoch >= EPOCH_MAX => {
@@ -134,15 +135,22 @@ impl Core {
         Ok((next, touched))
     }
 
-    /// Aborts what is open, and finishes what is decided.
-    fn end_before_init(&self, now_ms: i64, id: &str, transaction: &mut Transaction) -> Result<Touched, Refusal> {
-        let Some(image) = &transaction.image else { return Ok(Vec::new()) };
+    /// Aborts what is open, and finishes what is decided. `last` is the producer that asked for it, if it named itself.
+    fn abort_open(
+        &self,
+        now_ms: i64,
+        id: &str,
+        transaction: &mut Transaction,
+        last: Option<(i64, i16)>,
+        touched: &mut Touched,
+    ) -> Result<(), Refusal> {
+        let Some(image) = &transaction.image else { return Ok(()) };
         if image.state == TransactionState::Ongoing {
-            let change =
-                TransactionChange::Decided { commit: false, epoch: image.epoch.saturating_add(1), at_ms: now_ms };
+            let epoch = image.epoch.saturating_add(1);
+            let change = TransactionChange::Decided { commit: false, epoch, last, at_ms: now_ms };
             self.change_transaction(id, transaction, change)?;
         }
-        self.finish_transaction(now_ms, id, transaction)
+        self.finish_transaction(now_ms, id, transaction, touched)
     }
 
     /// Adds partitions to the open transaction, or opens one with them: all or none of them.
@@ -241,20 +249,23 @@ impl Core {
         groups.check_transactional_commit(now_ms, group, member)?;
         let mut results = Vec::with_capacity(offsets.len());
         let mut accepted = Vec::with_capacity(offsets.len());
+        let mut topic_ids = BTreeMap::new();
         for offset in offsets {
-            let exists = topics.get(&offset.topic).is_some_and(|topic| topic.partition(offset.partition).is_some());
-            let checked = match exists {
-                true => groups.check_offset(&offset),
-                false => Err(admin::unknown_partition(&offset.topic, offset.partition)),
+            let found = topics.get(&offset.topic).filter(|topic| topic.partition(offset.partition).is_some());
+            let checked = match found {
+                Some(_) => groups.check_offset(&offset),
+                None => Err(admin::unknown_partition(&offset.topic, offset.partition)),
             };
             if checked.is_ok() {
+                topic_ids.extend(found.map(|topic| (offset.topic.clone(), topic.id)));
                 accepted.push(offset.into_record(now_ms));
             }
             results.push(checked);
         }
         if !accepted.is_empty() {
             let partitions: Vec<_> = accepted.iter().map(|one| (one.topic.clone(), one.partition)).collect();
-            let change = TransactionChange::OffsetsAdded { group: group.to_owned(), offsets: accepted };
+            let change =
+                TransactionChange::OffsetsAdded { group: group.to_owned(), offsets: accepted, topics: topic_ids };
             self.change_transaction(id, &mut transaction, change)?;
             groups.hold_offsets(group, id, partitions);
         }
@@ -278,7 +289,7 @@ impl Core {
         let image = transaction.owned_by(producer)?;
         match (image.state, commit) {
             (TransactionState::Ongoing, _) => {
-                let change = TransactionChange::Decided { commit, epoch: image.epoch, at_ms: now_ms };
+                let change = TransactionChange::Decided { commit, epoch: image.epoch, last: None, at_ms: now_ms };
                 self.change_transaction(id, &mut transaction, change)?;
             }
             (TransactionState::CompleteCommit, true) | (TransactionState::CompleteAbort, false) => {
@@ -287,10 +298,11 @@ impl Core {
             (TransactionState::PrepareCommit, true) | (TransactionState::PrepareAbort, false) => {}
             (state, commit) => return Err(invalid_state(id, state, if commit { "a commit" } else { "an abort" })),
         }
-        Ok(self.finish_transaction(now_ms, id, &mut transaction).unwrap_or_else(|error| {
+        let mut touched = Vec::new();
+        if let Err(error) = self.finish_transaction(now_ms, id, &mut transaction, &mut touched) {
             tracing::warn!(%error, transactional_id = id, "a decided transaction could not be finished; tried again");
-            Vec::new()
-        }))
+        }
+        Ok(touched)
     }
 
     /// Finishes a decided transaction before something new is asked of its id.
@@ -299,51 +311,72 @@ impl Core {
     /// `ConcurrentTransactions` when that is still not possible.
     fn settle(&self, now_ms: i64, id: &str, transaction: &mut Transaction) -> Result<(), Refusal> {
         let state = transaction.image.as_ref().map_or(TransactionState::Empty, |image| image.state);
-        self.finish_transaction(now_ms, id, transaction).map(drop).map_err(|error| {
+        // Readers that wait are woken by their own deadline: it was the disk that they waited for.
+        self.finish_transaction(now_ms, id, transaction, &mut Vec::new()).map_err(|error| {
             let detail = format!("the transaction of {id} is still in state {}: {error}; try again", state.name());
             Refusal::new(ErrorCode::ConcurrentTransactions, detail)
         })
     }
 
-    /// Does what a decision asks for: markers, then offsets and the end together. Safe to do again after a failure.
-    fn finish_transaction(&self, now_ms: i64, id: &str, transaction: &mut Transaction) -> Result<Touched, Refusal> {
+    /// Does what a decision asks for: markers, then offsets and the end together. Safe to do again after a failure;
+    /// `touched` has what was done until then.
+    fn finish_transaction(
+        &self,
+        now_ms: i64,
+        id: &str,
+        transaction: &mut Transaction,
+        touched: &mut Touched,
+    ) -> Result<(), Refusal> {
         let Some(image) = transaction.image.as_ref().filter(|image| image.state.is_prepared()) else {
-            return Ok(Vec::new());
+            return Ok(());
         };
         let commit = image.state == TransactionState::PrepareCommit;
         let marker = if commit { Marker::Commit } else { Marker::Abort };
-        let mut touched = Vec::with_capacity(image.partitions.len());
-        for &(topic_id, index) in &image.partitions {
+        for &(topic_id, index) in image.partitions.difference(&transaction.marked.clone()) {
             // A topic that was deleted meanwhile takes its part of the transaction with it.
             let Some(topic) = self.topic_by_id(topic_id) else { continue };
             if let Some(partition) = topic.partition(index) {
                 partition.log().append_marker(image.owner(), marker, &topic.limits, now_ms)?;
+                transaction.marked.insert((topic_id, index));
                 touched.push((topic_id, index));
             }
         }
+        let done = TransactionChange::Done { at_ms: now_ms };
+        self.keep_end(id, image, commit, done.clone())?;
+        TransactionImage::apply(&mut transaction.image, &done);
+        transaction.marked.clear();
+        transaction.deadline_ms = None;
+        Ok(())
+    }
+
+    /// Keeps the offsets of a committed transaction and its end in one piece.
+    fn keep_end(
+        &self,
+        id: &str,
+        image: &TransactionImage,
+        commit: bool,
+        done: TransactionChange,
+    ) -> Result<(), Refusal> {
         let topics = read_locked(&self.topics);
         let mut groups = locked(&self.groups);
         let mut records = Vec::new();
         for (group, offsets) in image.offsets.iter().filter(|_| commit) {
-            let exists = |topic: &str, index: i32| topics.get(topic).is_some_and(|it| it.partition(index).is_some());
-            let offsets = offsets.iter().filter(|((topic, partition), _)| exists(topic, *partition));
-            let offsets = offsets.map(|((topic, partition), committed)| OffsetRecord {
+            let is_there = |topic: &str, index: i32, id: TopicId| {
+                topics.get(topic).is_some_and(|found| found.id == id && found.partition(index).is_some())
+            };
+            let offsets = offsets.iter().filter(|((topic, index), offset)| is_there(topic, *index, offset.topic_id));
+            let offsets = offsets.map(|((topic, partition), offset)| OffsetRecord {
                 topic: topic.clone(),
                 partition: *partition,
-                committed: committed.clone(),
+                committed: offset.committed.clone(),
             });
             records.push(MetadataRecord::OffsetsCommitted { group: group.clone(), offsets: offsets.collect() });
         }
-        let done = TransactionChange::Done { at_ms: now_ms };
-        records.push(MetadataRecord::Transaction { transactional_id: id.to_owned(), change: done.clone() });
+        records.push(MetadataRecord::Transaction { transactional_id: id.to_owned(), change: done });
         self.storage.append_metadata(&records)?;
         records.iter().for_each(|record| groups.apply(record));
         groups.release_offsets(id);
-        drop(groups);
-        drop(topics);
-        TransactionImage::apply(&mut transaction.image, &done);
-        transaction.deadline_ms = None;
-        Ok(touched)
+        Ok(())
     }
 
     /// Appends a batch of a transactional producer.
@@ -364,6 +397,7 @@ impl Core {
         let Some(header) = header else { return Ok((handle.partition.topic_id, handle.append(batch, now_ms)?)) };
         let producer =
             TransactionalProducer { transactional_id, producer_id: header.producer_id, epoch: header.producer_epoch };
+        let checked = handle.check(batch)?;
         let known = self.transaction_of(&producer)?;
         let transaction = locked(&known);
         // Kafka answers a produce with the older code; clients know it as being fenced.
@@ -376,7 +410,7 @@ impl Core {
             let detail = format!("{topic}-{partition} is not part of an open transaction of {transactional_id}");
             return Err(Refusal::new(ErrorCode::InvalidTxnState, detail));
         }
-        let appended = handle.partition.log().append_for(batch, &handle.limits, now_ms, Some(image.owner()))?;
+        let appended = handle.partition.log().append_checked(&checked, &handle.limits, now_ms, Some(image.owner()))?;
         Ok((handle.partition.topic_id, appended))
     }
 
@@ -387,10 +421,8 @@ impl Core {
             read_locked(&self.transactions).iter().map(|(id, one)| (id.clone(), Arc::clone(one))).collect();
         let mut touched = Vec::new();
         for (id, one) in known {
-            let ticked = self.tick_transaction(now_ms, &id, &mut locked(&one));
-            match ticked {
-                Ok(partitions) => touched.extend(partitions),
-                Err(error) => tracing::warn!(%error, transactional_id = %id, "a transaction waits for the disk"),
+            if let Err(error) = self.tick_transaction(now_ms, &id, &mut locked(&one), &mut touched) {
+                tracing::warn!(%error, transactional_id = %id, "a transaction waits for the disk");
             }
         }
         // One that somebody else holds is in use.
@@ -398,26 +430,31 @@ impl Core {
         touched
     }
 
-    fn tick_transaction(&self, now_ms: i64, id: &str, transaction: &mut Transaction) -> Result<Touched, Refusal> {
-        let Some(image) = &transaction.image else { return Ok(Vec::new()) };
+    fn tick_transaction(
+        &self,
+        now_ms: i64,
+        id: &str,
+        transaction: &mut Transaction,
+        touched: &mut Touched,
+    ) -> Result<(), Refusal> {
+        let Some(image) = &transaction.image else { return Ok(()) };
         match image.state {
             TransactionState::Ongoing => {
                 let deadline_ms = now_ms.saturating_add(i64::from(image.timeout_ms));
                 let deadline_ms = *transaction.deadline_ms.get_or_insert(deadline_ms);
                 if now_ms < deadline_ms {
-                    return Ok(Vec::new());
+                    return Ok(());
                 }
                 tracing::info!(transactional_id = id, timeout_ms = image.timeout_ms, "a transaction timed out");
-                self.end_before_init(now_ms, id, transaction)
+                self.abort_open(now_ms, id, transaction, None, touched)
             }
             TransactionState::PrepareCommit | TransactionState::PrepareAbort => {
-                self.finish_transaction(now_ms, id, transaction)
+                self.finish_transaction(now_ms, id, transaction, touched)
             }
             _ if now_ms.saturating_sub(image.updated_ms) > self.options.transactional_id_expiration_ms => {
-                self.change_transaction(id, transaction, TransactionChange::Forgotten)?;
-                Ok(Vec::new())
+                self.change_transaction(id, transaction, TransactionChange::Forgotten)
             }
-            _ => Ok(Vec::new()),
+            _ => Ok(()),
         }
     }
 
@@ -438,7 +475,8 @@ impl Core {
     }
 }
 
-/// What a producer that names its last id and epoch gets: `None` = a new epoch, else the answer that it got before.
+/// What a producer that names its last id and epoch gets: `None` = a new epoch, else the answer that it got before. One
+/// whose earlier request aborted its transaction and failed then is not fenced by that.
 fn check_expected(
     id: &str,
     image: &TransactionImage,
@@ -447,8 +485,9 @@ fn check_expected(
     if expected == (image.producer_id, image.epoch) {
         return Ok(None);
     }
-    if Some(expected) == image.last && image.state == TransactionState::Empty {
-        return Ok(Some(image.owner()));
+    if Some(expected) == image.last {
+        let is_answered = image.state == TransactionState::Empty;
+        return Ok(is_answered.then(|| image.owner()));
     }
     let detail = format!(
         "transactional id {id}: producer {} has epoch {}, found producer {} epoch {}: another producer took the id",

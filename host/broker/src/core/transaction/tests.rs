@@ -355,7 +355,7 @@ fn a_decision_is_carried_out_after_a_crash() {
         client.add(&core, 0).unwrap();
         client.send(&core, "a").unwrap();
         client.send_offset(&core, 0, 5).unwrap();
-        let change = TransactionChange::Decided { commit, epoch: client.owner.epoch, at_ms: 0 };
+        let change = TransactionChange::Decided { commit, epoch: client.owner.epoch, last: None, at_ms: 0 };
         storage.append_metadata(&[MetadataRecord::Transaction { transactional_id: "t".into(), change }]).unwrap();
         drop(core);
         let core = open(&storage);
@@ -381,7 +381,7 @@ fn a_full_disk_delays_the_end_but_not_the_decision() {
     assert_eq!(code(client.end(&core, true)), ErrorCode::KafkaStorageError);
     assert_eq!(state(&core, "t"), TransactionState::Ongoing);
     storage.fill_disk(false);
-    let change = TransactionChange::Decided { commit: true, epoch: client.owner.epoch, at_ms: 0 };
+    let change = TransactionChange::Decided { commit: true, epoch: client.owner.epoch, last: None, at_ms: 0 };
     storage.append_metadata(&[MetadataRecord::Transaction { transactional_id: "t".into(), change }]).unwrap();
     let core = open(&storage);
     storage.fill_disk(true);
@@ -436,7 +436,7 @@ fn a_snapshot_says_the_same_as_the_changes() {
     for (id, commit) in [("decided commit", true), ("decided abort", false)] {
         let client = Client::init(&core, id, 3);
         client.add(&core, 4).unwrap();
-        let change = TransactionChange::Decided { commit, epoch: 1, at_ms: 6 };
+        let change = TransactionChange::Decided { commit, epoch: 1, last: Some((7, 1)), at_ms: 6 };
         storage.append_metadata(&[MetadataRecord::Transaction { transactional_id: id.into(), change }]).unwrap();
     }
     let image = storage.load_metadata().unwrap();
@@ -472,4 +472,78 @@ fn the_table_of_moves() {
         (CompleteAbort, Ongoing),
     ];
     assert_eq!(allowed, expected);
+}
+
+#[test]
+fn what_was_deleted_of_an_open_transaction_holds_nobody_back() {
+    let core = broker(&MemoryStorage::new());
+    let mut client = Client::init(&core, "t", 0);
+    client.add(&core, 0).unwrap();
+    client.send(&core, "a").unwrap();
+    client.send(&core, "b").unwrap();
+    core.delete_records("out", 0, 1).unwrap();
+    assert_eq!(lso(&core), 1);
+    client.end(&core, true).unwrap();
+    assert_eq!(lso(&core), 3);
+}
+
+/// A client that aborts by asking for a new epoch asks again when that failed half way (KIP-360).
+#[test]
+fn a_new_epoch_can_be_asked_for_again_after_a_failure() {
+    for room in 0..5 {
+        let storage = MemoryStorage::new();
+        let core = broker(&storage);
+        let mut client = Client::init(&core, "t", 0);
+        client.add(&core, 0).unwrap();
+        client.send(&core, "a").unwrap();
+        let expected = Some((client.owner.producer_id, client.owner.epoch));
+        storage.fill_disk_after(room);
+        let first = core.init_transactional_producer(0, "t", TIMEOUT_MS, expected);
+        storage.fill_disk(false);
+        core.tick_transactions(0);
+        let again = core.init_transactional_producer(0, "t", TIMEOUT_MS, expected);
+        assert!(again.is_ok(), "room {room}: {again:?} after {first:?}");
+        assert_eq!(code(client.send(&core, "b")), ErrorCode::InvalidProducerEpoch);
+    }
+}
+
+#[test]
+fn a_fenced_producer_is_not_let_in_by_the_end_of_another_transaction() {
+    let core = broker(&MemoryStorage::new());
+    let first = Client::init(&core, "t", 0).owner;
+    let expected = Some((first.producer_id, first.epoch));
+    let (owner, _) = core.init_transactional_producer(0, "t", TIMEOUT_MS, expected).unwrap();
+    let second = Client { id: "t", owner, sequence: 0 };
+    second.add(&core, 0).unwrap();
+    second.end(&core, false).unwrap();
+    assert_eq!(code(core.init_transactional_producer(0, "t", TIMEOUT_MS, expected)), ErrorCode::ProducerFenced);
+}
+
+#[test]
+fn offsets_of_a_topic_that_was_made_anew_are_not_committed() {
+    let core = broker(&MemoryStorage::new());
+    let client = Client::init(&core, "t", 0);
+    client.send_offset(&core, 0, 5).unwrap();
+    core.delete_topic("in").unwrap();
+    core.create_topic(&NewTopic { name: "in".into(), partitions: 2, ..NewTopic::default() }, false).unwrap();
+    client.end(&core, true).unwrap();
+    assert_eq!(committed(&core), None);
+}
+
+#[test]
+fn an_end_that_is_tried_again_writes_each_marker_once() {
+    let storage = MemoryStorage::new();
+    let core = broker(&storage);
+    let client = Client::init(&core, "t", 0);
+    core.add_partitions_to_transaction(0, &client.producer(), &[("out", 0), ("out", 1)]).unwrap();
+    storage.fill_disk_after(2);
+    client.end(&core, true).unwrap();
+    for now_ms in 0..20 {
+        storage.fill_disk_after(u64::from(now_ms == 10));
+        core.tick_transactions(now_ms);
+    }
+    storage.fill_disk(false);
+    assert_eq!(core.tick_transactions(20), []);
+    let ends = [0, 1].map(|index| core.partition("out", index).unwrap().bounds().high_watermark);
+    assert_eq!((ends, state(&core, "t")), ([1, 1], TransactionState::CompleteCommit));
 }

@@ -1,11 +1,12 @@
 //! Transactions from a raw client's side: every request in every version, and readers that wait for the end.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
 use kafka_protocol::messages::describe_producers_request::TopicRequest;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use kafka_protocol::messages::txn_offset_commit_request::{
     TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
@@ -213,4 +214,44 @@ fn transactions_and_producers_are_described() {
     assert_eq!(client.call(&list(&["Ongoing"], 60_000), 1).transaction_states.len(), 0);
     let unknown = client.call(&list(&["Empty", "Sleeping"], -1), 1);
     assert_eq!((unknown.transaction_states.len(), unknown.unknown_state_filters.len()), (0, 1));
+}
+
+#[test]
+fn a_decision_is_finished_soon_after_a_full_disk() {
+    let (broker, mut client) = started();
+    let owner = init(&mut client, 4);
+    client.call(&add_partitions(owner), 3);
+    assert_eq!(produce(&mut client, owner, 0), 0);
+    // The clock has gone to sleep until the transaction's timeout.
+    std::thread::sleep(Duration::from_millis(200));
+    broker.storage.fill_disk_after(1);
+    assert_eq!(client.call(&end(owner, true), 3).error_code, 0);
+    broker.storage.fill_disk(false);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let request = DescribeTransactionsRequest::default().with_transactional_ids(vec![id()]);
+        let state = client.call(&request, 0).transaction_states[0].transaction_state.clone();
+        if state.as_str() == "CompleteCommit" {
+            break;
+        }
+        assert!(Instant::now() < deadline, "still in state {}", state.as_str());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn offsets_for_times_respect_the_isolation_level() {
+    let (_broker, mut client) = started();
+    let owner = init(&mut client, 4);
+    client.call(&add_partitions(owner), 3);
+    assert_eq!(produce(&mut client, owner, 0), 0);
+    let mut list = |isolation_level: i8| {
+        let at = |timestamp| ListOffsetsPartition::default().with_timestamp(timestamp).with_current_leader_epoch(-1);
+        let one = ListOffsetsTopic::default().with_name(topic("out")).with_partitions(vec![at(1), at(-3)]);
+        let request = ListOffsetsRequest::default().with_isolation_level(isolation_level).with_topics(vec![one]);
+        let response = client.call(&request, 7);
+        response.topics[0].partitions.iter().map(|found| found.offset).collect::<Vec<_>>()
+    };
+    assert_eq!(list(0), [0, 0]);
+    assert_eq!(list(1), [-1, -1], "the record is above the last stable offset");
 }

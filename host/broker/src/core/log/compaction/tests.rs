@@ -7,6 +7,7 @@ use crate::core::batch::Marker;
 use crate::core::batch::build::{NewRecord, ProducerStamp, batch_of};
 use crate::core::batch::codec::Codec;
 use crate::core::batch::rewrite::compressed;
+use crate::core::log::CheckedBatch;
 use crate::core::log::{IsolationLevel, TransactionOwner};
 use crate::core::memory::MemoryStorage;
 use crate::core::metadata::{TopicId, TopicImage};
@@ -336,7 +337,8 @@ fn a_reader_always_gets_to_the_end() {
 fn append_in_transaction(log: &Fixture, sequence: i32, pairs: &[(&str, Option<&str>)]) -> i64 {
     let owner = TransactionOwner { producer_id: 7, epoch: 0 };
     let bytes = batch(0, Some(ProducerStamp { transactional: true, ..stamp(7, sequence) }), pairs);
-    log.partition.log().append_for(&bytes, &log.limits, 0, Some(owner)).unwrap().base_offset
+    let checked = CheckedBatch::new(&bytes, &log.limits).unwrap();
+    log.partition.log().append_checked(&checked, &log.limits, 0, Some(owner)).unwrap().base_offset
 }
 
 fn end_transaction(log: &Fixture, marker: Marker) -> i64 {
