@@ -31,10 +31,14 @@ const ASK_TIMEOUT: Duration = Duration::from_millis(500);
 /// | records of a fetch (`fetch.max.bytes`) | 57671680 | the answer ends there |
 /// | wait of a fetch | 300 s | answered with what there is |
 /// | a record batch (`max.message.bytes`, a topic's setting) | 1048588 | the batch is refused |
+/// | a record batch when it is decompressed, or 16 times its size if that is more | 67108864 | the batch is refused |
 /// | partitions of a topic | 10000 | the topic is refused |
 /// | members of a group (`groups.max_members`, `group.max.size`) | 10000 | the join is refused |
 /// | session of a member (`group.min.session.timeout.ms`, `group.max.session.timeout.ms`) | 6 s to 1800 s | the join is refused |
 /// | metadata of a committed offset (`offset.metadata.max.bytes`) | 4096 | the offset is refused |
+/// | time of a transaction (`transaction.max.timeout.ms`) | 900 s | the producer is refused |
+/// | silence of a producer (`producer.id.expiration.ms`) | 86400 s | its sequence is forgotten |
+/// | disuse of a transactional id (`transactional.id.expiration.ms`) | 604800 s | it is forgotten |
 /// | log files held open | 512 | opened for each use |
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmbeddedBrokerOptions {

@@ -1,6 +1,7 @@
 //! What the broker must remember besides records: topics, settings, committed offsets, ids. One `MetadataRecord` is one
 //! change; `MetadataImage` is the sum of all changes and can say itself in records again (a snapshot). Every change of
-//! these things goes through `MetadataImage::apply`, at run time and at start alike. A transactional id's part is `core::transaction`'s.
+//! these things goes through `MetadataImage::apply`, at run time and at start alike. A transactional id's part is
+//! `core::transaction`'s.
 
 use std::collections::BTreeMap;
 

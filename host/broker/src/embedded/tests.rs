@@ -1,6 +1,7 @@
 //! The table of limits says what is in force.
 
 use super::*;
+use crate::core::batch::codec;
 use crate::core::log::LogLimits;
 
 #[test]
@@ -21,10 +22,14 @@ fn the_table_of_limits_is_true() {
         ("records of a fetch", wire::FETCH_BYTES_MAX.to_string()),
         ("wait of a fetch", format!("{} s", wire::FETCH_WAIT_MAX.as_secs())),
         ("a record batch", LogLimits::default().max_message_bytes.to_string()),
+        ("a record batch when it is decompressed", codec::decompressed_bytes_max(0).to_string()),
         ("partitions of a topic", core.max_partitions.to_string()),
         ("members of a group", groups.max_members.to_string()),
         ("session of a member", sessions),
         ("metadata of a committed offset", groups.offset_metadata_max_bytes.to_string()),
+        ("time of a transaction", seconds(i64::from(core.max_transaction_timeout_ms))),
+        ("silence of a producer", seconds(core.producer_expiration_ms)),
+        ("disuse of a transactional id", seconds(core.transactional_id_expiration_ms)),
         ("log files held open", disk::ALL_OPEN_FILES_MAX.to_string()),
     ];
     let source = include_str!("../embedded.rs");

@@ -1,4 +1,5 @@
-//! Listens, starts a thread a connection, keeps the group clock and runs the cleaner. Owns every thread it starts: `shutdown` ends them.
+//! Listens, starts a thread a connection, keeps the group clock and runs the cleaner. Owns every thread it starts:
+//! `shutdown` ends them.
 
 use std::collections::BTreeMap;
 use std::io;

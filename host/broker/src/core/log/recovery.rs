@@ -1,6 +1,6 @@
-//! Opens a log from its store: segments from their summaries as far as those reach, the rest by a scan of the batches. Only the tail of
-//! the last segment may be torn (a write cut short, with no whole batch after it); it is cut there and the loss is
-//! reported. Damage anywhere else is an error and nothing is changed.
+//! Opens a log from its store: segments from their summaries as far as those reach, the rest by a scan of the batches.
+//! Only the tail of the last segment may be torn (a write cut short, with no whole batch after it); it is cut there and
+//! the loss is reported. Damage anywhere else is an error and nothing is changed.
 
 use std::sync::Arc;
 
