@@ -7,11 +7,12 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ::broker::{EmbeddedBroker, EmbeddedBrokerOptions};
 use anyhow::{Context as _, Result, anyhow, bail};
 
-use crate::member;
+use crate::{client, member};
 
 /// What makes real Kafka do in a test's time what it otherwise does every few minutes. None changes what it does, but for
 /// topics that come into being by themselves.
@@ -29,6 +30,9 @@ group.consumer.min.session.timeout.ms=6000
 group.consumer.heartbeat.interval.ms=500
 group.consumer.min.heartbeat.interval.ms=500
 ";
+
+/// How long Kafka may take from its first answer to the end of its start.
+const KAFKA_START: Duration = Duration::from_secs(120);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -69,7 +73,11 @@ impl Broker {
     /// Starts it on the folder and port that it had.
     pub fn start_again(&self) -> Result<()> {
         if self.kind == Kind::Kafka {
-            return self.kafka("start");
+            let before = self.starts();
+            self.kafka("start")?;
+            return client::wait_until("Kafka has started", KAFKA_START, || {
+                Ok(if self.starts() > before { Ok(()) } else { Err("no line of it in its log".to_owned()) })
+            });
         }
         std::fs::create_dir_all(&self.dir).with_context(|| format!("create {}", self.dir.display()))?;
         let mut child = Command::new(std::env::current_exe()?)
@@ -89,6 +97,19 @@ impl Broker {
             bail!("the embedded broker did not start; its reason is above");
         }
         Ok(())
+    }
+
+    /// How often Kafka has said in its log that it started. It answers earlier than that: after a kill it serves as the
+    /// leader that it was, until its own controller has let its former life expire.
+    fn starts(&self) -> usize {
+        let log = std::fs::read_to_string(self.dir.join("server.log")).unwrap_or_default();
+        log.matches("Kafka Server started").count()
+    }
+
+    /// Whether clients must be kept away until `start_again` is through. What a lone Kafka is asked before, it does as
+    /// the leader of its former life; a transaction that ends then may lose its markers and stay open for ever.
+    pub fn starts_unready(&self) -> bool {
+        self.kind == Kind::Kafka
     }
 
     /// Ends it in an orderly way.

@@ -21,6 +21,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::Victim;
 use crate::broker::{Broker, Kind};
 use crate::client::{self, Clients, PATIENCE, Sender, expect_equal, values};
+use crate::member;
 
 const RECORDS: usize = 30_000;
 const PARTITIONS: i32 = 4;
@@ -74,8 +75,12 @@ pub fn run(clients: &Clients, broker: &Broker, name: &str, victim: Victim) -> Re
         match victim {
             Victim::Broker => {
                 broker.kill()?;
+                if broker.starts_unready() {
+                    client.signal("STOP")?;
+                }
                 broker.start_again()?;
                 clients.wait_for_broker()?;
+                client.signal("CONT")?;
             }
             Victim::Client => {
                 client.kill()?;
@@ -160,6 +165,10 @@ impl Client {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
+    }
+
+    fn signal(&self, name: &str) -> Result<()> {
+        member::signal(self.child.id(), name)
     }
 
     fn finish(&mut self) -> Result<()> {
