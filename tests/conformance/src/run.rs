@@ -145,3 +145,6 @@ fn across_restarts(checks: &[Check], broker: &Broker, clients: &Clients, tell: &
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
