@@ -22,7 +22,8 @@ pub struct CleanerOptions {
     pub interval_ms: i64,
     /// Bytes that one call of `Core::clean` looks at, about.
     pub work_bytes: usize,
-    /// Memory for keys (`log.cleaner.dedupe.buffer.size`); a pass over more keys than fit takes the oldest segments only.
+    /// Memory for keys (`log.cleaner.dedupe.buffer.size`); a pass over more keys than fit ends with the batch that
+    /// filled it, and the next one goes on there.
     pub key_bytes_max: usize,
     /// How long a log is left alone after an error.
     pub retry_ms: i64,
@@ -186,14 +187,16 @@ impl Core {
             return Ok(());
         }
         let mut log = partition.log();
-        if log.roll_if_due(now_ms, &topic.limits.cleanup)? {
-            cleaning.rolled_segments += 1;
+        // On a full disk no segment can be made, but old ones must go all the same, or the disk stays full.
+        match log.roll_if_due(now_ms, &topic.limits.cleanup) {
+            Ok(is_rolled) => cleaning.rolled_segments += u64::from(is_rolled),
+            Err(error) => cleaning.errors.push(error),
         }
-        let Some(offset) = log.retention_start(now_ms, &topic.limits.cleanup)? else { return Ok(()) };
+        let start = log.retention_start(now_ms, &topic.limits.cleanup, &mut cleaning.errors);
+        let Some(offset) = start else { return Ok(()) };
         if offset > log.bounds().log_start_offset {
             let record = MetadataRecord::LogStart { name: topic.name.to_string(), partition: partition.index, offset };
-            // On a full disk the removal must go on, or the disk stays full. The segments that are left say where the
-            // log begins, too.
+            // The removal must go on, too. The segments that are left say where the log begins as well.
             if let Err(error) = self.storage.append_metadata(&[record]) {
                 cleaning.errors.push(error);
             }

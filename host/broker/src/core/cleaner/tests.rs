@@ -113,6 +113,29 @@ fn a_full_disk_is_made_free() {
 }
 
 #[test]
+fn a_full_disk_is_made_free_though_no_segment_can_be_made() {
+    // The last segment is due; everything has expired, the last segment too; a single segment has.
+    for (segment_ms, records, now_ms, removed, left) in
+        [(1_000, 10, 2_601, 9, 9), (604_800_000, 10, 10_000, 9, 9), (604_800_000, 1, 10_000, 0, 0)]
+    {
+        let storage = MemoryStorage::new();
+        let core = open(&storage);
+        let segment_ms = i64::to_string(&segment_ms);
+        create(&core, "t", &[("retention.ms", "1000"), ("segment.bytes", "100"), ("segment.ms", &segment_ms)]);
+        for now_ms in 0..records {
+            put(&core, "t", "k", Some("v"), now_ms * 100);
+        }
+        storage.fill_disk(true);
+        let cleaning = clean_all(&core, now_ms);
+        assert_eq!((cleaning.removed_segments, log_start(&core)), (removed, left), "{:?}", cleaning.errors);
+        assert!(cleaning.errors[0].to_string().starts_with("create segment"), "{:?}", cleaning.errors);
+        storage.fill_disk(false);
+        let cleaning = clean_all(&core, now_ms + 1_000);
+        assert_eq!((cleaning.errors.as_slice(), log_start(&core)), ([].as_slice(), records));
+    }
+}
+
+#[test]
 fn both_policies_at_once() {
     let core = open(&MemoryStorage::new());
     let configs = [

@@ -77,10 +77,16 @@ impl PartitionLog {
     }
 
     /// Where the log should begin by its limits; `None` when nothing has to go. When everything has to, the segment
-    /// that is written is closed first, so that it can go too.
-    pub fn retention_start(&mut self, now_ms: i64, cleanup: &CleanupLimits) -> Result<Option<i64>, StorageError> {
+    /// that is written is closed first, so that it can go too. When that fails (a full disk), the reason is added to
+    /// `errors` and only the segments before it go: they make the room for the next attempt.
+    pub fn retention_start(
+        &mut self,
+        now_ms: i64,
+        cleanup: &CleanupLimits,
+        errors: &mut Vec<StorageError>,
+    ) -> Option<i64> {
         if !cleanup.delete {
-            return Ok(None);
+            return None;
         }
         let removable = self.removable_segments(self.bounds().last_stable_offset);
         // What a cleaning has left empty has no age: it goes with an old segment behind it, and is no reason to move the
@@ -101,12 +107,15 @@ impl PartitionLog {
             }
         }
         if gone == 0 {
-            return Ok(None);
+            return None;
         }
-        if gone == self.segments.len() {
-            self.roll()?;
+        if gone == self.segments.len()
+            && let Err(error) = self.roll()
+        {
+            errors.push(error);
         }
-        Ok(self.segments.get(gone).map(|segment| segment.base_offset))
+        let first = self.segments.get(gone).or(self.segments.last());
+        first.map(|segment| segment.base_offset)
     }
 
     /// How many segments from the front lie wholly below offset `stable`; an empty last one stays.

@@ -40,29 +40,35 @@ fn aged(retention_ms: i64) -> CleanupLimits {
     CleanupLimits { retention_ms, ..CleanupLimits::default() }
 }
 
+fn start(log: &mut PartitionLog, now_ms: i64, cleanup: &CleanupLimits) -> Option<i64> {
+    let mut errors = Vec::new();
+    let start = log.retention_start(now_ms, cleanup, &mut errors);
+    assert_eq!(errors, []);
+    start
+}
+
 #[test]
 fn whole_segments_go_by_the_age_of_their_youngest_record() {
     for (now_ms, expected) in [(1_019, None), (1_020, None), (1_021, Some(2)), (1_041, Some(4))] {
         let mut log = filled(&[10, 20, 40, 30, 50, 60]);
         assert_eq!(log.segment_count(), 3);
-        assert_eq!(log.retention_start(now_ms, &aged(1_000)).unwrap(), expected, "{now_ms}");
+        assert_eq!(start(&mut log, now_ms, &aged(1_000)), expected, "{now_ms}");
     }
     // A young segment protects the ones behind it, however old they are.
-    assert_eq!(filled(&[9_000, 20, 40, 30, 50]).retention_start(9_500, &aged(1_000)).unwrap(), None);
-    assert_eq!(filled(&[10, 20, 40]).retention_start(i64::MAX, &aged(-1)).unwrap(), None, "no limit");
+    assert_eq!(start(&mut filled(&[9_000, 20, 40, 30, 50]), 9_500, &aged(1_000)), None);
+    assert_eq!(start(&mut filled(&[10, 20, 40]), i64::MAX, &aged(-1)), None, "no limit");
     let compacted = CleanupLimits { delete: false, compact: true, ..aged(0) };
-    assert_eq!(filled(&[10, 20, 40]).retention_start(i64::MAX, &compacted).unwrap(), None, "compacted only");
+    assert_eq!(start(&mut filled(&[10, 20, 40]), i64::MAX, &compacted), None, "compacted only");
 }
 
 #[test]
 fn a_log_that_is_old_as_a_whole_is_emptied() {
     let mut log = filled(&[10, 20, 40]);
-    let start = log.retention_start(5_000, &aged(1_000)).unwrap();
-    assert_eq!(start, Some(3));
+    assert_eq!(start(&mut log, 5_000, &aged(1_000)), Some(3));
     log.advance_log_start(3).unwrap();
     assert_eq!((log.segment_count(), log.size_bytes()), (1, 0));
     assert_eq!(log.bounds(), LogBounds { log_start_offset: 3, high_watermark: 3, last_stable_offset: 3 });
-    assert_eq!(log.retention_start(5_000, &aged(1_000)).unwrap(), None, "an empty log stays");
+    assert_eq!(start(&mut log, 5_000, &aged(1_000)), None, "an empty log stays");
     assert!(!log.roll_if_due(i64::MAX, &aged(0)).unwrap());
     assert_eq!(log.append(&batch(1), &limits(CleanupLimits::default()), 1).unwrap().base_offset, 3);
 }
@@ -81,12 +87,12 @@ fn segments_beyond_the_size_go() {
         (segment, Some(4)),
         (1, Some(4)),
     ] {
-        assert_eq!(log.retention_start(100, &sized(retention_bytes)).unwrap(), expected, "{retention_bytes}");
+        assert_eq!(start(&mut log, 100, &sized(retention_bytes)), expected, "{retention_bytes}");
     }
-    assert_eq!(log.retention_start(100, &sized(0)).unwrap(), Some(6), "nothing at all is to be kept");
+    assert_eq!(start(&mut log, 100, &sized(0)), Some(6), "nothing at all is to be kept");
     // Age takes the first segment, size the second.
     let both = CleanupLimits { retention_bytes: segment, ..aged(1_000) };
-    assert_eq!(filled(&[10, 20, 40, 30, 50, 60]).retention_start(1_021, &both).unwrap(), Some(4));
+    assert_eq!(start(&mut filled(&[10, 20, 40, 30, 50, 60]), 1_021, &both), Some(4));
 }
 
 #[test]
