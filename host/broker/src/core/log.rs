@@ -138,6 +138,8 @@ pub struct PartitionLog {
     summarized_bytes: u64,
     /// When the last segment got its first batch, by the broker's clock; unknown after a restart.
     segment_began_ms: Option<i64>,
+    /// How far into the first segment that is not cleaned as a whole the cleanings got; not known after a restart.
+    cleaned_to: i64,
 }
 
 impl std::fmt::Debug for PartitionLog {

@@ -1,6 +1,7 @@
 //! Compaction: of the closed segments of a log, only the last record of each key stays (Kafka's `LogCleaner`). A
-//! `CleaningPass` first maps the keys of the segments that were not cleaned yet to their last offsets, then goes through
-//! all segments up to there from the front and replaces those in which something changes.
+//! `CleaningPass` first maps the keys of what was not cleaned yet to their last offsets, then goes through all segments up
+//! to there from the front and replaces those in which something changes. When the map is full, the pass takes the batches
+//! up to there only, and the next one goes on behind them, be it within a segment: each gets further by a batch at least.
 //!
 //! Always true: offsets stay as they are, and a reader inside of a gap gets the next record. Nothing at or beyond the last
 //! stable offset is touched, nor the segment that is written. A tombstone goes `delete.retention.ms` after the pass that
@@ -46,6 +47,8 @@ pub struct Cleanable {
     /// Closed segments that a pass may touch, and how many of them from the front were cleaned before.
     segments: usize,
     cleaned: usize,
+    /// Where the part that was not cleaned begins: the offset, and a place in its segment at or before it.
+    dirty_from: (i64, u64),
 }
 
 /// Whether a batch of this producer at this offset belongs to an aborted transaction.
@@ -88,10 +91,14 @@ pub struct CleaningPass {
     index_interval_bytes: u64,
     now_ms: i64,
     is_aborted: AbortedPredicate,
-    /// The last offset of each key in the segments that were not cleaned before.
+    /// The last offset of each key from `dirty_from` to `dirty_end`.
     latest: BTreeMap<Box<[u8]>, i64>,
     latest_bytes: usize,
     latest_bytes_max: usize,
+    /// The offset of the first batch that was not cleaned before, and a place in its segment at or before it.
+    dirty_from: (i64, u64),
+    /// The first batch that found the map full. It and all after it stay as they are.
+    dirty_end: i64,
     /// The base offset of the last batch of each living producer.
     last_batches: BTreeMap<i64, i64>,
     /// The log's end, when no record follows the closed segments.
@@ -121,14 +128,23 @@ impl PartitionLog {
         let segments = pairs.take_while(|(segment, next)| next.base_offset <= stable && !is_too_young(segment)).count();
         let size = |segments: &[Segment]| segments.iter().map(|segment| segment.size).sum::<u64>();
         let dirty = self.segments.get(cleaned..segments).filter(|dirty| !dirty.is_empty())?;
-        let dirty_bytes = size(dirty);
-        let all_bytes = dirty_bytes + size(self.segments.get(..cleaned).unwrap_or_default());
+        let dirty_from = self.dirty_from(dirty.first()?);
+        let dirty_bytes = size(dirty).saturating_sub(dirty_from.1);
+        let all_bytes = size(self.segments.get(..segments).unwrap_or_default());
         let dirty_millionths = dirty_bytes.saturating_mul(MILLION).checked_div(all_bytes)?;
         let lag_max_ms = cleanup.max_compaction_lag_ms.max(cleanup.min_compaction_lag_ms);
         let oldest = dirty.iter().map(|segment| segment.first_timestamp).filter(|&first| first >= 0).min();
         let is_overdue = oldest.is_some_and(|oldest| now_ms.saturating_sub(oldest) > lag_max_ms);
         let is_worth_it = dirty_millionths > cleanup.min_dirty_millionths || is_overdue;
-        is_worth_it.then_some(Cleanable { dirty_millionths, is_overdue, segments, cleaned })
+        is_worth_it.then_some(Cleanable { dirty_millionths, is_overdue, segments, cleaned, dirty_from })
+    }
+
+    /// Where the part of a segment begins that was not cleaned: the offset, and a place at or before it.
+    fn dirty_from(&self, segment: &Segment) -> (i64, u64) {
+        match segment.base_offset < self.cleaned_to && self.cleaned_to < segment.next_offset {
+            true => (self.cleaned_to, segment.position_before(self.cleaned_to)),
+            false => (segment.base_offset, 0),
+        }
     }
 
     /// What was aborted up to the last stable offset.
@@ -211,10 +227,14 @@ impl PartitionLog {
         Ok(true)
     }
 
-    /// Notes that nothing in a segment had to change.
-    fn mark_cleaned(&mut self, identity: SegmentIdentity) {
+    /// Notes that nothing below offset `end` had to change in a segment.
+    fn mark_cleaned(&mut self, identity: SegmentIdentity, end: i64) {
         let Some(place) = self.closed_place(identity) else { return };
         let Some(segment) = self.segments.get_mut(place).filter(|segment| !segment.is_cleaned) else { return };
+        if segment.next_offset > end {
+            self.cleaned_to = end;
+            return;
+        }
         segment.is_cleaned = true;
         let states = self.summarized_producers(identity);
         self.keep_summary(place, states.as_ref());
@@ -239,6 +259,8 @@ impl CleaningPass {
             latest: BTreeMap::new(),
             latest_bytes: 0,
             latest_bytes_max,
+            dirty_from: cleanable.dirty_from,
+            dirty_end: i64::MAX,
             last_batches: log.producers.entries().filter_map(last_batch).collect(),
             log_end: is_last_empty.then_some(log.next_offset),
             to_map: to_clean.iter().skip(cleanable.cleaned).copied().collect(),
@@ -270,11 +292,13 @@ impl CleaningPass {
                 false => self.map_or_clean(current),
             };
         }
-        let next = if self.to_map.is_empty() { self.to_clean.pop_front() } else { self.to_map.front().copied() };
+        let is_mapping = !self.to_map.is_empty();
+        let next = if is_mapping { self.to_map.front().copied() } else { self.to_clean.pop_front() };
         let Some(identity) = next else { return Ok(Step::Done) };
+        let (dirty_offset, dirty_position) = self.dirty_from;
         let current = Current {
             identity,
-            position: 0,
+            position: if is_mapping && identity.base_offset <= dirty_offset { dirty_position } else { 0 },
             next: Segment::new(identity.base_offset),
             replacement: None,
             is_finished: false,
@@ -305,9 +329,14 @@ impl CleaningPass {
             }
             return Ok(Step::Worked(0));
         };
-        match is_mapping {
-            true => self.map(&batches)?,
-            false => self.clean(&mut current, &batches)?,
+        if is_mapping {
+            self.map(&batches);
+            if self.dirty_end < i64::MAX {
+                self.finish_mapping(current.identity);
+                return Ok(Step::Worked(batches.len()));
+            }
+        } else {
+            self.clean(&mut current, &batches)?;
         }
         if !current.must_begin {
             current.position += batches.len() as u64;
@@ -316,13 +345,18 @@ impl CleaningPass {
         Ok(Step::Worked(batches.len()))
     }
 
-    /// A segment is in the map; when the map is full, the pass ends behind this segment.
+    /// A segment is in the map as far as it fits; when the map is full, this segment is the pass's last one.
     fn finish_mapping(&mut self, identity: SegmentIdentity) {
         self.to_map.pop_front();
-        if self.latest_bytes >= self.latest_bytes_max {
+        if self.is_map_full() {
             self.to_map.clear();
             self.to_clean.retain(|other| other.base_offset <= identity.base_offset);
         }
+    }
+
+    /// Whatever the bound, one batch always fits, so that every pass gets further.
+    fn is_map_full(&self) -> bool {
+        !self.latest.is_empty() && self.latest_bytes >= self.latest_bytes_max
     }
 
     /// The batches of a chunk with their headers; the chunk's reader has checked that they are whole.
@@ -342,10 +376,16 @@ impl CleaningPass {
         header.is_transactional() && !header.is_control() && (self.is_aborted)(header.producer_id, header.base_offset)
     }
 
-    fn map(&mut self, batches: &[u8]) -> Result<(), StorageError> {
+    /// Maps a chunk up to the batch that finds the map full, which becomes `dirty_end`.
+    fn map(&mut self, batches: &[u8]) {
         for (header, batch) in Self::walk(batches) {
-            if header.is_control() || self.is_batch_aborted(&header) {
+            let is_cleaned = header.base_offset < self.dirty_from.0;
+            if is_cleaned || header.is_control() || self.is_batch_aborted(&header) {
                 continue;
+            }
+            if self.is_map_full() {
+                self.dirty_end = header.base_offset;
+                return;
             }
             // Records that cannot be read stay, and do not stand for their keys.
             let Ok(decoded) = DecodedBatch::decode(batch, &header) else { continue };
@@ -360,7 +400,6 @@ impl CleaningPass {
                 }
             }
         }
-        Ok(())
     }
 
     /// Cleans a chunk; asks for a replacement when the first change is found.
@@ -392,7 +431,7 @@ impl CleaningPass {
 
     /// What stays of a batch.
     fn judge(&self, header: &BatchHeader, batch: &[u8]) -> Retained {
-        if header.is_control() {
+        if header.is_control() || header.base_offset >= self.dirty_end {
             return Retained::Whole;
         }
         let horizon_ms = header.delete_horizon_ms();
@@ -439,12 +478,16 @@ impl CleaningPass {
             return Ok(());
         }
         let Some(replacement) = current.replacement else {
-            log.mark_cleaned(current.identity);
+            log.mark_cleaned(current.identity, self.dirty_end);
             return Ok(());
         };
         let freed_bytes = current.identity.size.saturating_sub(current.next.size);
-        current.next.is_cleaned = true;
+        let is_cleaned = current.next.next_offset <= self.dirty_end;
+        current.next.is_cleaned = is_cleaned;
         if log.swap_segment(current.identity, current.next, replacement)? {
+            if !is_cleaned {
+                log.cleaned_to = self.dirty_end;
+            }
             self.report.replaced_segments += 1;
             self.report.freed_bytes += freed_bytes;
         }

@@ -109,6 +109,7 @@ fn assemble(
         producers,
         summarized_bytes,
         segment_began_ms: None,
+        cleaned_to: 0,
     }
 }
 

@@ -1,5 +1,5 @@
 //! A log against a model, from a seed: puts and tombstones in batches of every codec, idempotent and not, deleted records,
-//! cleanings in pieces, restarts. What is readable is always what was written there; after the last cleaning the
+//! cleanings in pieces and with room for a part of the keys, restarts. What is readable is always what was written there; after the last cleaning the
 //! compacted view is the last value of each key.
 
 use std::collections::BTreeMap;
@@ -48,7 +48,7 @@ struct Model {
 }
 
 fn open(storage: Arc<dyn Storage>) -> Core {
-    let cleaner = CleanerOptions { work_bytes: 300, key_bytes_max: 700, ..CleanerOptions::default() };
+    let cleaner = CleanerOptions { work_bytes: 300, key_bytes_max: 250, ..CleanerOptions::default() };
     let (core, recoveries) = Core::open(CoreOptions { cleaner, ..options() }, storage).unwrap();
     assert_eq!(recoveries, []);
     core

@@ -443,18 +443,80 @@ fn a_pass_begins_when_it_is_worth_it() {
 
 #[test]
 fn more_keys_than_fit_take_several_passes() {
-    let log = Fixture::new(limits());
-    for number in 0..20 {
-        log.put(&[(&(number % 5).to_string(), Some("v"))]);
+    // One batch a segment, five, and all in one: a pass ends within a segment, too.
+    for segment_bytes in [1, 5 * 70, 1 << 20] {
+        for keys_max in [0, 1, 3, 4] {
+            let mut log = Fixture::new(LogLimits { segment_bytes, ..limits() });
+            let expected = |from: i64, keys: i64| -> Vec<String> {
+                (from..60).map(|offset| format!("{offset}@{offset} {}=v", offset % keys)).collect()
+            };
+            for offset in 0..60 {
+                log.put(&[(&(offset % 7).to_string(), Some("v"))]);
+            }
+            log.partition.log().roll().unwrap();
+            let latest_bytes_max = keys_max * (KEY_OVERHEAD_BYTES + 1);
+            let mut dirty_from = -1;
+            let mut passes = 0;
+            while let Some(mut pass) = CleaningPass::begin(&log.partition, &log.limits, 0, latest_bytes_max) {
+                assert!(pass.dirty_from.0 > dirty_from, "each pass gets further: {:?}", pass.dirty_from);
+                dirty_from = pass.dirty_from.0;
+                finish(&mut pass).unwrap();
+                assert!(pass.latest.len() <= keys_max.max(1), "{} of {keys_max} keys", pass.latest.len());
+                passes += 1;
+                // A start in between knows less, and nothing is lost by that.
+                if passes == 4 {
+                    log.restart();
+                    dirty_from = -1;
+                }
+            }
+            assert!(passes >= 60 / keys_max.max(1), "{passes} passes of {keys_max} keys, {segment_bytes}");
+            assert_eq!(log.records(), expected(53, 7), "{keys_max} keys, {segment_bytes}");
+            assert!(log.partition.log().segments.iter().rev().skip(1).all(|segment| segment.is_cleaned));
+        }
     }
-    let mut passes = 0;
-    while let Some(mut pass) = CleaningPass::begin(&log.partition, &log.limits, 0, 3 * (KEY_OVERHEAD_BYTES + 1)) {
-        finish(&mut pass).unwrap();
-        passes += 1;
+}
+
+#[test]
+fn a_pass_that_ends_within_a_segment_leaves_the_rest_of_it_alone() {
+    let log = Fixture::new(LogLimits { segment_bytes: 1 << 20, ..limits() });
+    for key in ["a", "a", "b", "b", "a", "c"] {
+        log.put(&[(key, (key != "b").then_some("1"))]);
     }
-    assert!(passes > 3, "{passes} passes");
-    let expected: Vec<String> = (14..20).map(|offset| format!("{offset}@{offset} {}=v", offset % 5)).collect();
-    assert_eq!(log.records(), expected, "and one of the segment that is written");
+    log.partition.log().roll().unwrap();
+    let clean = || {
+        let pass = CleaningPass::begin(&log.partition, &log.limits, 5_000, 2 * (KEY_OVERHEAD_BYTES + 1));
+        finish(&mut pass.expect("something to clean")).unwrap().replaced_segments
+    };
+    let cleaned = || {
+        let log = log.partition.log();
+        (log.cleaned_to, log.segments[0].is_cleaned)
+    };
+    let horizon = |offset| log.batches(offset)[0].0.delete_horizon_ms();
+    assert_eq!((clean(), cleaned()), (1, (3, false)));
+    assert_eq!(log.records(), ["1@1 a=1", "2@2 b=-", "3@3 b=-", "4@4 a=1", "5@5 c=1"]);
+    assert_eq!((horizon(2), horizon(3)), (Some(6_000), None), "what deletes the rest waits for its own pass");
+    assert_eq!((clean(), cleaned()), (1, (5, false)));
+    assert_eq!((log.records(), horizon(3)), (vec!["3@3 b=-".into(), "4@4 a=1".into(), "5@5 c=1".into()], Some(6_000)));
+    // Only what is behind counts as dirty.
+    let most = CleanupLimits { min_dirty_millionths: 700_000, ..limits().cleanup };
+    assert_eq!(log.partition.log().cleanable(0, &most), None);
+    assert_eq!((clean(), cleaned()), (0, (5, true)));
+    assert!(log.begin(5_000).is_none() && log.records().len() == 3);
+}
+
+#[test]
+fn the_keys_of_a_large_segment_stay_within_the_bound() {
+    let log = Fixture::new(LogLimits { segment_bytes: 10_000_000, ..limits() });
+    for number in 0..20_000 {
+        log.put(&[(&number.to_string(), Some("v"))]);
+    }
+    log.partition.log().roll().unwrap();
+    let most = 10_000;
+    let mut pass = CleaningPass::begin(&log.partition, &log.limits, 0, most).unwrap();
+    while !pass.to_map.is_empty() {
+        pass.step().unwrap();
+    }
+    assert!((most..most + 100).contains(&pass.latest_bytes), "{} of {most}", pass.latest_bytes);
 }
 
 #[test]
