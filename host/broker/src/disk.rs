@@ -1,6 +1,8 @@
-//! The folder behind the broker. What was answered is in the files before, so it survives `kill -9` of the process; with
-//! `fsync` it survives a power cut too. One process at a time: the folder is locked. A folder of a newer format is
-//! refused and not touched.
+//! The folder behind the broker. What was answered is in the files before, so it survives `kill -9` of the process. What
+//! was answered while `fsync` was on survives a power cut too: before the answer, the bytes are synced, and so is every
+//! folder in which a file or a folder that they need was made or renamed. A removal is not synced: undone by a power cut,
+//! it leaves what the next start removes again or what lies before the log's start. Summaries and `listener` are no part
+//! of the promise. One process at a time: the folder is locked. A folder of a newer format is refused and not touched.
 //!
 //! ```text
 //! lock                     held while the broker runs
@@ -95,7 +97,7 @@ fn storage_error(operation: &'static str, path: &Path, error: &io::Error) -> Sto
 impl DiskStorage {
     /// Opens or makes the folder and locks it.
     pub fn open(dir: &Path, fsync: bool) -> Result<Self, DiskError> {
-        fs::create_dir_all(dir).map_err(io_error("make the folder", dir))?;
+        make_dir(dir, fsync)?;
         if !["lock", "format.json", "metadata.log"].iter().any(|name| dir.join(name).exists()) {
             // Before anything is written into it.
             check_is_empty(dir)?;
@@ -122,7 +124,28 @@ impl DiskStorage {
             let format = Format { version: FORMAT_VERSION, cluster_id: storage.cluster_id.clone() };
             write_format(&dir.join("format.json"), &format)?;
         }
+        if fsync {
+            storage.sync_names()?;
+        }
         Ok(storage)
+    }
+
+    /// Makes sure of the names of all files and folders above the partitions', also of those that were made when
+    /// `fsync` was off or by a start that was cut short.
+    fn sync_names(&self) -> Result<(), DiskError> {
+        let logs = self.dir.join("logs");
+        let topics = fs::read_dir(&logs).map_err(io_error("list", &logs))?;
+        for topic in topics {
+            let topic = topic.map_err(io_error("list", &logs))?;
+            let path = topic.path();
+            if topic.file_name().to_str().and_then(topic_number).is_some() {
+                sync_dir(&path).map_err(io_error("sync", &path))?;
+            }
+        }
+        for dir in [&logs, &self.dir] {
+            sync_dir(dir).map_err(io_error("sync", dir))?;
+        }
+        Ok(())
     }
 
     pub fn cluster_id(&self) -> &str {
@@ -316,7 +339,28 @@ fn check_is_empty(dir: &Path) -> Result<(), DiskError> {
     Ok(())
 }
 
-/// Writes a file as a whole: the old one or the new one is there, never a half. Gives back the new one, open.
+/// Makes a folder and those above it that are missing; with `fsync`, makes sure of their names.
+fn make_dir(dir: &Path, fsync: bool) -> Result<(), DiskError> {
+    let is_missing = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
+    let missing: Vec<&Path> = dir.ancestors().take_while(is_missing).collect();
+    fs::create_dir_all(dir).map_err(io_error("make the folder", dir))?;
+    for parent in missing.into_iter().filter_map(Path::parent).filter(|_| fsync) {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        sync_dir(parent).map_err(io_error("sync", parent))?;
+    }
+    Ok(())
+}
+
+/// Makes sure of the names in a folder: without this, a file that was made, renamed or synced may lose its name in a
+/// power cut.
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    #[cfg(test)]
+    tests::syncs::note(dir)?;
+    File::open(dir)?.sync_all()
+}
+
+/// Writes a file as a whole: the old one or the new one is there, never a half. Gives back the new one, open. Which of
+/// the two it is after a power cut is sure only once its folder was synced.
 fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let next = path.with_extension("new");
     let write = || {
@@ -344,8 +388,10 @@ impl Storage for DiskStorage {
     }
 
     fn open_log(&self, topic: TopicId, name: &str, partition: i32) -> Result<Box<dyn LogStore>, StorageError> {
-        let dir = self.topic_dir(topic, name).join(partition.to_string());
-        if self.is_kept(topic, name, partition) && !log::has_segment(&dir) {
+        let topic_dir = self.topic_dir(topic, name);
+        let dir = topic_dir.join(partition.to_string());
+        let is_kept = self.is_kept(topic, name, partition);
+        if is_kept && !log::has_segment(&dir) {
             return Err(StorageError {
                 operation: "open",
                 subject: dir.display().to_string(),
@@ -355,7 +401,13 @@ impl Storage for DiskStorage {
                         .into(),
             });
         }
-        Ok(Box::new(DiskLog::open(dir, self.fsync, Arc::clone(&self.open_files))?))
+        let log = DiskLog::open(dir, self.fsync, Arc::clone(&self.open_files))?;
+        if self.fsync && !is_kept {
+            for dir in [&topic_dir, &self.dir.join("logs")] {
+                sync_dir(dir).map_err(|error| storage_error("sync", dir, &error))?;
+            }
+        }
+        Ok(Box::new(log))
     }
 
     fn remove_topic(&self, topic: TopicId, name: &str) -> Result<(), StorageError> {

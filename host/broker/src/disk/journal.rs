@@ -1,7 +1,8 @@
 //! The metadata log: one line a change, `CRC JSON`, the CRC-32C of the JSON in eight hexadecimal digits. Keeps the image of
 //! all lines, so that it can write itself anew (a snapshot) when it has grown much larger than what it says. A torn last
 //! line is cut with a message. Damage before good lines is an error, and so is a whole line that this program does not
-//! understand: nothing is changed then.
+//! understand: nothing is changed then. With `fsync`, an append is done only when its bytes and the log's name are synced:
+//! after a rewrite, nothing is appended to the new file before it is sure to be the one that the next start finds.
 
 use std::fs::{self, File};
 use std::io;
@@ -29,6 +30,8 @@ pub struct Journal {
     /// Bytes of a torn last line that were cut when it was opened.
     cut_bytes: u64,
     fsync: bool,
+    /// The file was made or renamed, and its folder was not synced since; only with `fsync`.
+    must_sync_name: bool,
     /// A failed append could not be cut off again: nothing is appended before it is.
     is_torn: bool,
 }
@@ -134,6 +137,7 @@ impl Journal {
             image,
             cut_bytes: cut,
             fsync,
+            must_sync_name: fsync,
             is_torn: false,
         })
     }
@@ -181,8 +185,17 @@ impl Journal {
             self.file.set_len(self.length)?;
             self.is_torn = false;
         }
+        self.sync_name()?;
         self.file.write_all_at(bytes, self.length)?;
         if self.fsync { self.file.sync_data() } else { Ok(()) }
+    }
+
+    fn sync_name(&mut self) -> io::Result<()> {
+        if self.must_sync_name {
+            super::sync_dir(self.path.parent().unwrap_or(&self.path))?;
+            self.must_sync_name = false;
+        }
+        Ok(())
     }
 
     /// Writes the image in place of its history.
@@ -191,7 +204,8 @@ impl Journal {
         self.file = super::replace_file(&self.path, &bytes)?;
         self.length = bytes.len() as u64;
         self.compact_length = self.length;
-        Ok(())
+        self.must_sync_name = self.fsync;
+        self.sync_name()
     }
 }
 

@@ -1,6 +1,7 @@
 //! One partition's segments as files. Positions come from the core; a failed append is cut off again, and if even that
 //! fails the next append overwrites it. A segment's replacement is written to a file beside it, which takes its name in
-//! one step; what is left of one is removed when the log is opened.
+//! one step; what is left of one is removed when the log is opened. With `fsync`, a segment's bytes and its name are synced
+//! before the call that wrote them is done; a replacement's name only before the next one takes its place.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
-use super::storage_error;
+use super::{storage_error, sync_dir};
 use crate::core::storage::{LogStore, SegmentReplacement, StorageError};
 
 /// Files that one partition keeps open beside the one that is written.
@@ -67,6 +68,10 @@ impl DiskLog {
     pub fn open(dir: PathBuf, fsync: bool, open_files: OpenFiles) -> Result<Self, StorageError> {
         fs::create_dir_all(&dir).map_err(|error| storage_error("make the folder", &dir, &error))?;
         remove_replacements(&dir).map_err(|error| storage_error("remove what a cleaning left in", &dir, &error))?;
+        if fsync {
+            // The last segment goes on to be written, and it may have been made when `fsync` was off.
+            sync_dir(&dir).map_err(|error| storage_error("sync", &dir, &error))?;
+        }
         Ok(Self { dir, fsync, open_files, files: RefCell::new(BTreeMap::new()), cursor: None })
     }
 
@@ -173,6 +178,14 @@ impl LogStore for DiskLog {
         // A file may be left from an attempt whose first batch could not be written.
         let made = File::options().create(true).truncate(true).read(true).write(true).open(&path);
         let file = made.map_err(|error| storage_error("make", &path, &error))?;
+        if self.fsync
+            && let Err(error) = sync_dir(&self.dir)
+        {
+            // The segment before it may grow beyond this one's name: left there, it would keep the log from being
+            // opened. On a disk that cannot even remove it, the next attempt takes it over.
+            drop(fs::remove_file(&path));
+            return Err(storage_error("sync", &self.dir, &error));
+        }
         self.cursor = None;
         let mut files = self.files.borrow_mut();
         files.insert(base_offset, CountedFile::new(file, &self.open_files));
@@ -243,9 +256,7 @@ impl LogStore for DiskLog {
         // A summary of the old bytes must never meet the new ones. Syncing here also keeps replacements in order.
         remove_if_present(&self.path(base_offset, "summary"))?;
         if self.fsync {
-            File::open(&self.dir)
-                .and_then(|dir| dir.sync_all())
-                .map_err(|error| storage_error("sync", &self.dir, &error))?;
+            sync_dir(&self.dir).map_err(|error| storage_error("sync", &self.dir, &error))?;
         }
         let path = self.path(base_offset, "log");
         fs::rename(self.path(base_offset, REPLACEMENT), &path)

@@ -2,6 +2,7 @@
 
 mod damage;
 mod fuzz;
+pub(super) mod syncs;
 
 use std::collections::BTreeMap;
 use std::fs;
