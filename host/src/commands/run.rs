@@ -49,8 +49,8 @@ pub fn run(arguments: &Arguments, terminal: Terminal) -> Result<()> {
         pairs: arguments.set.clone(),
         flags: Vec::new(),
     };
-    if let Some(brokers) = &arguments.broker.brokers {
-        overrides.flags.push(("--brokers", "bootstrap.servers", brokers.clone()));
+    if let Some(brokers) = arguments.broker.brokers() {
+        overrides.flags.push(("--brokers", "bootstrap.servers", brokers.to_owned()));
     }
     if let Some(state_dir) = &arguments.state_dir {
         overrides.flags.push(("--state-dir", "state.dir", state_dir.display().to_string()));

@@ -23,9 +23,22 @@ pub struct BrokerArguments {
     #[arg(long, value_name = "DIR", conflicts_with = "brokers")]
     pub embedded: Option<PathBuf>,
 
-    /// Addresses of a Kafka cluster, `host:port`, several joined by commas
-    #[arg(short, long, value_name = "BROKERS", env = "SANDBAR_BROKERS")]
-    pub brokers: Option<String>,
+    /// Addresses of a Kafka cluster, `host:port`, several joined by commas [env: SANDBAR_BROKERS]
+    #[arg(short, long, value_name = "BROKERS")]
+    brokers: Option<String>,
+
+    // An argument of its own, so that `--embedded` does not conflict with what somebody has exported.
+    #[arg(long, value_name = "BROKERS", hide = true, env = "SANDBAR_BROKERS")]
+    brokers_of_environment: Option<String>,
+}
+
+impl BrokerArguments {
+    /// The addresses of a cluster, if the command line or else the environment names one. A flag wins over the
+    /// environment, whichever flag it is.
+    pub fn brokers(&self) -> Option<&str> {
+        let environment = self.brokers_of_environment.as_deref().filter(|_| self.embedded.is_none());
+        self.brokers.as_deref().or(environment)
+    }
 }
 
 /// A broker to talk to. Dropping it stops an embedded broker that was started here.
@@ -64,7 +77,7 @@ impl Broker {
     /// # Errors
     /// When it names none, or the embedded one does not start.
     pub fn of(arguments: &BrokerArguments, terminal: Terminal) -> Result<Self> {
-        match (&arguments.embedded, &arguments.brokers) {
+        match (&arguments.embedded, arguments.brokers()) {
             (Some(folder), _) => Self::embedded(folder, terminal),
             (None, Some(brokers)) => Ok(Self::cluster(brokers)),
             (None, None) => Err(no_broker()),

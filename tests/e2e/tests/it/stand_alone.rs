@@ -43,6 +43,13 @@ fn other_processes_use_the_broker_of_the_folder() -> Result<()> {
     topics::create(&broker.by_folder(), "letters", 1)?;
     topics::produce(&broker.by_folder(), "letters", Values::Text, ALICE)?;
     assert_eq!(topics::read(&broker.by_address(), "letters", Values::Text)?.len(), 1);
+    // What somebody has exported is no conflict: a flag wins over the environment.
+    let by_flag = Command::new(repository::sandbar()?)
+        .args(["topics", "list", "--embedded"])
+        .arg(&folder)
+        .env("SANDBAR_BROKERS", "127.0.0.1:1")
+        .output()?;
+    assert!(by_flag.status.success(), "{}", String::from_utf8_lossy(&by_flag.stderr));
     let shown = topics::run(&broker.by_folder(), "list", &[], "")?;
     let told = String::from_utf8_lossy(&shown.stderr).into_owned();
     assert!(told.contains(&format!("at {} (another process runs it)", broker.address)), "{told}");

@@ -1,6 +1,6 @@
 //! Opens a log from its store: segments from their summaries as far as those reach, the rest by a scan of the batches.
-//! Only the tail of the last segment may be torn (a write cut short, with no whole batch after it); it is cut there and
-//! the loss is reported. Damage anywhere else is an error and nothing is changed.
+//! Only the tail of the last segment may be torn (a write cut short, with no whole batch in it); it is cut there and the
+//! loss is reported. Damage anywhere else is an error and nothing is changed.
 
 use std::sync::Arc;
 
@@ -61,9 +61,9 @@ pub fn open(
             None => Segment::new(base_offset),
         };
         summarized_bytes = segment.size;
-        scan(store.as_ref(), &mut segment, size, &mut producers, limits)?;
+        scan(store.as_ref(), &mut segment, size, at == last, &mut producers, limits)?;
         if segment.size < size {
-            if at < last || is_followed(store.as_ref(), &segment, size)? {
+            if at < last || has_whole_batch(store.as_ref(), &segment, size)? {
                 return Err(damaged(say_damage(&segment, size, found.get(at + 1).map(|(next, _)| *next))));
             }
             store.truncate(base_offset, segment.size)?;
@@ -124,26 +124,27 @@ fn say_damage(segment: &Segment, size: u64, next: Option<i64>) -> String {
     )
 }
 
-/// Whether a whole batch follows the damaged one where the segment's known part ends. A write cut short is the last.
-fn is_followed(store: &dyn LogStore, segment: &Segment, size: u64) -> Result<bool, StorageError> {
-    let header_at = |position| -> Result<Option<(BatchHeader, usize)>, StorageError> {
-        let header = BatchHeader::read(&store.read(segment.base_offset, position, HEADER_BYTES)?);
-        Ok(header.and_then(|header| Some((header, header.size()?))))
+/// Whether there is a whole batch anywhere behind the segment's known part. A write cut short is the last one and leaves
+/// none, whatever it was; nothing that the damaged place says of itself is trusted.
+fn has_whole_batch(store: &dyn LogStore, segment: &Segment, size: u64) -> Result<bool, StorageError> {
+    let length = usize::try_from(size - segment.size).unwrap_or(usize::MAX);
+    let rest = store.read(segment.base_offset, segment.size, length)?;
+    let is_batch = |at: usize| {
+        let bytes = rest.get(at..).unwrap_or_default();
+        let header = BatchHeader::read(bytes).filter(|header| header.magic == 2);
+        let whole = header.and_then(|header| Some((header, bytes.get(..header.size()?)?)));
+        whole.is_some_and(|(header, batch)| batch::is_intact(batch, &header))
     };
-    let Some((_, damaged_size)) = header_at(segment.size)? else { return Ok(false) };
-    let position = segment.size + damaged_size as u64;
-    let Some((header, batch_size)) = header_at(position)? else { return Ok(false) };
-    if header.base_offset < segment.next_offset || position + batch_size as u64 > size {
-        return Ok(false);
-    }
-    Ok(batch::is_intact(&store.read(segment.base_offset, position, batch_size)?, &header))
+    Ok((0..rest.len()).any(is_batch))
 }
 
-/// Reads the batches that the segment does not know yet, up to the first one that is not whole.
+/// Reads the batches that the segment does not know yet, up to the first one that is not whole. Only closed segments are
+/// cleaned, so in the last one every batch begins where the one before it ends: its offset is not in its checksum.
 fn scan(
     store: &dyn LogStore,
     segment: &mut Segment,
     size: u64,
+    is_last: bool,
     producers: &mut ProducerStates,
     limits: &LogLimits,
 ) -> Result<(), StorageError> {
@@ -158,7 +159,11 @@ fn scan(
                 needed = batch_size;
                 break;
             };
-            if header.base_offset < segment.next_offset || !batch::is_intact(bytes, &header) {
+            let is_in_place = match is_last {
+                true => header.base_offset == segment.next_offset,
+                false => header.base_offset >= segment.next_offset,
+            };
+            if !is_in_place || !batch::is_intact(bytes, &header) {
                 return Ok(());
             }
             segment.note(&header, batch_size, limits.index_interval_bytes);

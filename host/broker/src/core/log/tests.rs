@@ -166,6 +166,37 @@ fn a_torn_tail_is_cut_and_reported() {
     }
 }
 
+/// A write cut short is the last one, so what has whole batches behind it or in it is damage, whatever the damaged place
+/// says of itself: its length and its offset are not in any checksum.
+#[test]
+fn damage_before_whole_batches_is_not_taken_for_a_torn_tail() {
+    let wide = LogLimits { segment_bytes: 1 << 20, ..limits() };
+    let whole = batch(&[1, 2]);
+    let cases: [(&str, usize, u8); 4] =
+        [("the first batch's length", 9, 0xff), ("its offset", 0, 0x58), ("its magic", 16, 9), ("its body", 70, 0x55)];
+    for (what, at, value) in cases {
+        let storage = MemoryStorage::new();
+        let (mut log, _) = open(&storage, &wide);
+        for _ in 0..3 {
+            log.append(&whole, &wide, 0).unwrap();
+        }
+        let mut store = storage.open_log(TOPIC, "t", 0).unwrap();
+        let mut bytes = store.read(0, 0, usize::MAX).unwrap().to_vec();
+        bytes[at] = value;
+        store.append(0, 0, &[&bytes]).unwrap();
+        let error = PartitionLog::open(Arc::from("t-0"), store, 0, &wide).unwrap_err().to_string();
+        assert!(error.contains("damaged at byte 0 of"), "{what}: {error}");
+        // The last batch, too: it is whole, but not where its offset says.
+        let mut store = storage.open_log(TOPIC, "t", 0).unwrap();
+        let mut last = stamp_of(&whole, 0);
+        last[0] = 0x58;
+        store.truncate(0, 0).unwrap();
+        store.append(0, 0, &[&last]).unwrap();
+        let error = PartitionLog::open(Arc::from("t-0"), store, 0, &wide).unwrap_err().to_string();
+        assert!(error.contains("damaged at byte 0 of"), "{error}");
+    }
+}
+
 fn stamp_of(bytes: &[u8], base_offset: i64) -> Vec<u8> {
     let mut stamped = batch::stamp(bytes, base_offset, 0, None).unwrap().to_vec();
     stamped.extend_from_slice(&bytes[HEADER_BYTES..]);
