@@ -19,14 +19,19 @@ const DRAIN_SLICE: Duration = Duration::from_millis(10);
 /// The stages of a commit, in their order.
 ///
 /// ```text
-/// SendOutputs ─▶ WriteChangelogs ─▶ Drain ─┬─▶ CommitOffsets ───────────────────┬─▶ WriteStores ─▶ Completed
-///                                          └─▶ SendOffsets ─▶ CommitTransaction ┘
-///                       at least once: upper way; exactly once: lower way
+/// SendOutputs ─┬─▶ DrainOutputs ─┬─▶ WriteChangelogs ─▶ Drain ─┬─▶ CommitOffsets ───────────────────┬─▶ WriteStores ─▶ Completed
+///              └─────────────────┘                             └─▶ SendOffsets ─▶ CommitTransaction ┘
+///                       at least once: upper ways; exactly once: lower ways
 /// ```
+/// A crash may leave changelogs that are ahead of the offsets. Whoever goes on from there does the records in between
+/// again on the newer state, and its outputs differ from those of the first time. So under at-least-once the first ones
+/// must be there before the changelogs are written; a transaction needs no such order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CommitStage {
     /// Outputs that found no room are handed to the producer.
     SendOutputs,
+    /// The outputs are acknowledged.
+    DrainOutputs,
     /// The overlays' entries are sent to the changelogs.
     WriteChangelogs,
     /// Everything that was sent is acknowledged.
@@ -45,7 +50,8 @@ impl CommitStage {
     /// The stage that comes next; none after `Completed`.
     pub fn next(self, guarantee: ProcessingGuarantee) -> Option<Self> {
         Some(match (self, guarantee) {
-            (Self::SendOutputs, _) => Self::WriteChangelogs,
+            (Self::SendOutputs, ProcessingGuarantee::AtLeastOnce) => Self::DrainOutputs,
+            (Self::SendOutputs, ProcessingGuarantee::ExactlyOnceV2) | (Self::DrainOutputs, _) => Self::WriteChangelogs,
             (Self::WriteChangelogs, _) => Self::Drain,
             (Self::Drain, ProcessingGuarantee::AtLeastOnce) => Self::CommitOffsets,
             (Self::Drain, ProcessingGuarantee::ExactlyOnceV2) => Self::SendOffsets,
@@ -60,6 +66,7 @@ impl CommitStage {
     pub fn name(self) -> &'static str {
         match self {
             Self::SendOutputs => "send outputs",
+            Self::DrainOutputs => "drain outputs",
             Self::WriteChangelogs => "write changelogs",
             Self::Drain => "drain",
             Self::CommitOffsets => "commit offsets",
@@ -143,7 +150,7 @@ impl Commit {
                 self.each_task(parts, |task, producer, wall_clock_ms| task.send_outputs(producer, wall_clock_ms))
             }
             CommitStage::WriteChangelogs => self.each_task(parts, |task, producer, _| task.write_changelogs(producer)),
-            CommitStage::Drain => Ok(parts.producer.drain(DRAIN_SLICE)?),
+            CommitStage::DrainOutputs | CommitStage::Drain => Ok(parts.producer.drain(DRAIN_SLICE)?),
             CommitStage::CommitOffsets => {
                 self.find_offsets(parts)?;
                 let offsets: Vec<_> = self.tasks.values().flatten().cloned().collect();

@@ -68,6 +68,27 @@ fn lost_tasks_write_nothing() {
     assert_eq!((fixture.texts("out", 0).len(), fixture.count(0, "a")), (2, Some(1)));
 }
 
+/// A crash may leave changelogs ahead of the offsets, and the records in between are then done again on the newer state:
+/// their first outputs must be there by then.
+#[test]
+fn outputs_are_acknowledged_before_changelogs_are_written() {
+    let fixture = Fixture::counting(1);
+    let mut thread = fixture.thread();
+    fixture.settle(&mut thread).expect("no fault");
+    fixture.broker.take_calls();
+    fixture.broker.hold_deliveries(true);
+    fixture.produce(0, &["a"]);
+    for _ in 0..20 {
+        fixture.clock.advance_ms(100);
+        thread.run_once().expect("no fault");
+    }
+    assert_eq!(calls(&fixture, &[Operation::Send, Operation::Commit]), ["Send out-0"]);
+    fixture.broker.hold_deliveries(false);
+    fixture.settle(&mut thread).expect("no fault");
+    let calls = calls(&fixture, &[Operation::Send, Operation::Commit]);
+    assert_eq!(calls, ["Send app-counts-changelog-0", "Commit in-0@1"]);
+}
+
 /// What a lost task has sent is in the thread's open transaction, and its offsets never will be: the transaction must not
 /// be committed, neither with the other tasks' work nor with that of a task that comes back.
 #[test]

@@ -11,7 +11,7 @@ fn stages(guarantee: ProcessingGuarantee) -> Vec<CommitStage> {
 fn the_stages_of_each_guarantee_are_in_the_order_that_loses_nothing() {
     assert_eq!(
         stages(ProcessingGuarantee::AtLeastOnce),
-        [SendOutputs, WriteChangelogs, Drain, CommitOffsets, WriteStores, Completed]
+        [SendOutputs, DrainOutputs, WriteChangelogs, Drain, CommitOffsets, WriteStores, Completed]
     );
     assert_eq!(
         stages(ProcessingGuarantee::ExactlyOnceV2),
