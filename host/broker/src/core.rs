@@ -2,7 +2,8 @@
 //! Requests in, answers out; time is an argument, bytes are kept through the `Storage` seam. No clock, no threads, no
 //! randomness, no IO of its own, so that the same requests give the same answers. `Core` may be shared between threads:
 //! topics, transactional ids, each partition and the groups have locks of their own, taken in this order: topics, topic
-//! number, partition, groups, producer ids. A transactional id's lock and the cleaner's come before all of them.
+//! number, partition, groups, producer ids. The cleaner's lock comes before all of them, and so do the map of transactional
+//! ids and then one id's.
 
 pub mod admin;
 pub mod batch;
