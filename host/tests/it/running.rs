@@ -17,6 +17,12 @@ fn counts(host: &Host) -> Value {
     entries.iter().map(|entry| (entry["key"].as_str().unwrap_or("?").to_owned(), entry["value"].clone())).collect()
 }
 
+/// How many records all restores together have told.
+fn restored(log: &str) -> u64 {
+    let told = log.lines().filter_map(|line| line.strip_prefix("restored "));
+    told.map(|rest| rest.split(' ').next().and_then(|count| count.parse::<u64>().ok()).expect(rest)).sum()
+}
+
 #[test]
 fn until_idle_ends_with_everything_committed() {
     let place = Place::counting("until-idle");
@@ -68,7 +74,8 @@ fn state_survives_a_restart_and_the_loss_of_its_directory() {
 
         place.produce("in", &lines(&["a"]));
         let ended = place.run_until_idle(&arguments).succeeded();
-        assert_eq!(ended.stderr.contains("restored 3 records"), backend == "memory", "{ended:?}");
+        // Each thread tells its own restore, and which of them has the partitions is the group's choice.
+        assert_eq!(restored(&ended.stderr), if backend == "memory" { 3 } else { 0 }, "{ended:?}");
 
         std::fs::remove_dir_all(place.folder.join("state")).expect("removed");
         let mut host = place.start_ready(&arguments);

@@ -14,6 +14,10 @@ use crate::client::{self, Isolation, PATIENCE, Sender, expect_equal, expect_refu
 use crate::member::{Member, wait_for_shares};
 use crate::raw;
 
+/// How long a group may take to share its partitions while every other check of the suite runs beside it: a member that
+/// missed one rebalance waits for the group to notice, and joins the next.
+const REBALANCE_PATIENCE: Duration = Duration::from_secs(120);
+
 pub fn records(check: &Context) -> Result<After> {
     let topic = check.topic(4, &[])?;
     let sender = check.sender(&[("compression.type", "lz4")])?;
@@ -246,11 +250,11 @@ pub fn group_goes_on(check: &Context) -> Result<After> {
     let (topic, group) = (check.topic(4, &[])?, check.name("group"));
     let start = || Member::start(check.bootstrap(), &group, &topic, &[]);
     let (mut first, mut second) = (start()?, start()?);
-    wait_for_shares(&mut [&mut first, &mut second], &[2, 2], PATIENCE)?;
+    wait_for_shares(&mut [&mut first, &mut second], &[2, 2], REBALANCE_PATIENCE)?;
     Ok(Box::new(move |check| {
         let committed = || -> Result<()> {
-            client::wait_until("a commit after the restart", PATIENCE, || {
-                wait_for_shares(&mut [&mut first, &mut second], &[2, 2], PATIENCE)?;
+            client::wait_until("a commit after the restart", REBALANCE_PATIENCE, || {
+                wait_for_shares(&mut [&mut first, &mut second], &[2, 2], REBALANCE_PATIENCE)?;
                 let partition = first.assigned()?.first().copied().unwrap_or(-1);
                 let reply = first.ask(&format!("commit {partition} 77"))?;
                 Ok(if reply == "done" { Ok(()) } else { Err(reply) })
