@@ -82,6 +82,8 @@ pub struct Drive {
     pub clients: Arc<dyn ClientSupplier>,
     pub processors: Arc<dyn ProcessorSupplier>,
     pub stores: Arc<Stores>,
+    /// The counters of all threads together.
+    pub metrics: Arc<EngineMetrics>,
     /// How many records there are.
     pub records: u64,
     /// After this long the run has failed.
@@ -99,7 +101,7 @@ impl Drive {
                 StreamThread::new(StreamThreadOptions {
                     thread,
                     application_id: self.application_id.as_str().into(),
-                    transactional_id: None,
+                    transactional_id: Some(format!("{}-bench-{thread}", self.application_id)),
                     config: self.config.clone(),
                     processor_config: Arc::new(BTreeMap::new()),
                     clients: Arc::clone(&self.clients),
@@ -108,7 +110,7 @@ impl Drive {
                     clock: Arc::clone(&clock),
                     partition_counts: Arc::new(counts.clone()),
                     queries: Arc::new(QueryRegistry::new(Vec::new())),
-                    metrics: Arc::new(EngineMetrics::default()),
+                    metrics: Arc::clone(&self.metrics),
                     progress: Arc::new(SharedProgress::default()),
                 })
                 .map_err(anyhow::Error::from)

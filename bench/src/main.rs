@@ -1,9 +1,11 @@
 //! `make bench`: what a record costs, in tables. Part (a)/(b) compares the sandbox with a native processor over the
 //! embedded broker's core; part (c) compares the engine with a raw librdkafka loop on a real broker. Runs that are
 //! compared take turns, round by round, and the median of the rounds counts. It prints figures and judges nothing.
-//! With the argument `broker` it measures the embedded broker instead (`brokers`).
+//! With the argument `broker` it measures the embedded broker instead (`brokers`), with `commits` what transactions
+//! cost (`commits`).
 
 mod brokers;
+mod commits;
 mod drive;
 mod measure;
 mod real_kafka;
@@ -11,6 +13,7 @@ mod sandbox_tax;
 mod workload;
 
 use anyhow::{Context, Result, bail};
+use engine::stream_thread::StreamsConfig;
 use measure::{Sample, Spread, spread};
 use sandbox::{Runtime, RuntimeConfig};
 use sandbox_tax::Place;
@@ -37,7 +40,8 @@ fn main() -> Result<()> {
     match std::env::args().nth(1).as_deref() {
         None => records(),
         Some("broker") => brokers::run(),
-        Some(other) => bail!("nothing or `broker`, not `{other}`"),
+        Some("commits") => commits::run(),
+        Some(other) => bail!("nothing, `broker` or `commits`, not `{other}`"),
     }
 }
 
@@ -121,7 +125,8 @@ fn kafka_table(runtime: &Runtime, plan: &Plan, bootstrap: &str) -> Result<()> {
         raw.push(real_kafka::raw(bootstrap, &format!("bench-raw-{round}"), plan.kafka_records)?);
         for (index, &(work, place)) in cases.iter().enumerate() {
             let application_id = format!("bench-{round}-{index}");
-            let sample = real_kafka::run(runtime, bootstrap, &application_id, work, place, plan.kafka_records)?;
+            let config = StreamsConfig::default();
+            let sample = real_kafka::run(runtime, bootstrap, &application_id, work, place, config, plan.kafka_records)?;
             samples[index].push(sample);
         }
     }

@@ -22,11 +22,11 @@ use crate::workload::{INPUT, OUTPUT, PARTITIONS, Work, input};
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// The clients of a new application; every run has a group of its own, so that each reads the whole input.
-fn clients(bootstrap: &str, application_id: &str) -> Result<Arc<KafkaClients>> {
+pub fn clients(bootstrap: &str, application_id: &str) -> Result<Arc<KafkaClients>> {
     Ok(Arc::new(KafkaClients::new(KafkaClientsConfig::new(bootstrap, application_id))?))
 }
 
-fn send(producer: &mut dyn Producer, record: ProducerRecord<'_>) -> Result<()> {
+pub fn send(producer: &mut dyn Producer, record: ProducerRecord<'_>) -> Result<()> {
     loop {
         match producer.send(record) {
             Ok(()) => return Ok(()),
@@ -124,16 +124,18 @@ pub fn run(
     application_id: &str,
     work: Work,
     place: Place,
+    config: StreamsConfig,
     records: u64,
 ) -> Result<Sample> {
     let state_dir = std::env::temp_dir().join(format!("sandbar-bench-{}", std::process::id()));
     let drive = Drive {
         application_id: application_id.to_owned(),
         threads: 1,
-        config: StreamsConfig::default(),
+        config,
         clients: clients(bootstrap, application_id)?,
         processors: processors(runtime, work, place)?,
         stores: Arc::new(Stores::fresh(&state_dir, application_id)?),
+        metrics: Arc::default(),
         records,
         limit: LIMIT,
     };

@@ -106,6 +106,7 @@ pub fn run(runtime: &Runtime, work: Work, place: Place, batch: usize, records: u
         clients: Arc::new(broker.clients(ClientOptions::new("bench", application_id))),
         processors: processors(runtime, work, place)?,
         stores: Arc::new(Stores::fresh(&state_dir, application_id)?),
+        metrics: Arc::default(),
         records,
         limit: Duration::from_secs(300),
     };

@@ -132,6 +132,10 @@ pub enum EngineError {
     Commit { thread: usize, stage: &'static str, error: Box<EngineError> },
     #[error("task {task} cannot move from {from} to {to}")]
     IllegalMove { task: TaskId, from: TaskState, to: TaskState },
+    #[error(
+        "another process runs with the identity of this host and has taken its transactional id {transactional_id}: was the state directory copied? Stop one of the two and give it a state directory of its own ({error})"
+    )]
+    FencedByAnother { thread: usize, transactional_id: String, error: Box<EngineError> },
     #[error("exactly_once_v2 needs a transactional id for thread {thread}")]
     NoTransactionalId { thread: usize },
 }
@@ -180,6 +184,7 @@ impl EngineError {
             | Self::CommittedOffsetsMissing { .. }
             | Self::NoStartOffset { .. }
             | Self::OffsetOutOfRange { .. }
+            | Self::FencedByAnother { .. }
             | Self::NoTransactionalId { .. } => (Remedy::Fatal, Blame::Operator),
             Self::RestoreStalled { .. } => (Remedy::Fatal, Blame::Broker),
             Self::UnexpectedPartition { .. } | Self::IllegalMove { .. } => (Remedy::Fatal, Blame::Host),

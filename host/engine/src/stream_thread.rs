@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::broker::{BrokerErrorKind, Consumer};
+use crate::broker::{BrokerErrorKind, Consumer, Producer};
 use crate::error::{EngineError, Remedy};
 use crate::processor::ProcessorSupplier;
 use crate::restore::StoreChangelogReader;
@@ -67,6 +67,9 @@ const HELD_BACK_POLL_MS: u64 = 10;
 /// shortest session timeout in use (6 s).
 const STOOD_STILL_MS: u64 = 2_000;
 
+/// How long one call may wait for the end of the transaction that an older producer of the same id has left open.
+const INIT_TRANSACTIONS_SLICE: Duration = Duration::from_secs(2);
+
 /// One consumer, one producer and the tasks of their partitions.
 pub struct StreamThread {
     options: Arc<StreamThreadOptions>,
@@ -74,6 +77,9 @@ pub struct StreamThread {
     consumer: Option<Box<dyn Consumer>>,
     /// `None` after doubt, until it is made anew (R5).
     producer: Option<StreamsProducer>,
+    /// A producer whose transactions are being initialised. While the broker is away that is tried again with the same
+    /// client, in slices, so that the thread can be stopped meanwhile.
+    initialising: Option<Box<dyn Producer>>,
     manager: TaskManager,
     recovery: Recovery,
     reporting: Reporting,
@@ -101,6 +107,7 @@ impl StreamThread {
         Ok(Self {
             consumer: None,
             producer: None,
+            initialising: None,
             manager: TaskManager::new(Arc::clone(&options), reader, now_ms),
             recovery: Recovery::default(),
             reporting: Reporting::new(now_ms),
@@ -158,6 +165,7 @@ impl StreamThread {
         if now_ms.saturating_sub(self.last_poll_ms) >= STOOD_STILL_MS {
             self.stood_still = self.options.config.processing_guarantee == ProcessingGuarantee::AtLeastOnce;
         }
+        producer.set_now(now_ms);
         producer.poll(Duration::ZERO)?;
         self.manager.pause_full_partitions(consumer)?;
         match consumer.poll(timeout, self.options.config.max_poll_records) {
@@ -338,9 +346,15 @@ impl StreamThread {
         if self.producer.is_none() {
             let exactly_once = options.config.processing_guarantee == ProcessingGuarantee::ExactlyOnceV2;
             let id = options.transactional_id.as_deref().filter(|_| exactly_once);
-            let mut producer = options.clients.producer(options.thread, id)?;
-            if exactly_once {
-                producer.init_transactions(Duration::from_millis(2 * options.config.transaction_timeout_ms))?;
+            let mut producer = match self.initialising.take() {
+                Some(producer) => producer,
+                None => options.clients.producer(options.thread, id)?,
+            };
+            if exactly_once && let Err(error) = producer.init_transactions(INIT_TRANSACTIONS_SLICE) {
+                if error.kind == BrokerErrorKind::Retriable {
+                    self.initialising = Some(producer);
+                }
+                return Err(error.into());
             }
             self.producer = Some(StreamsProducer::new(producer, exactly_once));
         }

@@ -285,7 +285,9 @@ impl TaskManager {
         let advanced = commit.advance(&mut parts);
         if matches!(advanced, Ok(true)) {
             self.options.metrics.add(Metric::Commits, 1);
-            self.options.metrics.observe_ms(DurationMetric::Commit, now_ms.saturating_sub(commit.started_ms));
+            // The calls to the broker have taken time since.
+            let ended_ms = self.options.clock.monotonic_ms();
+            self.options.metrics.observe_ms(DurationMetric::Commit, ended_ms.saturating_sub(commit.started_ms));
             self.commit = None;
             self.last_commit_ms = now_ms;
         } else if advanced.is_err() {

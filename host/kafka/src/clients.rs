@@ -74,8 +74,9 @@ impl KafkaClients {
         settings: &[(&str, &str)],
     ) -> Result<RecordProducer, BrokerError> {
         let mut extra = settings.to_vec();
+        let timeout_ms = self.config.transaction_timeout.as_millis().to_string();
         if let Some(id) = transactional_id {
-            extra.push(("transactional.id", id));
+            extra.extend([("transactional.id", id), ("transaction.timeout.ms", &timeout_ms)]);
         }
         let client = config::create(&self.config, Role::Producer, ClientIdentity { client_id, extra: &extra })?;
         Ok(RecordProducer::new(client, transactional_id))

@@ -22,6 +22,8 @@ pub struct KafkaClientsConfig {
     /// librdkafka properties. A plain name goes to every client; the prefixes `consumer.` (both consumers),
     /// `main.consumer.`, `restore.consumer.`, `producer.` and `admin.` choose one, and a longer prefix wins.
     pub properties: BTreeMap<String, String>,
+    /// `transaction.timeout.ms` of producers with a transactional id.
+    pub transaction_timeout: Duration,
     /// Bound of one blocking call: metadata, committed offsets, admin requests.
     pub request_timeout: Duration,
     /// Bound of leaving the group and of freeing a client; after it the work goes on without its owner.
@@ -37,6 +39,7 @@ impl KafkaClientsConfig {
             client_id: None,
             group_instance_id: None,
             properties: BTreeMap::new(),
+            transaction_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             close_timeout: Duration::from_secs(5),
         }
@@ -97,13 +100,14 @@ impl Role {
 const PREFIXES: [&str; 5] = ["consumer.", "main.consumer.", "restore.consumer.", "producer.", "admin."];
 
 /// Properties that the host sets itself, with the reason.
-const RESERVED: [(&str, &str); 21] = [
+const RESERVED: [(&str, &str); 22] = [
     ("bootstrap.servers", "it is set by bootstrap.servers of the application"),
     ("metadata.broker.list", "it is set by bootstrap.servers of the application"),
     ("group.id", "it is the application id"),
     ("group.instance.id", "it is set by group.instance.id of the application, one for each stream thread"),
     ("client.id", "it is set by client.id of the application, one for each client"),
     ("transactional.id", "the host sets it under exactly_once_v2"),
+    ("transaction.timeout.ms", "it is set by transaction.timeout.ms of the application"),
     ("enable.auto.commit", "offsets are committed only as part of a commit"),
     ("enable.auto.offset.store", "offsets are committed only as part of a commit"),
     ("auto.offset.reset", "where a partition starts is decided by the application, never by a silent reset"),

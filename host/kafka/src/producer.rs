@@ -19,13 +19,22 @@ pub(crate) struct RecordProducer {
     /// Index of the topic of the latest record.
     latest: usize,
     sent: u64,
+    /// The client's lost answers when the open transaction began.
+    lost_answers_before: u64,
     transactional_id: Option<String>,
     client: Client,
 }
 
 impl RecordProducer {
     pub fn new(client: Client, transactional_id: Option<&str>) -> Self {
-        Self { topics: Vec::new(), latest: 0, sent: 0, transactional_id: transactional_id.map(Into::into), client }
+        Self {
+            topics: Vec::new(),
+            latest: 0,
+            sent: 0,
+            lost_answers_before: 0,
+            transactional_id: transactional_id.map(Into::into),
+            client,
+        }
     }
 
     fn error(&self, failure: Failure, what: impl Into<String>) -> BrokerError {
@@ -76,6 +85,19 @@ impl RecordProducer {
                 Err(self.error(failure, operation))
             }
         }
+    }
+
+    /// A request of the transaction whose answer was lost may still wait somewhere on its way, and a broker without
+    /// KIP-890 for this client would let it act on the next transaction of the same epoch. librdkafka has repeated it and
+    /// reports success all the same (R5), so the producer must not be used any more.
+    fn check_answers(&self) -> Result<(), BrokerError> {
+        let lost = self.client.events().lost_answers() - self.lost_answers_before;
+        if lost == 0 {
+            return Ok(());
+        }
+        let what = format!("commit the transaction ({})", self.client.events().name());
+        let detail = format!("{lost} requests of it were repeated because their answers were lost");
+        Err(BrokerError::new(BrokerErrorKind::Abortable, what, detail))
     }
 
     /// Fails what is outstanding, so that the producer can be dropped at once.
@@ -148,7 +170,12 @@ impl Producer for RecordProducer {
     }
 
     fn poll(&mut self, timeout: Duration) -> Result<(), BrokerError> {
-        self.client.poll(timeout);
+        if timeout.is_zero() || self.in_flight() == 0 {
+            self.client.poll(timeout);
+        } else {
+            // An expired wait is told by the in-flight count.
+            self.client.flush(timeout).ok();
+        }
         self.check_deliveries()
     }
 
@@ -187,6 +214,7 @@ impl Producer for RecordProducer {
     }
 
     fn begin_transaction(&mut self) -> Result<(), BrokerError> {
+        self.lost_answers_before = self.client.events().lost_answers();
         self.client.begin_transaction().map_err(|failure| self.error(failure, "begin a transaction"))
     }
 
@@ -222,7 +250,8 @@ impl Producer for RecordProducer {
 
     fn commit_transaction(&mut self, timeout: Duration) -> Result<(), BrokerError> {
         self.client.commit_transaction(timeout).map_err(|failure| self.error(failure, "commit the transaction"))?;
-        self.check_deliveries()
+        self.check_deliveries()?;
+        self.check_answers()
     }
 
     fn abort_transaction(&mut self, timeout: Duration) -> Result<(), BrokerError> {

@@ -17,7 +17,11 @@ pub const FORMAT_VERSION: u32 = 1;
 
 const LOCK: &str = ".lock";
 const IDENTITY: &str = ".identity";
+const HOST_ID: &str = ".host-id";
 const REMOVED: &str = ".removed";
+
+/// 64 random bits: enough that no two hosts of an application ever meet.
+const HOST_ID_DIGITS: usize = 16;
 
 /// How long a lock that somebody else holds is asked for.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
@@ -25,6 +29,7 @@ const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 /// The directory of one application, locked.
 pub(crate) struct StateDirectory {
     path: PathBuf,
+    host_id: String,
     removals: AtomicU64,
     // The lock lasts as long as the file is open.
     _lock: File,
@@ -44,14 +49,19 @@ impl StateDirectory {
         let path = options.state_dir.join(&options.application_id);
         fs::create_dir_all(&path).map_err(|error| directory_error(&path, "create", &error))?;
         let lock = lock(&path)?;
-        let directory = Self { path, removals: AtomicU64::new(0), _lock: lock };
+        let mut directory = Self { path, host_id: String::new(), removals: AtomicU64::new(0), _lock: lock };
         directory.check_identity(options)?;
+        directory.host_id = directory.read_or_make_host_id()?;
         directory.finish_removals();
         Ok(directory)
     }
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub fn host_id(&self) -> &str {
+        &self.host_id
     }
 
     pub fn store_path(&self, task: TaskId, store: &str) -> Result<PathBuf, StoreError> {
@@ -107,18 +117,47 @@ impl StateDirectory {
         }
     }
 
-    /// Written beside and renamed, so that a crash leaves the old one or the new one.
     fn write_identity(&self, identity: &Identity) -> Result<(), StoreError> {
-        let path = self.path.join(IDENTITY);
-        let draft = self.path.join(format!("{IDENTITY}.new"));
+        self.replace(IDENTITY, &identity.to_text())
+    }
+
+    /// Written beside and renamed, so that a crash leaves the old file or the new one.
+    fn replace(&self, name: &str, text: &str) -> Result<(), StoreError> {
+        let path = self.path.join(name);
+        let draft = self.path.join(format!("{name}.new"));
         let write = || -> io::Result<()> {
             let mut file = File::create(&draft)?;
-            file.write_all(identity.to_text().as_bytes())?;
+            file.write_all(text.as_bytes())?;
             file.sync_all()?;
             fs::rename(&draft, &path)?;
             sync_directory(&self.path)
         };
         write().map_err(|error| directory_error(&path, "write", &error))
+    }
+
+    /// The id lives in the directory, so a host that comes back with its state fences its own predecessor at once (R1).
+    fn read_or_make_host_id(&self) -> Result<String, StoreError> {
+        let path = self.path.join(HOST_ID);
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                let id = text.trim();
+                let legal = id.len() == HOST_ID_DIGITS && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+                if legal {
+                    return Ok(id.to_owned());
+                }
+                let (path, detail) = (
+                    self.path.display().to_string(),
+                    format!("has an unreadable {HOST_ID} ({id:?}); remove that file to get a new one"),
+                );
+                Err(StoreError::Foreign { path, detail })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let id = new_host_id().map_err(|error| directory_error(&path, "make", &error))?;
+                self.replace(HOST_ID, &id)?;
+                Ok(id)
+            }
+            Err(error) => Err(directory_error(&path, "read", &error)),
+        }
     }
 
     fn has_tasks(&self) -> Result<bool, StoreError> {
@@ -168,6 +207,12 @@ impl StateDirectory {
             Err(error) => unread(error),
         }
     }
+}
+
+fn new_host_id() -> io::Result<String> {
+    let mut bytes = [0u8; HOST_ID_DIGITS / 2];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn delete_in_background(path: PathBuf) {

@@ -45,6 +45,11 @@ impl RocksStoreProvider {
         self.directory.path().to_path_buf()
     }
 
+    /// A random name that was given to the directory when it was made, and stays with it.
+    pub fn host_id(&self) -> &str {
+        self.directory.host_id()
+    }
+
     /// Bytes that all stores together hold in memory: block cache, with the write buffers charged to it.
     pub fn memory_usage_bytes(&self) -> u64 {
         self.shared.memory_usage_bytes()

@@ -181,6 +181,11 @@ impl Manifest {
         self.integer(key).max(0).unsigned_abs()
     }
 
+    /// Whether anybody gave the key a value.
+    pub fn is_set(&self, key: &str) -> bool {
+        self.values.contains_key(key)
+    }
+
     pub fn boolean(&self, key: &str) -> bool {
         match self.values.get(key).map(|located| &located.value) {
             Some(Value::Boolean(value)) => *value,
@@ -222,11 +227,6 @@ impl Manifest {
             Some(Value::List(servers)) => Some(servers.join(",")),
             _ => None,
         }
-    }
-
-    /// A fault about a key's value, with the place where it was set.
-    pub fn fault(&self, key: &str, message: impl Into<String>) -> ConfigError {
-        self.fault_of(self.values.get(key), message.into())
     }
 
     /// A fault about a named table, with the place of its first key.

@@ -162,11 +162,12 @@ const TABLE: &[ConfigOption] = &[
     .streams(),
     option(
         "processing.guarantee",
-        Kind::Choice(&["at_least_once", "exactly_once_v2"]),
-        "`at_least_once`: nothing is lost, a crash may repeat what came after the last commit. `exactly_once_v2` is \
-         refused at the start until transactions are there.",
+        Kind::Choice(&["exactly_once_v2", "at_least_once"]),
+        "`exactly_once_v2`: input offsets, outputs and state move as one, in a transaction for each commit of a stream \
+         thread; readers of the outputs should use `read_committed`. `at_least_once`: nothing is lost, a crash may repeat \
+         what came after the last commit.",
     )
-    .or("\"at_least_once\"")
+    .or("\"exactly_once_v2\"")
     .streams(),
     option(
         "num.stream.threads",
@@ -178,10 +179,10 @@ const TABLE: &[ConfigOption] = &[
     option(
         "commit.interval.ms",
         integer(1, DAY_MS),
-        "Time between commits. Queries see committed state, and a crash repeats at most one interval, so this is \
-         far shorter than Kafka Streams' 30,000.",
+        "Time between commits; 1,000 under `at_least_once` where nobody sets it. Queries see committed state, and a crash \
+         repeats at most one interval, so that is far shorter than Kafka Streams' 30,000.",
     )
-    .or("1000")
+    .or("100")
     .unit("ms")
     .streams(),
     option(
@@ -274,6 +275,15 @@ const TABLE: &[ConfigOption] = &[
     )
     .importance(Importance::Low)
     .streams(),
+    option(
+        "transaction.timeout.ms",
+        integer(1_000, 900_000),
+        "How long a transaction of a host that died may hold back readers of its outputs and changelogs, where the host \
+         does not come back with its state directory. The broker's `transaction.max.timeout.ms` bounds it.",
+    )
+    .or("10000")
+    .unit("ms")
+    .importance(Importance::Low),
     option(
         "accept.missing.offsets",
         Kind::Boolean,

@@ -35,8 +35,8 @@ fn option_names_are_found_under_a_users_names() {
 fn a_minimal_manifest_gets_the_defaults() {
     let manifest = parse(MINIMAL).expect("valid");
     assert_eq!(manifest.application_id(), "vote");
-    assert_eq!(manifest.integer("commit.interval.ms"), 1000);
-    assert_eq!(manifest.text("processing.guarantee"), "at_least_once");
+    assert_eq!(manifest.integer("commit.interval.ms"), 100);
+    assert_eq!(manifest.text("processing.guarantee"), "exactly_once_v2");
     assert_eq!(manifest.path_of("module"), Path::new("app/vote.wasm"));
     assert_eq!(manifest.bootstrap_servers(), None);
 }
@@ -88,7 +88,7 @@ fn wrong_types_and_ranges_name_expected_and_found() {
         ("commit.interval.ms = 0\n", "from 1 to 86400000 (ms), found the number 0"),
         ("commit.interval.ms = 1.5\n", "found float 1.5"),
         ("num.stream.threads = 99999999999999999999\n", "found the number 99999999999999999999"),
-        ("processing.guarantee = \"exactly_once\"\n", "one of \"at_least_once\", \"exactly_once_v2\""),
+        ("processing.guarantee = \"exactly_once\"\n", "one of \"exactly_once_v2\", \"at_least_once\""),
         ("[sources.in]\ntopic = \"no spaces\"\n", "found the text \"no spaces\""),
         ("bootstrap.servers = \"localhost\"\n", "expected host:port, several joined by commas"),
         ("application.server = \"7070\"\n", "expected host:port, found the text \"7070\""),

@@ -58,10 +58,6 @@ pub struct RunOptions {
 /// # Errors
 /// Why it could not start or what it failed of.
 pub fn run(manifest: &Manifest, options: &RunOptions, terminal: Terminal) -> Result<()> {
-    if manifest.text("processing.guarantee") == "exactly_once_v2" {
-        let message = "processing.guarantee: exactly_once_v2 is not there yet; use at_least_once until it is";
-        return Err(manifest.fault("processing.guarantee", message).into());
-    }
     let stop = Stop::default();
     let status = Arc::new(Status::new(manifest.application_id()));
     let services = Services::start(manifest, &status, &stop, terminal)?;
@@ -314,7 +310,7 @@ fn stream_thread_options(
         .map(|(thread, (progress, metrics))| StreamThreadOptions {
             thread,
             application_id: manifest.application_id().into(),
-            transactional_id: None,
+            transactional_id: Some(settings::transactional_id(manifest.application_id(), stores.host_id(), thread)),
             config: config.clone(),
             processor_config: Arc::clone(&processor_config),
             clients: Arc::clone(&clients),

@@ -19,6 +19,7 @@ pub fn clients_config(manifest: &Manifest, bootstrap_servers: &str) -> KafkaClie
     let mut config = KafkaClientsConfig::new(bootstrap_servers, manifest.application_id());
     config.client_id = manifest.optional_text("client.id").map(str::to_owned);
     config.group_instance_id = manifest.optional_text("group.instance.id").map(str::to_owned);
+    config.transaction_timeout = Duration::from_millis(manifest.count("transaction.timeout.ms"));
     config.request_timeout = Duration::from_millis(manifest.count("request.timeout.ms"));
     config.properties = manifest.kafka.clone();
     // Whoever sets it below [kafka] as well means the client.
@@ -39,12 +40,36 @@ pub fn rocks_options(manifest: &Manifest, cluster_id: Option<String>) -> RocksOp
     }
 }
 
+/// `processing.guarantee`.
+pub fn processing_guarantee(manifest: &Manifest) -> ProcessingGuarantee {
+    match manifest.text("processing.guarantee") {
+        "at_least_once" => ProcessingGuarantee::AtLeastOnce,
+        _ => ProcessingGuarantee::ExactlyOnceV2,
+    }
+}
+
+/// As in Kafka Streams the default hangs on the guarantee: a transaction's results are invisible until its commit.
+fn commit_interval_ms(manifest: &Manifest, guarantee: ProcessingGuarantee) -> u64 {
+    const AT_LEAST_ONCE_DEFAULT_MS: u64 = 1_000;
+    match guarantee {
+        ProcessingGuarantee::AtLeastOnce if !manifest.is_set("commit.interval.ms") => AT_LEAST_ONCE_DEFAULT_MS,
+        _ => manifest.count("commit.interval.ms"),
+    }
+}
+
+/// Names the producer of a stream thread: the same after a restart, so that the transaction of a killed predecessor is
+/// ended at once, and different for every thread of every host (R1).
+pub fn transactional_id(application_id: &str, host_id: &str, thread: usize) -> String {
+    format!("{application_id}-{host_id}-{thread}")
+}
+
 pub fn streams_config(manifest: &Manifest) -> StreamsConfig {
     let size = |key: &str| usize::try_from(manifest.count(key)).unwrap_or(usize::MAX);
     let threads = size("num.stream.threads").max(1);
+    let processing_guarantee = processing_guarantee(manifest);
     StreamsConfig {
-        processing_guarantee: ProcessingGuarantee::AtLeastOnce,
-        commit_interval_ms: manifest.count("commit.interval.ms"),
+        processing_guarantee,
+        commit_interval_ms: commit_interval_ms(manifest, processing_guarantee),
         poll_ms: manifest.count("poll.ms"),
         max_poll_records: size("max.poll.records"),
         max_poll_interval_ms: manifest.count("max.poll.interval.ms"),
@@ -62,6 +87,7 @@ pub fn streams_config(manifest: &Manifest) -> StreamsConfig {
         statestore_flush_interval_ms: manifest.count("statestore.flush.interval.ms"),
         task_timeout_ms: manifest.count("task.timeout.ms"),
         retry_backoff_ms: manifest.count("retry.backoff.ms"),
+        transaction_timeout_ms: manifest.count("transaction.timeout.ms"),
         accept_missing_offsets: manifest.boolean("accept.missing.offsets"),
         ..StreamsConfig::default()
     }

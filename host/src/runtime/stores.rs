@@ -21,6 +21,11 @@ impl Stores {
         Ok(Self { memory: MemoryStoreProvider, rocks: RocksStoreProvider::open(options)? })
     }
 
+    /// The name of this host among those of the application, which stays with the state directory.
+    pub fn host_id(&self) -> &str {
+        self.rocks.host_id()
+    }
+
     fn provider(&self, store: &StoreSpec) -> &dyn StoreProvider {
         match store.backend {
             StoreBackend::InMemory => &self.memory,

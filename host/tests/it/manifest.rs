@@ -71,17 +71,6 @@ fn flags_and_environment() {
 }
 
 #[test]
-fn what_is_not_there_yet() {
-    let manifest = format!("{MINIMAL}processing.guarantee = \"exactly_once_v2\"\n");
-    refused(
-        "exactly-once",
-        &manifest,
-        &[],
-        &["sandbar.toml:3:1: processing.guarantee: exactly_once_v2 is not there yet"],
-    );
-}
-
-#[test]
 fn no_broker() {
     let place = Place::counting("no-broker");
     let words = ["no broker", "-b HOST:PORT", "--embedded DIR"];

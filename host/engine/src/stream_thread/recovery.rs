@@ -116,8 +116,18 @@ impl StreamThread {
         Ok(self.options.config.retry_backoff_ms)
     }
 
-    /// Closes every task without writing, drops both clients, and joins anew in the next turn.
+    /// Closes every task without writing, drops both clients, and joins anew in the next turn. A transactional id is this
+    /// thread's alone, so unless the coordinator has ended the transaction because of its age, whoever fenced it has a
+    /// copy of this host's identity. The older one gives way for good: coming back, it would only fence the other in
+    /// turn, for ever.
     fn rejoin(&mut self, error: EngineError) -> Result<u64, EngineError> {
+        let now_ms = self.options.clock.monotonic_ms();
+        let age_ms = self.producer.as_ref().and_then(|producer| producer.transaction_age_ms(now_ms));
+        if age_ms.is_some_and(|age_ms| age_ms < self.options.config.transaction_timeout_ms) {
+            let transactional_id = self.options.transactional_id.clone().unwrap_or_default();
+            let thread = self.options.thread;
+            return Err(EngineError::FencedByAnother { thread, transactional_id, error: Box::new(error) });
+        }
         self.recovery.rejoins += 1;
         if self.recovery.rejoins > REJOINS_MAX {
             return Err(EngineError::Recycled { times: REJOINS_MAX, error: Box::new(error) });

@@ -460,6 +460,37 @@ fn a_fenced_thread_joins_anew_and_two_that_fence_each_other_end_loudly() {
 }
 
 #[test]
+fn a_thread_whose_transaction_is_taken_by_another_ends_and_does_not_come_back() {
+    let mut fixture = Fixture::counting(1);
+    fixture.config.processing_guarantee = ProcessingGuarantee::ExactlyOnceV2;
+    let mut thread = fixture.thread();
+    fixture.settle(&mut thread).expect("no fault");
+    fixture.produce(0, &["a"]);
+    fixture.broker.take_calls();
+    fixture.broker.fail(Operation::CommitTransaction, BrokerErrorKind::Fenced);
+    let error = fault(&fixture, &mut thread).to_string();
+    assert!(error.starts_with("another process runs with the identity of this host"), "{error}");
+    assert_eq!(calls(&fixture, &[Operation::InitTransactions]), [""; 0], "it must not fence the other in turn");
+}
+
+#[test]
+fn a_thread_whose_transaction_grew_too_old_joins_anew() {
+    let mut fixture = Fixture::counting(1);
+    fixture.config.processing_guarantee = ProcessingGuarantee::ExactlyOnceV2;
+    let mut thread = fixture.thread();
+    fixture.settle(&mut thread).expect("no fault");
+    fixture.produce(0, &["a"]);
+    while fixture.texts("out", 0).is_empty() {
+        thread.run_once().expect("no fault");
+    }
+    fixture.broker.assign_on_subscribe(true);
+    fixture.broker.fail(Operation::CommitTransaction, BrokerErrorKind::Fenced);
+    fixture.clock.advance_ms(fixture.config.transaction_timeout_ms);
+    fixture.settle(&mut thread).expect("it joins anew");
+    assert_eq!(fixture.committed("in", 0), Some(1));
+}
+
+#[test]
 fn a_thread_that_stood_still_asks_the_group_before_it_writes() {
     for kind in [BrokerErrorKind::Rebalanced, BrokerErrorKind::Retriable] {
         let fixture = Fixture::counting(1);

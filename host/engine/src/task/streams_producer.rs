@@ -15,6 +15,9 @@ pub struct StreamsProducer {
     producer: Box<dyn Producer>,
     transactional: bool,
     in_transaction: bool,
+    /// The time of the thread's turn, and when the latest transaction began (monotonic).
+    now_ms: u64,
+    began_ms: u64,
     /// The open transaction has work of a task that was closed dirty: it must not be committed.
     abandoned: bool,
     /// The highest acknowledged offset of each partition since the last commit of its task.
@@ -22,9 +25,10 @@ pub struct StreamsProducer {
     pub records_sent: u64,
 }
 
-/// A delivery that failed leaves a hole, so trying the same producer again is never right (R5, T4).
+/// A delivery that failed leaves a hole, so trying the same producer again is never right (R5, T4). A client that can do
+/// nothing more is no reason to stop either: a new one goes on from the last commit.
 fn in_doubt(mut error: BrokerError) -> BrokerError {
-    if matches!(error.kind, BrokerErrorKind::Retriable | BrokerErrorKind::Rebalanced) {
+    if matches!(error.kind, BrokerErrorKind::Retriable | BrokerErrorKind::Rebalanced | BrokerErrorKind::Fatal) {
         error.kind = BrokerErrorKind::Abortable;
     }
     error
@@ -37,10 +41,22 @@ impl StreamsProducer {
             producer,
             transactional,
             in_transaction: false,
+            now_ms: 0,
+            began_ms: 0,
             abandoned: false,
             acknowledged: BTreeMap::new(),
             records_sent: 0,
         }
+    }
+
+    /// Tells it the time, monotonic.
+    pub fn set_now(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+    }
+
+    /// How old the open transaction is, if there is one.
+    pub fn transaction_age_ms(&self, now_ms: u64) -> Option<u64> {
+        self.in_transaction.then(|| now_ms.saturating_sub(self.began_ms))
     }
 
     /// Sends a record, in a transaction where the guarantee asks for one.
@@ -75,6 +91,7 @@ impl StreamsProducer {
         if self.transactional && !self.in_transaction {
             self.producer.begin_transaction()?;
             self.in_transaction = true;
+            self.began_ms = self.now_ms;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rdkafka::bindings as sys;
@@ -61,6 +61,8 @@ struct State {
 pub(crate) struct Events {
     name: String,
     state: Mutex<State>,
+    /// Requests of transactions that were sent and whose answer never came.
+    lost_answers: AtomicU64,
     /// While a consumer closes, its rebalances are answered by the callback itself.
     pub(super) closing: AtomicBool,
     /// The queue whose waiting poll a rebalance ends.
@@ -72,6 +74,7 @@ impl Events {
         Self {
             name: name.into(),
             state: Mutex::new(State::default()),
+            lost_answers: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             wake_queue: AtomicPtr::new(ptr::null_mut()),
         }
@@ -98,6 +101,12 @@ impl Events {
     /// Delivery reports so far, failed ones included.
     pub fn delivered(&self) -> u64 {
         self.state().delivered
+    }
+
+    /// How often a request of a transaction was sent and its answer did not come, because the connection broke or the
+    /// time was over. librdkafka sends such a request again by itself, while the first one may still reach the broker.
+    pub fn lost_answers(&self) -> u64 {
+        self.lost_answers.load(Ordering::Acquire)
     }
 
     pub fn take_first_failure(&self) -> Option<(usize, i32, Failure)> {
@@ -234,5 +243,54 @@ pub(super) unsafe extern "C" fn delivery_callback(
                 state.deliveries.first_failure = Some((topic, message.partition, failure));
             }
         }
+    }
+}
+
+/// AddPartitionsToTxn, AddOffsetsToTxn, EndTxn and TxnOffsetCommit, by their keys in Kafka's protocol.
+const TRANSACTION_REQUESTS: [i16; 4] = [24, 25, 26, 28];
+
+pub(super) unsafe extern "C" fn response_interceptor(
+    _rk: *mut sys::rd_kafka_t,
+    _socket: c_int,
+    _broker: *const c_char,
+    _broker_id: i32,
+    request: i16,
+    _version: i16,
+    _correlation_id: i32,
+    _size: usize,
+    _round_trip_us: i64,
+    error: sys::rd_kafka_resp_err_t,
+    opaque: *mut c_void,
+) -> sys::rd_kafka_resp_err_t {
+    use sys::rd_kafka_resp_err_t as code;
+    // What timed out in the client's own queue was never sent.
+    let answered = matches!(
+        error,
+        code::RD_KAFKA_RESP_ERR_NO_ERROR | code::RD_KAFKA_RESP_ERR__DESTROY | code::RD_KAFKA_RESP_ERR__TIMED_OUT_QUEUE
+    );
+    // SAFETY: the opaque is ours.
+    if let (false, true, Some(events)) = (answered, TRANSACTION_REQUESTS.contains(&request), unsafe { events(opaque) })
+    {
+        events.lost_answers.fetch_add(1, Ordering::AcqRel);
+    }
+    code::RD_KAFKA_RESP_ERR_NO_ERROR
+}
+
+/// Adds the interceptor to a client that is being made.
+pub(super) unsafe extern "C" fn add_response_interceptor(
+    rk: *mut sys::rd_kafka_t,
+    _conf: *const sys::rd_kafka_conf_t,
+    opaque: *mut c_void,
+    _text: *mut c_char,
+    _size: usize,
+) -> sys::rd_kafka_resp_err_t {
+    // SAFETY: the client is live, the name is NUL-terminated and copied, and the opaque outlives the client.
+    unsafe {
+        sys::rd_kafka_interceptor_add_on_response_received(
+            rk,
+            c"lost-answers".as_ptr(),
+            Some(response_interceptor),
+            opaque,
+        )
     }
 }

@@ -208,6 +208,15 @@ impl Client {
                 }
                 ClientKind::Producer => {
                     sys::rd_kafka_conf_set_dr_msg_cb(conf, Some(events::delivery_callback));
+                    let opaque = Arc::as_ptr(&events) as *mut c_void;
+                    let name = c"lost-answers".as_ptr();
+                    let added = sys::rd_kafka_conf_interceptor_add_on_new(
+                        conf,
+                        name,
+                        Some(events::add_response_interceptor),
+                        opaque,
+                    );
+                    Failure::check_code(added)?;
                     sys::rd_kafka_type_t::RD_KAFKA_PRODUCER
                 }
             };

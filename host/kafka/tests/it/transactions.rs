@@ -7,26 +7,9 @@ use engine::broker::{BrokerErrorKind, ClientSupplier, GroupMetadata, OffsetAndMe
 use engine::record::TopicPartition;
 use kafka::topics::ReadOptions;
 
-use crate::cluster::{Cluster, Member, PATIENCE, send, unique, wait_for};
+use crate::cluster::{Cluster, Member, PATIENCE, on_each_broker, send, unique, wait_for};
 
-/// The embedded broker has no transactions yet.
-macro_rules! on_real_kafka {
-    ($($name:ident),* $(,)?) => {
-        mod real_kafka {
-            $(
-                #[test]
-                fn $name() {
-                    match crate::cluster::Cluster::real() {
-                        Some(cluster) => super::$name(&cluster),
-                        None => eprintln!("skipped: SANDBAR_KAFKA_BOOTSTRAP is not set"),
-                    }
-                }
-            )*
-        }
-    };
-}
-
-on_real_kafka!(
+on_each_broker!(
     a_commit_is_visible_and_an_abort_is_not,
     the_position_passes_control_records,
     offsets_are_committed_with_the_transaction,

@@ -46,3 +46,20 @@ fn a_name_cannot_leave_the_directory() {
         assert_eq!(check_name("store", name, directory), Ok(()));
     }
 }
+
+#[test]
+fn a_host_keeps_its_id_with_its_directory() {
+    let folder = std::env::temp_dir().join(format!("sandbar-rocks-host-id-{}", std::process::id()));
+    let options = RocksOptions::new(&folder, "carrier-count");
+    let first = StateDirectory::open(&options).expect("the state directory");
+    let id = first.host_id().to_owned();
+    assert_eq!(id.len(), HOST_ID_DIGITS);
+    drop(first);
+    assert_eq!(StateDirectory::open(&options).expect("again").host_id(), id);
+    fs::write(folder.join("carrier-count").join(HOST_ID), "half an i").expect("written");
+    let refused = StateDirectory::open(&options).err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(refused.contains("unreadable .host-id"), "{refused}");
+    fs::remove_dir_all(&folder).expect("remove the folder");
+    assert_ne!(StateDirectory::open(&options).expect("a new one").host_id(), id);
+    fs::remove_dir_all(folder).expect("remove the folder");
+}

@@ -1,4 +1,4 @@
-//! Durations as people write them.
+//! Durations as people write them, and what hangs on the guarantee.
 
 use super::*;
 
@@ -9,4 +9,24 @@ fn durations_have_a_unit() {
     for text in ["5", "s", "", "-1s", "5 s", "99999999999999999999s"] {
         assert!(parse_duration(text).is_err_and(|error| error.contains("for example 5s")), "{text}");
     }
+}
+
+fn config_of(keys: &str) -> StreamsConfig {
+    let text = format!("application.id = \"count\"\nmodule = \"count.wasm\"\n{keys}");
+    let manifest = Manifest::parse(Path::new("sandbar.toml"), &text, &Default::default()).expect("a manifest");
+    streams_config(&manifest)
+}
+
+#[test]
+fn the_commit_interval_hangs_on_the_guarantee_unless_it_is_set() {
+    let at_least_once = "processing.guarantee = \"at_least_once\"\n";
+    assert_eq!(config_of("").commit_interval_ms, 100);
+    assert_eq!(config_of("").processing_guarantee, ProcessingGuarantee::ExactlyOnceV2);
+    assert_eq!(config_of(at_least_once).commit_interval_ms, 1_000);
+    assert_eq!(config_of(&format!("{at_least_once}commit.interval.ms = 100\n")).commit_interval_ms, 100);
+}
+
+#[test]
+fn every_thread_of_every_host_has_a_transactional_id() {
+    assert_eq!(transactional_id("count", "00ff", 3), "count-00ff-3");
 }
