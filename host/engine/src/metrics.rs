@@ -55,6 +55,8 @@ metrics! {
     CommitsFailed Counter "sandbar_commits_total" ("result" = "failed") "Commits that were tried"
     CommitsForcedBySize Counter "sandbar_commits_forced_total"
         "Commits before their time because uncommitted bytes reached statestore.uncommitted.max.bytes"
+    Recycles Counter "sandbar_recycles_total"
+        "How often uncommitted work and the producer were dropped because an outcome was unclear"
     Rebalances Counter "sandbar_rebalances_total" "Changes of the group's assignment"
     TasksCreated Counter "sandbar_tasks_created_total" "Tasks that were created"
     TasksClosedClean Counter "sandbar_tasks_closed_total" ("how" = "clean") "Tasks that were closed"

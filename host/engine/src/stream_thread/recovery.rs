@@ -4,6 +4,7 @@
 use super::{RunOnce, StreamThread};
 use crate::broker::{BrokerError, BrokerErrorKind};
 use crate::error::{EngineError, Remedy};
+use crate::metrics::Metric;
 use crate::processor::ProcessorError;
 use crate::state::StoreError;
 use crate::stream_thread::ProcessingGuarantee;
@@ -108,6 +109,7 @@ impl StreamThread {
     fn recycle(&mut self, error: EngineError) -> Result<u64, EngineError> {
         self.recovery.recycles += 1;
         self.recovery.recycles_total += 1;
+        self.options.metrics.add(Metric::Recycles, 1);
         if self.recovery.recycles > RECYCLES_MAX {
             return Err(EngineError::Recycled { times: RECYCLES_MAX, error: Box::new(error) });
         }
