@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `make bench`: builds, makes the guests, starts a fresh real broker and prints the tables. SANDBAR_BENCH_ROUNDS,
+# `make bench`, and `make bench-commits` with the argument `commits`: builds, makes the guests, starts a fresh real broker and prints the tables. SANDBAR_BENCH_ROUNDS,
 # SANDBAR_BENCH_CORE_RECORDS and SANDBAR_BENCH_KAFKA_RECORDS make it shorter or longer.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -16,4 +16,4 @@ trap 'scripts/kafka.sh clean' EXIT
 SANDBAR_KAFKA_BOOTSTRAP=$(scripts/kafka.sh bootstrap)
 target=${CARGO_TARGET_DIR:-$PWD/target}
 export SANDBAR_KAFKA_BOOTSTRAP SANDBAR_GUESTS=${SANDBAR_GUESTS:-$target/guests}
-"$target/release/bench"
+"$target/release/bench" "$@"

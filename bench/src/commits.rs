@@ -23,6 +23,9 @@ const RECORDS_PER_COMMIT: u64 = 1_000;
 
 const COMMIT_INTERVAL_MS: u64 = 100;
 
+/// Commits before the measured ones: a broker's JVM needs some hundred requests to become quick.
+const WARM_UP_COMMITS: u64 = 150;
+
 fn config(guarantee: ProcessingGuarantee) -> StreamsConfig {
     // The same interval on both sides, so that only the guarantee differs.
     StreamsConfig {
@@ -85,19 +88,43 @@ fn latency(runtime: &Runtime, bootstrap: &str, commits: u64) -> Result<()> {
     for (name, guarantee) in
         [("at_least_once", ProcessingGuarantee::AtLeastOnce), ("exactly_once_v2", ProcessingGuarantee::ExactlyOnceV2)]
     {
-        let metrics = paced(runtime, bootstrap, &format!("commits-latency-{name}"), guarantee, commits)?;
-        let histogram = metrics.histogram(DurationMetric::Commit);
-        let count = histogram.cumulative.last().copied().unwrap_or(0);
-        let records = metrics.get(Metric::RecordsProcessed);
+        let measured = paced(runtime, bootstrap, &format!("commits-latency-{name}"), guarantee, commits)?;
+        let count = measured.cumulative.last().copied().unwrap_or(0);
         println!(
             "| {name} | {count} | {:.0} | {} | {} | {:.1} |",
-            records as f64 / count.max(1) as f64,
-            at_most(&histogram.cumulative, count, 50),
-            at_most(&histogram.cumulative, count, 99),
-            histogram.sum_ms as f64 / count.max(1) as f64,
+            measured.records as f64 / count.max(1) as f64,
+            at_most(&measured.cumulative, count, 50),
+            at_most(&measured.cumulative, count, 99),
+            measured.sum_ms as f64 / count.max(1) as f64,
         );
     }
     Ok(())
+}
+
+/// What the counters say since a moment.
+#[derive(Default)]
+struct Counted {
+    records: u64,
+    cumulative: Vec<u64>,
+    sum_ms: u64,
+}
+
+impl Counted {
+    fn now(metrics: &EngineMetrics) -> Self {
+        let histogram = metrics.histogram(DurationMetric::Commit);
+        Self {
+            records: metrics.get(Metric::RecordsProcessed),
+            cumulative: histogram.cumulative.to_vec(),
+            sum_ms: histogram.sum_ms,
+        }
+    }
+
+    fn since(mut self, before: &Self) -> Self {
+        self.records -= before.records;
+        self.sum_ms -= before.sum_ms;
+        self.cumulative.iter_mut().zip(&before.cumulative).for_each(|(now, before)| *now -= before);
+        self
+    }
 }
 
 /// The bound of the bucket that holds the percentile.
@@ -113,11 +140,11 @@ fn paced(
     application_id: &str,
     guarantee: ProcessingGuarantee,
     commits: u64,
-) -> Result<Arc<EngineMetrics>> {
+) -> Result<Counted> {
     let work = Work::Count(StoreBackend::Persistent);
     let state_dir = std::env::temp_dir().join(format!("sandbar-bench-{}", std::process::id()));
     let (metrics, done) = (Arc::new(EngineMetrics::new()), AtomicBool::new(false));
-    let records = commits * RECORDS_PER_COMMIT;
+    let records = (WARM_UP_COMMITS + commits) * RECORDS_PER_COMMIT;
     let mut config = config(guarantee);
     // Only what comes from now on, at its own pace.
     config.auto_offset_reset = engine::stream_thread::AutoOffsetReset::Latest;
@@ -133,22 +160,23 @@ fn paced(
         limit: Duration::from_secs(300),
     };
     let prepared = drive.prepare()?;
-    std::thread::scope(|scope| {
-        let feeder = scope.spawn(|| feed(bootstrap, &done));
+    let before = std::thread::scope(|scope| {
+        let feeder = scope.spawn(|| feed(bootstrap, &metrics, &done));
         let ran = prepared.run();
         done.store(true, Ordering::Relaxed);
         let fed = feeder.join().map_err(|_| anyhow!("the feeder panicked"))?;
-        ran.map(drop).and(fed)
+        ran.and(fed)
     })?;
     std::fs::remove_dir_all(&state_dir)?;
-    Ok(metrics)
+    Ok(Counted::now(&metrics).since(&before))
 }
 
-fn feed(bootstrap: &str, done: &AtomicBool) -> Result<()> {
+/// Returns what was counted when the warm-up was over.
+fn feed(bootstrap: &str, metrics: &EngineMetrics, done: &AtomicBool) -> Result<Counted> {
     const PER_TICK: u64 = RECORDS_PER_COMMIT / (COMMIT_INTERVAL_MS / 10);
     let topic: Arc<str> = INPUT.into();
     let mut producer = real_kafka::clients(bootstrap, "bench-feed")?.producer(0, None)?;
-    let (started, mut index) = (Instant::now(), 0);
+    let (started, mut index, mut before) = (Instant::now(), 0, None);
     while !done.load(Ordering::Relaxed) {
         for _ in 0..PER_TICK {
             let input = input(index);
@@ -164,8 +192,12 @@ fn feed(bootstrap: &str, done: &AtomicBool) -> Result<()> {
             real_kafka::send(&mut *producer, record)?;
         }
         producer.poll(Duration::ZERO)?;
+        if before.is_none() && metrics.get(Metric::RecordsProcessed) >= WARM_UP_COMMITS * RECORDS_PER_COMMIT {
+            before = Some(Counted::now(metrics));
+        }
         let due = Duration::from_millis(10 * index / PER_TICK);
         std::thread::sleep(due.saturating_sub(started.elapsed()));
     }
-    Ok(producer.flush(Duration::from_secs(30))?)
+    producer.flush(Duration::from_secs(30))?;
+    Ok(before.unwrap_or_default())
 }
