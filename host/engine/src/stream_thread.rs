@@ -216,7 +216,7 @@ impl StreamThread {
     fn poll_timeout(&self) -> Duration {
         let (now_ms, wall_clock_ms) = (self.options.clock.monotonic_ms(), self.options.clock.wall_clock_ms());
         let manager = &self.manager;
-        if manager.is_processable(wall_clock_ms) || manager.is_committing() || manager.is_bringing_up() {
+        if manager.is_processable(now_ms) || manager.is_committing() || manager.is_bringing_up() {
             return Duration::ZERO;
         }
         let mut timeout_ms = self.options.config.poll_ms;
@@ -246,9 +246,9 @@ impl StreamThread {
         let (Some(consumer), Some(producer)) = (self.consumer.as_deref_mut(), self.producer.as_mut()) else {
             return Ok(0);
         };
-        let wall_clock_ms = self.options.clock.wall_clock_ms();
-        self.manager.look_for_more(consumer, wall_clock_ms)?;
-        let processed = self.manager.process(self.batches_per_round, producer, wall_clock_ms)?;
+        let (now_ms, wall_clock_ms) = (self.options.clock.monotonic_ms(), self.options.clock.wall_clock_ms());
+        self.manager.look_for_more(consumer, now_ms)?;
+        let processed = self.manager.process(self.batches_per_round, producer, now_ms, wall_clock_ms)?;
         turn.records_processed += processed.records;
         turn.punctuations += processed.punctuations;
         self.reporting.processed(&processed);

@@ -95,8 +95,8 @@ impl TaskManager {
     }
 
     /// Whether a task would process something now.
-    pub fn is_processable(&self, wall_clock_ms: Timestamp) -> bool {
-        self.commit.is_none() && self.tasks.values().any(|task| task.is_processable(wall_clock_ms))
+    pub fn is_processable(&self, now_ms: u64) -> bool {
+        self.commit.is_none() && self.tasks.values().any(|task| task.is_processable(now_ms))
     }
 
     /// Whether a task would go on in the next turn on its way to run, or a rebalance is to be answered. Tasks that only
@@ -181,6 +181,7 @@ impl TaskManager {
         &mut self,
         batches: u32,
         producer: &mut StreamsProducer,
+        now_ms: u64,
         wall_clock_ms: Timestamp,
     ) -> Result<Processed, EngineError> {
         let mut total = Processed::default();
@@ -189,7 +190,7 @@ impl TaskManager {
         }
         for task in self.tasks.values_mut() {
             for _ in 0..batches {
-                let processed = task.process(producer, wall_clock_ms)?;
+                let processed = task.process(producer, now_ms, wall_clock_ms)?;
                 total.records += processed.records;
                 total.bytes += processed.bytes;
                 total.batches += processed.batches;
@@ -372,7 +373,7 @@ impl TaskManager {
     }
 
     /// Asks for the ends of empty partitions whose tasks have records of others, so that they know whether to wait.
-    pub fn look_for_more(&mut self, consumer: &mut dyn Consumer, wall_clock_ms: Timestamp) -> Result<(), EngineError> {
+    pub fn look_for_more(&mut self, consumer: &mut dyn Consumer, now_ms: u64) -> Result<(), EngineError> {
         for task in self.tasks.values_mut().filter(|task| task.state() == TaskState::Running) {
             for index in task.group().to_ask().collect::<Vec<_>>() {
                 let Some(queue) = task.group().queues().get(index) else { continue };
@@ -383,7 +384,7 @@ impl TaskManager {
                     None => self.reader.watermarks(&[partition])?.first().map(|log| log.high),
                 };
                 if let Some(end) = end {
-                    task.group_mut().set_end(index, position, end, wall_clock_ms);
+                    task.group_mut().set_end(index, position, end, now_ms);
                 }
             }
         }

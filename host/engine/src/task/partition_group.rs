@@ -91,20 +91,20 @@ impl PartitionGroup {
     }
 
     /// Reports the consumer's position in a queue's partition and the end of its log.
-    pub fn set_end(&mut self, queue: usize, position: Offset, end_offset: Offset, wall_clock_ms: Timestamp) {
-        let idle_until = wall_clock_ms.saturating_add(self.max_task_idle_ms.max(0));
+    pub fn set_end(&mut self, queue: usize, position: Offset, end_offset: Offset, now_ms: u64) {
+        let idle_until_ms = now_ms.saturating_add(self.max_task_idle_ms.max(0).unsigned_abs());
         if let Some(queue) = self.queues.get_mut(queue) {
-            queue.set_end(position, end_offset, idle_until);
+            queue.set_end(position, end_offset, idle_until_ms);
         }
     }
 
     /// Whether the next record may be taken (KIP-695): some queue has one, and each empty queue is known to be caught
-    /// up and was waited for `max.task.idle.ms`.
-    pub fn is_ready(&self, wall_clock_ms: Timestamp) -> bool {
+    /// up and was waited for `max.task.idle.ms`, by the monotonic clock (R23).
+    pub fn is_ready(&self, now_ms: u64) -> bool {
         if self.queues.iter().all(RecordQueue::is_empty) {
             return false;
         }
-        self.max_task_idle_ms < 0 || self.queues.iter().all(|queue| queue.idling(wall_clock_ms) == Idling::Ready)
+        self.max_task_idle_ms < 0 || self.queues.iter().all(|queue| queue.idling(now_ms) == Idling::Ready)
     }
 
     /// The queue with the lowest head timestamp, the first declared one of equals.

@@ -14,7 +14,7 @@ enum CaughtUp {
     /// The broker has records that were not fetched.
     Behind,
     /// Nothing is left to fetch, and the task waits for more until this wall-clock time.
-    Until(Timestamp),
+    Until(u64),
 }
 
 /// Whether an empty queue keeps its task from processing.
@@ -123,9 +123,9 @@ impl RecordQueue {
         }
     }
 
-    /// Reports the consumer's position and the end of the log. `idle_until` is how long the task waits for records
+    /// Reports the consumer's position and the end of the log. `idle_until_ms` (monotonic) is how long the task waits for records
     /// that are not there yet.
-    pub fn set_end(&mut self, position: Offset, end_offset: Offset, idle_until: Timestamp) {
+    pub fn set_end(&mut self, position: Offset, end_offset: Offset, idle_until_ms: u64) {
         self.end_offset = Some(end_offset);
         if !self.is_empty() {
             return;
@@ -134,18 +134,18 @@ impl RecordQueue {
             (false, _) => CaughtUp::Behind,
             // The wait begins when the partition is first seen to be caught up.
             (true, CaughtUp::Until(until)) => CaughtUp::Until(until),
-            (true, _) => CaughtUp::Until(idle_until),
+            (true, _) => CaughtUp::Until(idle_until_ms),
         };
     }
 
     /// Whether the task may process other partitions without this one.
-    pub fn idling(&self, wall_clock_ms: Timestamp) -> Idling {
+    pub fn idling(&self, now_ms: u64) -> Idling {
         if !self.is_empty() {
             return Idling::Ready;
         }
         match self.caught_up {
             CaughtUp::Unknown | CaughtUp::Behind => Idling::Fetch,
-            CaughtUp::Until(until) if wall_clock_ms < until => Idling::Wait,
+            CaughtUp::Until(until) if now_ms < until => Idling::Wait,
             CaughtUp::Until(_) => Idling::Ready,
         }
     }

@@ -98,11 +98,11 @@ impl StreamTask {
     }
 
     /// Whether `process` would find something to do, unless the producer's queue is full.
-    pub fn is_processable(&self, wall_clock_ms: Timestamp) -> bool {
+    pub fn is_processable(&self, now_ms: u64) -> bool {
         self.state == TaskState::Running
             && !self.initial_commit
             && !self.collector.is_full()
-            && (self.stream_time_moved || self.group.is_ready(wall_clock_ms))
+            && (self.stream_time_moved || self.group.is_ready(now_ms))
     }
 
     /// Whether its outputs wait for room in the producer's queue.
@@ -115,6 +115,7 @@ impl StreamTask {
     pub fn process(
         &mut self,
         producer: &mut StreamsProducer,
+        now_ms: u64,
         wall_clock_ms: Timestamp,
     ) -> Result<Processed, EngineError> {
         let mut processed = Processed::default();
@@ -122,7 +123,7 @@ impl StreamTask {
             return Ok(processed);
         }
         // What an earlier batch left behind comes before the next one.
-        if !self.finish_outputs(producer, wall_clock_ms, &mut processed)? || !self.group.is_ready(wall_clock_ms) {
+        if !self.finish_outputs(producer, wall_clock_ms, &mut processed)? || !self.group.is_ready(now_ms) {
             return Ok(processed);
         }
         let config = &self.options.config;

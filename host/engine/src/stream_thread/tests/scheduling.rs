@@ -3,6 +3,7 @@
 use super::super::fixture::Fixture;
 use super::super::*;
 use super::supplier;
+use crate::clock::Clock;
 use crate::processor::{ProcessorContext, ProcessorError, PunctuationType, ScheduleId};
 use crate::record::{InputBatch, Outcome, Timestamp};
 use crate::testing::{MajorityVote, NativeProcessor, NativeSupplier, PassThrough, forward, topology};
@@ -174,4 +175,50 @@ fn a_task_waits_for_an_empty_source_as_long_as_it_is_told() {
         fixture.clock.advance_ms(100);
     }
     assert_eq!(fixture.texts("out", 0), ["m=", "i="]);
+}
+
+#[test]
+fn a_wall_clock_that_is_set_back_does_not_prolong_a_wait() {
+    const DAY_MS: i64 = 86_400_000;
+    for jump_ms in [-DAY_MS, -3_600_000, 3_600_000, DAY_MS] {
+        let fixture = two_sources(5_000);
+        let mut thread = fixture.thread();
+        fixture.settle(&mut thread).expect("no fault");
+        fixture.append("in", 0, "i", "", 10);
+        for turn in 0..60 {
+            if turn == 10 {
+                fixture.clock.set_wall_clock_ms(fixture.clock.wall_clock_ms() + jump_ms);
+                thread.run_once().expect("it waits");
+                assert!(fixture.texts("out", 0).is_empty(), "a jump of {jump_ms} ms ends the wait");
+            }
+            thread.run_once().expect("it waits, then goes on");
+            fixture.clock.advance_ms(100);
+        }
+        assert_eq!(fixture.texts("out", 0), ["i="], "after a jump of {jump_ms} ms");
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_a_wall_clock_that_jumps() {
+    let run = |jump_ms: i64| {
+        let fixture = Fixture::new(supplier(MajorityVote::default), 1);
+        let mut thread = fixture.thread();
+        for report in 0..200_i64 {
+            let (object, agent) = (["rain", "fog"][report as usize % 2], report % 3);
+            let value = format!("{agent}={}", u8::from(report % 7 < 3));
+            fixture.append("in", 0, object, &value, report * 500_000);
+            if report % 40 == 20 {
+                fixture.settle(&mut thread).expect("no fault");
+                let sign = if report % 80 == 20 { 1 } else { -1 };
+                fixture.clock.set_wall_clock_ms(fixture.clock.wall_clock_ms() + sign * jump_ms);
+            }
+        }
+        fixture.settle(&mut thread).expect("no fault");
+        thread.close(CloseMode::Clean).expect("no fault");
+        fixture.texts("out", 0)
+    };
+    let expected = run(0);
+    for jump_ms in [3_600_000, -3_600_000, 86_400_000, -86_400_000] {
+        assert!(run(jump_ms) == expected, "jumps of {jump_ms} ms");
+    }
 }

@@ -191,9 +191,9 @@ fn an_empty_queue_commits_the_position_that_has_passed_control_records() {
 #[test]
 fn idling_follows_kip_695() {
     /// Position and end of the log of `b`, and when they were asked for.
-    type Asked = Option<(Offset, Offset, Timestamp)>;
+    type Asked = Option<(Offset, Offset, u64)>;
     // (max.task.idle.ms, what is known of b, now, ready)
-    let cases: [(i64, Asked, Timestamp, bool); 9] = [
+    let cases: [(i64, Asked, u64, bool); 9] = [
         (-1, None, 0, true),
         (-1, Some((0, 5, 0)), 0, true),
         (0, None, 0, false),
