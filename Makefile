@@ -1,6 +1,6 @@
 # Sandbar. `make demo` shows it working, `make test` proves it.
 .DEFAULT_GOAL := help
-.PHONY: help setup build check test unit guests e2e conformance conformance-long demo bench bench-commits bench-broker docs stop-kafka
+.PHONY: help setup build check test unit guests e2e conformance conformance-long demo bench bench-commits bench-peer bench-broker docs stop-kafka
 
 # The workspace is always built as a whole and in one profile where native libraries are linked: features are then
 # resolved the same way everywhere, and RocksDB, librdkafka and wasmtime are compiled once.
@@ -50,6 +50,10 @@ bench: ## What a record costs: the sandbox beside native code, the engine beside
 bench-commits: ## What transactions cost: the time of a commit, exactly-once beside at-least-once
 	@scripts/setup.sh test
 	@scripts/bench.sh commits
+
+bench-peer: ## Kafka Streams beside Sandbar on one real broker
+	@scripts/setup.sh test
+	@scripts/bench-peer.sh
 
 bench-broker: ## What the embedded broker does beside a real Kafka broker: rates, delays, starts, memory
 	@scripts/setup.sh test

@@ -2,12 +2,13 @@
 //! embedded broker's core; part (c) compares the engine with a raw librdkafka loop on a real broker. Runs that are
 //! compared take turns, round by round, and the median of the rounds counts. It prints figures and judges nothing.
 //! With the argument `broker` it measures the embedded broker instead (`brokers`), with `commits` what transactions
-//! cost (`commits`).
+//! cost (`commits`), with `peer` Kafka Streams beside Sandbar (`peer`).
 
 mod brokers;
 mod commits;
 mod drive;
 mod measure;
+mod peer;
 mod real_kafka;
 mod sandbox_tax;
 mod workload;
@@ -41,7 +42,8 @@ fn main() -> Result<()> {
         None => records(),
         Some("broker") => brokers::run(),
         Some("commits") => commits::run(),
-        Some(other) => bail!("nothing, `broker` or `commits`, not `{other}`"),
+        Some("peer") => peer::run(),
+        Some(other) => bail!("nothing, `broker`, `commits` or `peer`, not `{other}`"),
     }
 }
 
