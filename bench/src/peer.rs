@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use engine::broker::{ClientSupplier, Consumer, NewTopic, RestoreConsumer};
+use engine::broker::{BrokerErrorKind, ClientSupplier, Consumer, NewTopic, RestoreConsumer};
 use engine::record::TopicPartition;
 use kafka::topics::ReadOptions;
 
@@ -177,7 +177,10 @@ fn one(
     };
     let measured = watch.follow(plan, &mut child, started)?;
     child.terminate()?;
-    std::fs::remove_dir_all(&state_dir).with_context(|| format!("remove {}", state_dir.display()))?;
+    // The peer makes none where it has no state.
+    if state_dir.exists() {
+        std::fs::remove_dir_all(&state_dir).with_context(|| format!("remove {}", state_dir.display()))?;
+    }
     Ok(measured)
 }
 
@@ -266,7 +269,11 @@ struct Watch {
 
 impl Watch {
     fn committed(&mut self) -> Result<u64> {
-        let committed = self.consumer.committed(&self.input)?;
+        let committed = match self.consumer.committed(&self.input) {
+            // A new group has no coordinator yet.
+            Err(error) if error.kind == BrokerErrorKind::Retriable => return Ok(0),
+            committed => committed?,
+        };
         Ok(committed.into_iter().flatten().map(|one| one.offset.unsigned_abs()).sum())
     }
 
@@ -292,7 +299,7 @@ impl Watch {
             if committed >= all {
                 break;
             }
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(25));
         }
         let (before, since, cpu, broker) = begin.ok_or_else(|| anyhow!("the warm-up was never seen to end"))?;
         let records = (all - before) as f64;
