@@ -122,6 +122,11 @@ fn native_timestamp(timestamp: i64) -> i64 {
     timestamp.max(1)
 }
 
+/// Whether the kill campaigns want to see what happens without that rule.
+fn keeps_producer() -> bool {
+    cfg!(feature = "failpoints") && std::env::var_os("SANDBAR_KEEP_PRODUCER").is_some()
+}
+
 fn rejected(operation: String, detail: String) -> SendError {
     SendError::Failed(BrokerError::new(BrokerErrorKind::Rejected, operation, detail))
 }

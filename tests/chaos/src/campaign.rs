@@ -13,9 +13,10 @@ use e2e::repository;
 use e2e::topics::{self, Broker};
 use rdkafka::message::Message;
 
-use crate::checker::{self, Dump, LogEnd, Recording, Verdict};
+use crate::checker::{self, Defect, Dump, LogEnd, Recording, Verdict};
 use crate::clients::{Load, Loader, Reader, Seen, Witness, log_ends};
 use crate::hosts::{self, Hosts, Setup};
+use crate::proxy::Proxy;
 use crate::random::Random;
 use crate::results::Slice;
 use crate::workload::{Balance, Input, Key, Plan};
@@ -50,8 +51,12 @@ pub struct Options {
     /// Keys of the manifest.
     pub settings: BTreeMap<String, String>,
     pub binary: Option<PathBuf>,
-    /// Where the hosts' clients are sent to, in place of the broker itself.
-    pub proxy_port: Option<u16>,
+    /// Variables of the hosts' environment.
+    pub variables: Vec<(String, String)>,
+    /// The hosts' clients are sent to a proxy, in place of the broker itself.
+    pub proxied: bool,
+    /// Defects that are figures here, and no failures.
+    pub allowed: Vec<Defect>,
 }
 
 impl Options {
@@ -68,7 +73,9 @@ impl Options {
             static_members: true,
             settings: settings.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
             binary: None,
-            proxy_port: None,
+            variables: Vec::new(),
+            proxied: false,
+            allowed: Vec::new(),
         }
     }
 
@@ -93,7 +100,8 @@ pub struct Campaign {
     pub kafka: OwnKafka,
     pub hosts: Hosts,
     pub random: Random,
-    pub figures: BTreeMap<String, u64>,
+    figures: BTreeMap<String, u64>,
+    proxy: Option<Proxy>,
     plan: Plan,
     folder: PathBuf,
     loader: Loader,
@@ -119,7 +127,11 @@ pub fn run(options: &Options, body: impl FnOnce(&mut Campaign) -> Result<()>) ->
     match carry_through(options, body, &mut slice) {
         Ok(verdict) => {
             slice.records = verdict.records;
-            slice.defects = verdict.counts().map(|(defect, count)| (defect.name().to_owned(), count)).collect();
+            for (defect, count) in verdict.counts() {
+                let allowed = options.allowed.contains(&defect);
+                let place = if allowed { &mut slice.figures } else { &mut slice.defects };
+                place.insert(defect.name().to_owned(), count);
+            }
             println!("{} seed {}: {verdict}", options.row, options.seed);
         }
         Err(error) => {
@@ -149,13 +161,16 @@ impl Campaign {
     fn start(options: &Options) -> Result<Self> {
         let name = format!("{}-{}", options.row.to_lowercase(), options.seed);
         let folder = hosts::scratch(&name)?;
-        let kafka = OwnKafka::start("chaos", KAFKA_SETTINGS, options.proxy_port)?;
+        let listener = options.proxied.then(Proxy::bind).transpose()?;
+        let proxy_port = listener.as_ref().map(|(port, _)| *port);
+        let kafka = OwnKafka::start("chaos", KAFKA_SETTINGS, proxy_port)?;
+        let proxy = listener.map(|(_, listener)| Proxy::start(listener, kafka.proxied_port()));
         let direct = Broker::Kafka(kafka.bootstrap());
         topics::create(&direct, &hosts::input_topic(&name), options.partitions)?;
         for output in 0..2 {
             topics::create(&direct, &hosts::output_topic(&name, output), options.partitions)?;
         }
-        let bootstrap = options.proxy_port.map_or_else(|| kafka.bootstrap(), |port| format!("127.0.0.1:{port}"));
+        let bootstrap = proxy_port.map_or_else(|| kafka.bootstrap(), |port| format!("127.0.0.1:{port}"));
         let setup = Setup {
             application_id: name.clone(),
             bootstrap,
@@ -164,6 +179,7 @@ impl Campaign {
             settings: options.settings.clone(),
             static_members: options.static_members,
             binary: options.binary.clone(),
+            variables: options.variables.clone(),
         };
         let mut hosts = Hosts::new(setup, options.hosts)?;
         hosts.start_all()?;
@@ -184,6 +200,7 @@ impl Campaign {
             random: Random::new(options.seed),
             figures: BTreeMap::new(),
             loader: Loader::start(load),
+            proxy,
             kafka,
             hosts,
             plan,
@@ -234,6 +251,20 @@ impl Campaign {
         *self.figures.entry(figure.to_owned()).or_default() += value;
     }
 
+    /// Keeps the highest value of a figure, whose name begins with `max `.
+    pub fn at_most(&mut self, figure: &str, value: u64) {
+        let highest = self.figures.entry(figure.to_owned()).or_default();
+        *highest = value.max(*highest);
+    }
+
+    /// What is between the hosts and the broker.
+    ///
+    /// # Errors
+    /// When the options did not ask for it.
+    pub fn proxy(&self) -> Result<Proxy> {
+        self.proxy.clone().context("the campaign has no proxy")
+    }
+
     fn finish(mut self, slice: &mut Slice) -> Result<Verdict> {
         let id = format!("{}-{}", self.options.row.to_lowercase(), self.options.seed);
         self.hosts.start_all()?;
@@ -257,7 +288,7 @@ impl Campaign {
         slice.records_restored = self.hosts.records_restored();
         slice.figures = self.figures;
         let verdict = checker::check(&recording);
-        if verdict.is_clean() {
+        if verdict.counts().all(|(defect, _)| self.options.allowed.contains(&defect)) {
             std::fs::remove_dir_all(&self.folder).context("remove the campaign's folder")?;
         }
         Ok(verdict)
@@ -347,9 +378,10 @@ fn load_average() -> f64 {
     text.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0.0)
 }
 
-/// The commit that the binary was built from, as far as git knows.
+/// The last commit that changed the host, as far as git knows.
 fn sandbar_version() -> String {
-    let output = Command::new("git").args(["describe", "--always", "--dirty"]).current_dir(repository::root()).output();
+    let mut command = Command::new("git");
+    let output = command.args(["log", "-1", "--format=%h", "--", "host"]).current_dir(repository::root()).output();
     let text = output.ok().filter(|output| output.status.success()).map(|output| output.stdout).unwrap_or_default();
     let text = String::from_utf8_lossy(&text).trim().to_owned();
     if text.is_empty() { "unknown".to_owned() } else { text }

@@ -33,6 +33,8 @@ pub struct Setup {
     pub static_members: bool,
     /// Another binary than the usual one.
     pub binary: Option<PathBuf>,
+    /// Variables of the environment of all hosts.
+    pub variables: Vec<(String, String)>,
 }
 
 /// One host, whether its process runs or not.
@@ -41,8 +43,8 @@ pub struct Slot {
     pub host: Option<Host>,
     /// Variables for its next start.
     pub variables: Vec<(String, String)>,
-    /// Another state directory than its own, for its next start.
-    pub state: Option<String>,
+    /// How often another took its identity, each time in a directory of its own.
+    doubles: u64,
     restored: u64,
     pub starts: u64,
 }
@@ -66,13 +68,37 @@ impl Hosts {
         let id = &setup.application_id;
         let text = format!("application.id = \"{id}\"\nmodule = \"{}\"\n", module.display());
         std::fs::write(&manifest, text).with_context(|| format!("cannot write {}", manifest.display()))?;
-        let slot = |number| Slot { number, host: None, variables: Vec::new(), state: None, restored: 0, starts: 0 };
+        let slot = |number| Slot { number, host: None, variables: Vec::new(), doubles: 0, restored: 0, starts: 0 };
         Ok(Self { setup, manifest, slots: (0..count).map(slot).collect() })
     }
 
     /// The state directory of a host.
-    pub fn state_dir(&self, number: usize) -> PathBuf {
-        self.setup.folder.join(format!("host-{number}"))
+    fn state_dir(&self, number: usize) -> PathBuf {
+        let doubles = self.slots[number].doubles;
+        let copy = if doubles == 0 { String::new() } else { format!("-{doubles}") };
+        self.setup.folder.join(format!("host-{number}{copy}"))
+    }
+
+    /// Sets a key of the manifest for further starts.
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.setup.settings.insert(key.to_owned(), value.to_owned());
+    }
+
+    /// Starts a second host with the identity of a running one, and gives the older one back.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_double(&mut self, number: usize) -> Result<Host> {
+        self.note_restored(number);
+        let Some(older) = self.slots[number].host.take() else { bail!("host {number} does not run") };
+        let id = Path::new(&self.setup.application_id).join(".host-id");
+        let identity = self.state_dir(number).join(&id);
+        self.slots[number].doubles += 1;
+        let copy = self.state_dir(number).join(&id);
+        std::fs::create_dir_all(copy.parent().context("a folder above the identity")?)?;
+        std::fs::copy(&identity, &copy).with_context(|| format!("cannot copy {}", identity.display()))?;
+        self.start(number)?;
+        Ok(older)
     }
 
     /// Starts a host that does not run; it is not ready yet.
@@ -81,9 +107,8 @@ impl Hosts {
     /// When its process cannot be started.
     pub fn start(&mut self, number: usize) -> Result<()> {
         let broker = Broker::Kafka(self.setup.bootstrap.clone());
+        let state_dir = self.state_dir(number);
         let slot = &mut self.slots[number];
-        let name = slot.state.clone().unwrap_or_else(|| format!("host-{number}"));
-        let state_dir = self.setup.folder.join(name);
         let id = &self.setup.application_id;
         let mut options = Options::new(&self.manifest, &broker, id, &state_dir)
             .set("sources.entries.topic", &input_topic(id))
@@ -95,7 +120,7 @@ impl Hosts {
         if self.setup.static_members {
             options = options.set("group.instance.id", &format!("host-{number}"));
         }
-        for (name, value) in slot.variables.drain(..) {
+        for (name, value) in slot.variables.drain(..).chain(self.setup.variables.iter().cloned()) {
             options = options.variable(&name, &value);
         }
         options.binary.clone_from(&self.setup.binary);
@@ -150,6 +175,57 @@ impl Hosts {
         ensure!(status.success(), "host {number} ended with {status} after SIGTERM:\n{}", end_of(&host.log()));
         ensure!(took <= END_LIMIT, "host {number} took {took:?} to end");
         Ok(took)
+    }
+
+    /// Ends a host by SIGKILL, however it is.
+    ///
+    /// # Errors
+    /// When its process cannot be waited for.
+    pub fn stop_hard(&mut self, number: usize) -> Result<()> {
+        self.note_restored(number);
+        self.slots[number].host.take().map_or(Ok(()), |mut host| host.kill())
+    }
+
+    /// Lets go of a host that has ended.
+    pub fn forget(&mut self, number: usize) {
+        self.slots[number].host = None;
+    }
+
+    /// Sends a signal to a host.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn signal(&self, number: usize, name: &str) -> Result<()> {
+        self.slots[number].host.as_ref().context("the host does not run")?.signal(name)
+    }
+
+    /// The state of a host's application in one word.
+    pub fn state_of(&self, number: usize) -> String {
+        let apps = self.slots[number].host.as_ref().and_then(|host| host.get("/v1/apps").ok());
+        let state = apps.as_ref().and_then(|(_, body)| body["apps"][0]["state"].as_str());
+        state.unwrap_or("starting").to_owned()
+    }
+
+    /// The sum of a metric over all threads of a host, of the series with this label.
+    ///
+    /// # Errors
+    /// When the host does not answer.
+    pub fn metric(&self, number: usize, name: &str, label: &str) -> Result<u64> {
+        let host = self.slots[number].host.as_ref().context("the host does not run")?;
+        let (_, body) = host.get("/metrics")?;
+        let text = body.as_str().context("the metrics are no text")?;
+        let series = text.lines().filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(label));
+        Ok(series.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
+    }
+
+    pub fn process_ids(&self) -> Vec<u32> {
+        self.running().map(Host::process_id).collect()
+    }
+
+    /// Entries that the running hosts' tasks have committed.
+    pub fn committed(&self) -> u64 {
+        let topic = input_topic(&self.setup.application_id);
+        self.running().filter_map(|host| Some(host.application().ok()?.committed(&topic))).sum()
     }
 
     /// The status of a host that has ended by itself.

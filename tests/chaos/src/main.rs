@@ -5,6 +5,7 @@ mod campaign;
 mod checker;
 mod clients;
 mod hosts;
+mod proxy;
 mod random;
 mod results;
 mod rows;
@@ -44,8 +45,8 @@ enum Command {
         #[arg(long)]
         count: Option<u64>,
         /// Entries in each slice at least.
-        #[arg(long, default_value_t = 200_000)]
-        records: u64,
+        #[arg(long)]
+        records: Option<u64>,
         /// The first slice's seed; a new one each time where none is given.
         #[arg(long)]
         seed: Option<u64>,
@@ -56,6 +57,15 @@ enum Command {
         #[arg(long, default_value_t = 400)]
         seconds: u64,
     },
+    /// Run the next slices of every row that has not come to its number of faults yet, and add them to the results.
+    Long {
+        /// Begin no slice after so many seconds.
+        #[arg(long, default_value_t = 400)]
+        seconds: u64,
+    },
+    /// Succeeds where the row needs the binary with failpoints.
+    #[command(hide = true)]
+    NeedsFailpoints { row: String },
     /// Compare the table in the documentation with the results; SANDBAR_UPDATE=1 writes it anew.
     Document,
     /// List the rows.
@@ -85,9 +95,16 @@ fn execute(command: Command) -> Result<bool> {
         }
         Command::Run { row, count, records, seed, record, seconds } => {
             let row = rows::find(&row)?;
-            let seed = seed.map_or_else(fresh_seed, Ok)?;
-            return run(row, count.unwrap_or(row.faults), records, seed, record, Duration::from_secs(seconds));
+            let work = Work {
+                count: count.unwrap_or(row.faults),
+                records: records.unwrap_or(row.records),
+                seed: seed.map_or_else(fresh_seed, Ok)?,
+                record,
+            };
+            return work.run(row, Instant::now() + Duration::from_secs(seconds));
         }
+        Command::Long { seconds } => return long(Instant::now() + Duration::from_secs(seconds)),
+        Command::NeedsFailpoints { row } => return Ok(rows::find(&row)?.failpoints),
         Command::Document => {
             let page = repository::root().join("docs/src/reliability.md");
             let update = std::env::var_os("SANDBAR_UPDATE").is_some_and(|value| value == "1");
@@ -106,37 +123,62 @@ fn fresh_seed() -> Result<u64> {
     Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() % 1_000_000)
 }
 
-fn run(row: &rows::Row, count: u64, records: u64, seed: u64, record: bool, limit: Duration) -> Result<bool> {
-    ensure!(count > 0, "a row needs at least one fault");
-    let started = Instant::now();
-    let (mut left, mut seed, mut passed) = (count, seed, true);
-    while left > 0 && started.elapsed() < limit {
-        let faults = left.min(row.faults);
-        let slice = (row.run)(&Request { seed, faults, records });
-        passed &= slice.passed();
-        if record {
-            results::add(&results_file(), &slice)?;
+/// Slices of one row.
+struct Work {
+    /// Faults in all.
+    count: u64,
+    records: u64,
+    seed: u64,
+    record: bool,
+}
+
+impl Work {
+    /// Runs slices until there were enough faults or the time is over; false when one did not pass.
+    fn run(&self, row: &'static rows::Row, deadline: Instant) -> Result<bool> {
+        ensure!(self.count > 0, "a row needs at least one fault");
+        let (mut left, mut seed, mut passed) = (self.count, self.seed, true);
+        while left > 0 && Instant::now() < deadline {
+            let faults = left.min(row.faults);
+            let slice = (row.run)(&Request { name: row.name, seed, faults, records: self.records });
+            passed &= slice.passed();
+            if self.record {
+                results::add(&results_file(), &slice)?;
+            }
+            println!("{}", slice.summary());
+            (left, seed) = (left - faults, seed + 1);
         }
-        let word = if slice.passed() { "ok" } else { "FAILED" };
-        let percent = |percent| results::percentile(&slice.downtime_ms, percent).unwrap_or(0);
-        println!(
-            "chaos: {} seed {seed}: {word}, {} faults, {} records, defects {:?}, downtime ms p50 {} p99 {} max {}, \
-             {} restored, figures {:?}, {} s",
-            row.name,
-            slice.faults,
-            slice.records,
-            slice.defects,
-            percent(50),
-            percent(99),
-            percent(100),
-            slice.records_restored,
-            slice.figures,
-            slice.seconds
-        );
-        (left, seed) = (left - faults, seed + 1);
+        if left > 0 {
+            println!("chaos: {}: {left} of {} faults are left for another run", row.name, self.count);
+        }
+        Ok(passed)
     }
-    if left > 0 {
-        println!("chaos: {}: {left} of {count} faults are left for another run", row.name);
+}
+
+/// Goes on where the results say that rows have come to; one slice of each in turn.
+fn long(deadline: Instant) -> Result<bool> {
+    let mut passed = true;
+    loop {
+        let done = results::read(&results_file())?;
+        let faults = |row: &rows::Row| {
+            done.iter().filter(|slice| slice.row == row.name && slice.passed()).map(|slice| slice.faults).sum::<u64>()
+        };
+        // The row that is least far.
+        let next =
+            rows::ROWS.iter().filter(|row| faults(row) < row.goal).min_by_key(|row| faults(row) * 1_000 / row.goal);
+        let Some(row) = next else {
+            println!("chaos: every row has had its faults");
+            return Ok(passed);
+        };
+        if Instant::now() >= deadline || !passed {
+            println!(
+                "chaos: {} of {} faults of {} are left for another run",
+                row.goal - faults(row),
+                row.goal,
+                row.name
+            );
+            return Ok(passed);
+        }
+        let count = row.faults.min(row.goal - faults(row));
+        passed = Work { count, records: row.records, seed: fresh_seed()?, record: true }.run(row, deadline)?;
     }
-    Ok(passed)
 }

@@ -40,6 +40,30 @@ impl Slice {
     pub fn passed(&self) -> bool {
         self.defects.is_empty() && self.failure.is_none()
     }
+
+    /// One line of it.
+    pub fn summary(&self) -> String {
+        let seconds = |percent| percentile(&self.downtime_ms, percent).unwrap_or(0) as f64 / 1_000.0;
+        let mut text = format!(
+            "chaos: {} seed {}: {}, {} faults, {} records, defects {:?}, downtime s p50 {:.1} p99 {:.1} max {:.1}, {} \
+             restored, {} s",
+            self.row,
+            self.seed,
+            if self.passed() { "ok" } else { "FAILED" },
+            self.faults,
+            self.records,
+            self.defects,
+            seconds(50),
+            seconds(99),
+            seconds(100),
+            self.records_restored,
+            self.seconds
+        );
+        if !self.figures.is_empty() {
+            let _ = write!(text, ", {:?}", self.figures);
+        }
+        text
+    }
 }
 
 /// Adds a slice to a results file.

@@ -153,7 +153,9 @@ fn swap(recording: &mut Recording, random: &mut Random) {
 
 fn tear(recording: &mut Recording, random: &mut Random) {
     let (topic, partition, at) = place(recording, random, 1);
-    change(recording, topic, partition, |records| drop(records.remove(at)));
+    change(recording, topic, partition, |records| {
+        records.remove(at);
+    });
 }
 
 fn falsify(recording: &mut Recording, random: &mut Random) {
