@@ -67,6 +67,7 @@ pub const ROWS: &[Row] = &[
     row("B1", "the broker killed, back after 3 s", 6, 30, network::kill_broker),
     row("B2", "the broker away for 70 s", 2, 4, network::broker_away),
     row("B3", "partitions, half-open and slow connections, delays, resets", 15, 50, network::bad_network),
+    row("B7", "calls that take longer than max.poll.interval.ms", 10, 30, processes::slow).records(50_000),
     row("H2", "hosts ended by SIGTERM in any state", 40, 200, processes::terminate),
 ];
 

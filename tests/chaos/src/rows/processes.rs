@@ -90,7 +90,7 @@ fn double_one(campaign: &mut Campaign, victim: usize) -> Result<()> {
 
 /// A8: a trap undoes its call, ends the application, and its transaction is never seen.
 pub fn trap(request: &Request) -> Slice {
-    let options = options(request, 4_000).set("config.trap.one.in", 2_000);
+    let options = options(request, 4_000).set("config.trap.one.in", 20_000);
     campaign::run(&options, |campaign| {
         let mut traps = 0;
         while traps < request.faults {
@@ -112,6 +112,34 @@ pub fn trap(request: &Request) -> Slice {
         // Those that still may trap are started again without.
         for number in 0..campaign.options.hosts {
             campaign.hosts.stop_hard(number)?;
+            campaign.hosts.start(number)?;
+        }
+        campaign.go_on(Duration::from_secs(3))
+    })
+}
+
+/// B7: a call that takes longer than the group waits for a poll; its work is dropped, and done by whoever is next.
+pub fn slow(request: &Request) -> Slice {
+    let mut options = options(request, 12_000).set("config.idle.one.in", request.records / request.faults.max(1));
+    options.static_members = false;
+    options = options
+        .set("config.idle.turns", 3_000_000_000_u64)
+        .set("processor.deadline.ms", 120_000)
+        .set("kafka.consumer.session.timeout.ms", 2_500)
+        .set("max.poll.interval.ms", 3_000);
+    campaign::run(&options, |campaign| {
+        let time_ms = request.faults * 12_000;
+        for _ in 0..time_ms / 3_000 {
+            campaign.go_on(Duration::from_secs(3))?;
+        }
+        for number in 0..campaign.options.hosts {
+            let closed = dirty_closes(campaign, number);
+            campaign.count("tasks closed dirty", closed);
+        }
+        campaign.hosts.set("config.idle.one.in", "0");
+        for number in 0..campaign.options.hosts {
+            campaign.hosts.stop_hard(number)?;
+            campaign.fault((0..campaign.options.partitions).collect());
             campaign.hosts.start(number)?;
         }
         campaign.go_on(Duration::from_secs(3))

@@ -18,13 +18,15 @@ struct Ledger {
     faults: Faults,
 }
 
-/// Misbehaviour that the manifest's `[config]` asks for.
+/// Misbehaviour that the manifest's `[config]` asks for. It hangs on the clock beside the record, so that the same record
+/// goes through at another time.
 #[derive(Default)]
 struct Faults {
-    /// A trap in one of so many milliseconds, at the first record of a call; 0 for never. It hangs on the clock, so that
-    /// the same record goes through at another time.
+    /// A trap at one of so many records; 0 for never.
     trap_one_in: u64,
-    /// Turns of an idle loop for a record of each thousandth seq.
+    /// A long loop at one of so many records; 0 for never.
+    idle_one_in: u64,
+    /// Turns of that loop.
     idle_turns: u64,
 }
 
@@ -34,7 +36,11 @@ impl Processor for Ledger {
 
     fn init(&mut self, context: &mut Context) -> Result<()> {
         let number = |key: &str| context.config(key).map_or(Ok(0), |text| text.parse::<u64>());
-        self.faults = Faults { trap_one_in: number("trap.one.in")?, idle_turns: number("idle.turns")? };
+        self.faults = Faults {
+            trap_one_in: number("trap.one.in")?,
+            idle_one_in: number("idle.one.in")?,
+            idle_turns: number("idle.turns")?,
+        };
         Ok(())
     }
 
@@ -56,23 +62,27 @@ impl Processor for Ledger {
         self.balances.put(record.key, &output[12..])?;
         self.first.record(record.key, &output).partition(partition).forward()?;
         self.second.forward(record.key, &output)?;
-        self.misbehave(seq, context)
+        self.misbehave(seq, context);
+        Ok(())
     }
 }
 
 impl Ledger {
     /// Comes last, so that there is something to undo.
-    fn misbehave(&self, seq: u64, context: &Context) -> Result<()> {
-        let Faults { trap_one_in, idle_turns } = self.faults;
-        if trap_one_in > 0 && scatter(context.wall_clock_time().unsigned_abs()) % trap_one_in == 0 {
+    fn misbehave(&self, seq: u64, context: &Context) {
+        let Faults { trap_one_in, idle_one_in, idle_turns } = self.faults;
+        if trap_one_in == 0 && idle_one_in == 0 {
+            return;
+        }
+        let chance = scatter(context.wall_clock_time().unsigned_abs() ^ scatter(seq));
+        if trap_one_in > 0 && chance % trap_one_in == 0 {
             panic!("a trap that the manifest asked for");
         }
-        if idle_turns > 0 && seq % 1_000 == 0 {
+        if idle_one_in > 0 && chance % idle_one_in == 1 % idle_one_in {
             for turn in 0..idle_turns {
                 std::hint::black_box(turn);
             }
         }
-        Ok(())
     }
 }
 
