@@ -37,13 +37,6 @@ fn consumers_check_what_they_fetch() {
 }
 
 #[test]
-fn a_producer_is_told_of_every_broken_connection() {
-    for property in [("log.connection.close", "true"), ("log_level", "7")] {
-        assert!(fixed(Role::Producer).contains(&property), "{property:?}");
-    }
-}
-
-#[test]
 fn an_unknown_property_is_named_as_it_was_given() {
     let text = refused(&[("producer.linger.msec", "5")]);
     assert!(text.contains("producer.linger.msec"), "{text}");

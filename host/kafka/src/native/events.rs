@@ -55,8 +55,6 @@ struct State {
     delivered: u64,
     last_error: Option<(RDKafkaErrorCode, String)>,
     fatal: bool,
-    /// An established connection broke, with these words.
-    broken_connection: Option<String>,
 }
 
 /// The record of one client's callbacks.
@@ -126,11 +124,6 @@ impl Events {
         self.state().last_error.clone()
     }
 
-    /// How an established connection broke first, if one did. Only clients that log the closing of connections know it.
-    pub fn broken_connection(&self) -> Option<String> {
-        self.state().broken_connection.clone()
-    }
-
     /// Whether a fatal error was raised.
     pub fn is_fatal(&self) -> bool {
         self.state().fatal
@@ -145,12 +138,6 @@ unsafe fn events<'a>(opaque: *const c_void) -> Option<&'a Events> {
     unsafe { opaque.cast::<Events>().as_ref() }
 }
 
-/// Whether a line of librdkafka's log says that a connection broke on which requests could be made. It is written before
-/// the requests that were under way are sent again on another. One that stood idle is closed without such a line.
-fn is_broken_connection(facility: &str, text: &str) -> bool {
-    facility == "FAIL" && text.contains(" in state UP")
-}
-
 pub(super) unsafe extern "C" fn log_callback(
     rk: *const sys::rd_kafka_t,
     level: c_int,
@@ -158,19 +145,13 @@ pub(super) unsafe extern "C" fn log_callback(
     text: *const c_char,
 ) {
     // SAFETY: librdkafka passes NUL-terminated strings and a live client (or none, before it is complete).
-    let (facility, text, events) = unsafe {
+    let (facility, text, name) = unsafe {
         let opaque = if rk.is_null() { ptr::null() } else { sys::rd_kafka_opaque(rk).cast_const() };
-        (owned_text(facility), owned_text(text), events(opaque))
+        let name = events(opaque).map_or("", Events::name);
+        (owned_text(facility), owned_text(text), name)
     };
-    let name = events.map_or("", Events::name);
-    if let Some(events) = events
-        && is_broken_connection(&facility, &text)
-    {
-        events.state().broken_connection.get_or_insert_with(|| text.clone());
-    }
-    // A property for one kind of client is set on all when it has no prefix; the hint that one ignores it is noise, as
-    // is a connection that was closed and comes back.
-    let level = if facility == "CONFWARN" || is_broken_connection(&facility, &text) { 7 } else { level };
+    // A property for one kind of client is set on all when it has no prefix; the hint that one ignores it is noise.
+    let level = if facility == "CONFWARN" { 7 } else { level };
     match level {
         ..=3 => tracing::error!(target: "librdkafka", client = name, facility, "{text}"),
         4 => tracing::warn!(target: "librdkafka", client = name, facility, "{text}"),

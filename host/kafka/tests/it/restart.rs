@@ -52,33 +52,3 @@ fn clients_outlive_a_restart_of_the_broker() {
     let found = wait_for("the committed offset", || member.consumer.committed(std::slice::from_ref(&partition)).ok());
     assert_eq!(found, [Some(committed)]);
 }
-
-/// A request that was under way when its connection broke is sent again by librdkafka, and the first one may still arrive:
-/// the end of one transaction must not become that of the next.
-#[test]
-fn no_transaction_follows_on_a_producer_whose_connection_broke() {
-    let mut cluster = Cluster::embedded();
-    let topic = cluster.topic("broken", 1);
-    let id = unique("id");
-    let clients = cluster.clients("broken");
-    let mut producer = clients.producer(0, Some(&id)).expect("producer");
-    producer.init_transactions(PATIENCE).expect("init");
-    for _ in 0..2 {
-        producer.begin_transaction().expect("begin");
-        send(&mut *producer, &topic, Some(0), "key", "value");
-        producer.flush(PATIENCE).expect("flush");
-        producer.commit_transaction(PATIENCE).expect("commit");
-    }
-    producer.begin_transaction().expect("begin");
-    send(&mut *producer, &topic, Some(0), "key", "value");
-    producer.flush(PATIENCE).expect("flush");
-    cluster.restart();
-    producer.commit_transaction(PATIENCE).expect("the client commits on another connection");
-    let error = producer.begin_transaction().expect_err("the producer is used up");
-    assert_eq!(error.kind, BrokerErrorKind::Abortable, "{error}");
-    assert!(error.to_string().contains("a connection broke"), "{error}");
-    drop(producer);
-    let mut next = clients.producer(0, Some(&id)).expect("producer");
-    next.init_transactions(PATIENCE).expect("init");
-    next.begin_transaction().expect("a new producer begins");
-}
