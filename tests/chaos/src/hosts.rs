@@ -174,7 +174,11 @@ impl Hosts {
         let took = started.elapsed();
         // Before its first word it has no handler, and nothing to end.
         let unborn = status.code().is_none() && host.log().is_empty();
-        ensure!(status.success() || unborn, "host {number} ended with {status} after SIGTERM:\n{}", end_of(&host.log()));
+        ensure!(
+            status.success() || unborn,
+            "host {number} ended with {status} after SIGTERM:\n{}",
+            end_of(&host.log())
+        );
         ensure!(took <= END_LIMIT, "host {number} took {took:?} to end");
         Ok(took)
     }

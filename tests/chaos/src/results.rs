@@ -168,7 +168,7 @@ fn line(row: &str, slices: &[&Slice]) -> String {
         (Some(p50), Some(p99), Some(max)) => format!("{p50} / {p99} / {max}"),
         _ => "–".to_owned(),
     };
-    let per_fault = if faults == 0 { "–".to_owned() } else { (restored / faults).to_string() };
+    let per_fault = restored.checked_div(faults).map_or_else(|| "–".to_owned(), |restored| restored.to_string());
     format!(
         "| {row} | {} | {faults} | {} | {lost} | {doubled} | {torn} | {other} | {downtime} | {per_fault} | {} | {} |\n",
         slices.len(),

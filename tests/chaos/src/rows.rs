@@ -92,7 +92,7 @@ fn options(request: &Request, mean_ms: u64) -> Options {
     let Request { name, seed, faults, records } = *request;
     let flush_ms = [500, 5_000, 60_000][usize::try_from(seed % 3).unwrap_or(0)];
     let mut options = Options::new(name, seed).set("statestore.flush.interval.ms", flush_ms);
-    options.static_members = seed % 2 == 0;
+    options.static_members = seed.is_multiple_of(2);
     if !options.static_members {
         // A member that is gone is missed before the next kill.
         options = options.set("kafka.consumer.session.timeout.ms", 2_500);

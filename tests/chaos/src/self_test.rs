@@ -9,8 +9,11 @@ use crate::checker::{self, Defect, Dump, LogEnd, Recording};
 use crate::random::{Random, scatter};
 use crate::workload::{Balance, Input, Output, Plan};
 
+/// Puts one defect into a recording.
+type PutIn = fn(&mut Recording, &mut Random);
+
 /// The defects of the row, and two that only Kafka itself could cause.
-const KINDS: [(Defect, fn(&mut Recording, &mut Random)); 8] = [
+const KINDS: [(Defect, PutIn); 8] = [
     (Defect::Lost, drop_entry),
     (Defect::Duplicated, duplicate),
     (Defect::Reordered, swap),

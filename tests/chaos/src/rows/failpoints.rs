@@ -65,8 +65,8 @@ fn abort_hosts(campaign: &mut Campaign, aborts: u64) -> Result<()> {
     let mut missed = 0;
     while armed.iter().any(Option::is_some) {
         std::thread::sleep(Duration::from_millis(20));
-        for number in 0..campaign.options.hosts {
-            let Some(Armed { point, passes, since }) = &armed[number] else { continue };
+        for (number, armed) in armed.iter_mut().enumerate() {
+            let Some(Armed { point, passes, since }) = armed else { continue };
             if let Some(status) = campaign.hosts.ended(number)? {
                 let log = campaign.hosts.log_of(number);
                 let reached = log.contains(&format!("failpoint {point}"));
@@ -85,7 +85,7 @@ fn abort_hosts(campaign: &mut Campaign, aborts: u64) -> Result<()> {
             } else {
                 continue;
             }
-            armed[number] = arm(campaign, number, &mut queue)?;
+            *armed = arm(campaign, number, &mut queue)?;
         }
     }
     campaign.go_on(Duration::from_secs(2))

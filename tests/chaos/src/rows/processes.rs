@@ -16,7 +16,6 @@ const FREEZE: Duration = Duration::from_secs(13);
 /// A4: what a host did before it was frozen and had not committed must not count when it goes on.
 pub fn freeze(request: &Request) -> Slice {
     let mut options = options(request, 21_000);
-    options.static_members = request.seed % 2 == 0;
     options = options.set("kafka.consumer.session.timeout.ms", 3_000);
     campaign::run(&options, |campaign| {
         for _ in 0..request.faults {
