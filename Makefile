@@ -1,6 +1,7 @@
 # Sandbar. `make demo` shows it working, `make test` proves it.
 .DEFAULT_GOAL := help
-.PHONY: help setup build check test unit guests e2e conformance conformance-long demo bench bench-commits bench-peer bench-broker docs stop-kafka
+.PHONY: help setup build check test unit guests e2e conformance conformance-long chaos demo bench bench-commits bench-peer \
+	bench-broker docs stop-kafka
 
 # The workspace is always built as a whole and in one profile where native libraries are linked: features are then
 # resolved the same way everywhere, and RocksDB, librdkafka and wasmtime are compiled once.
@@ -39,6 +40,10 @@ conformance: ## What a Kafka client may expect, checked on the embedded broker a
 conformance-long: ## The exactly-once loop under kills, 20 runs each
 	@scripts/setup.sh
 	@scripts/conformance.sh long
+
+chaos: guests ## Hosts killed on a real Kafka and judged record by record; PROFILE=ci|long, or ROW=A4 COUNT=50
+	@scripts/setup.sh test
+	@scripts/chaos.sh $(if $(ROW),$(ROW) $(COUNT),$(or $(PROFILE),ci))
 
 demo: setup ## A majority vote over a year of weather reports, checked against the expected table
 	@scripts/demo.sh

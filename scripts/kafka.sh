@@ -13,7 +13,9 @@
 #   kafka.sh clean               stop the broker and delete its data
 #
 # Settings: SANDBAR_KAFKA_PORT (29392; the controller takes the next one), SANDBAR_KAFKA_DATA (a folder below TMPDIR),
-# SANDBAR_KAFKA_HEAP (512m), SANDBAR_KAFKA_SETTINGS (further lines for server.properties; they win), XDG_CACHE_HOME.
+# SANDBAR_KAFKA_HEAP (512m), SANDBAR_KAFKA_SETTINGS (further lines for server.properties; they win), XDG_CACHE_HOME,
+# SANDBAR_KAFKA_PROXY_PORT (a second listener, on the port after the controller's, tells its clients to connect to this
+# one: a proxy that stands there is between them and the broker).
 set -euo pipefail
 export LC_ALL=C
 
@@ -95,6 +97,14 @@ auto.create.topics.enable=false
 # The weather reports are of 2013: by age they would be deleted at once.
 log.retention.ms=-1
 P
+  if [[ -n ${SANDBAR_KAFKA_PROXY_PORT:-} ]]; then
+    cat >>"$data/server.properties" <<P
+listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$((port + 1)),PROXIED://127.0.0.1:$((port + 2))
+advertised.listeners=PLAINTEXT://127.0.0.1:$port,PROXIED://127.0.0.1:$SANDBAR_KAFKA_PROXY_PORT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+P
+  fi
   printf '%s\n' "${SANDBAR_KAFKA_SETTINGS:-}" >>"$data/server.properties"
 }
 

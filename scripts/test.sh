@@ -61,9 +61,12 @@ stage_e2e() { with_kafka cargo test "${release[@]}" --test e2e_it; }
 
 stage_conformance() { scripts/conformance.sh; }
 
+# Also that the table in the documentation is what the results say.
+stage_chaos() { scripts/chaos.sh ci && "$target/release/chaos" document; }
+
 stage_docs() { cargo xtask doc-commands; }
 
-all=(format rules dependencies unit lints build guests release e2e conformance docs)
+all=(format rules dependencies unit lints build guests release e2e conformance chaos docs)
 stages=("$@")
 ((${#stages[@]})) || stages=("${all[@]}")
 times=()
@@ -85,7 +88,7 @@ done
 printf '\n== stages\n'
 printf '%s\n' "${times[@]}"
 printf '\n== summaries\n'
-grep -aE '^(test result|commands|conformance|skipped): ' "$log" | sed 's/; finished in.*//' || true
+grep -aE '^(test result|commands|conformance|chaos|skipped): ' "$log" | sed 's/; finished in.*//' || true
 if ((${#failed[@]})); then
   echo "failed: ${failed[*]}"
   exit 1

@@ -10,6 +10,8 @@ mod commands;
 mod components;
 mod config;
 mod exit;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 mod formats;
 mod rest;
 mod runtime;

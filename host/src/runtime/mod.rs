@@ -13,6 +13,7 @@ use engine::internal_topics;
 use engine::metrics::EngineMetrics;
 use engine::processor::ProcessorSupplier;
 use engine::query::QueryRegistry;
+use engine::state::StoreProvider;
 use engine::stream_thread::{SharedProgress, StreamThreadOptions, ThreadReport};
 use engine::topology::{PartitionCounts, Topology};
 use kafka::KafkaClients;
@@ -139,7 +140,7 @@ fn application(
     let supplier = module.supplier(Arc::clone(&topology), manifest.limits());
     let wired = wire(manifest, &topology, partition_counts, module.digest());
     status.wire(wired.clone());
-    let threads = stream_thread_options(manifest, &wired, clients, supplier, stores);
+    let threads = stream_thread_options(manifest, &wired, clients, supplier, stores)?;
     let result = run_threads(threads, options, status, stop, terminal);
     drop(broker);
     result
@@ -299,28 +300,31 @@ fn stream_thread_options(
     clients: Arc<KafkaClients>,
     processors: Arc<sandbox::SandboxSupplier>,
     stores: Arc<Stores>,
-) -> Vec<StreamThreadOptions> {
+) -> Result<Vec<StreamThreadOptions>> {
     let config = settings::streams_config(manifest);
+    let host_id = stores.host_id().to_owned();
     let clients: Arc<dyn ClientSupplier> = clients;
+    let stores: Arc<dyn StoreProvider> = stores;
+    #[cfg(feature = "failpoints")]
+    let (clients, stores) = crate::failpoints::wrap(clients, stores)?;
     let processors: Arc<dyn ProcessorSupplier> = processors;
     let clock = Arc::new(HostClock::default());
     let processor_config = Arc::new(manifest.config.clone());
     let parts = wired.threads.iter().zip(&wired.metrics).enumerate();
-    parts
-        .map(|(thread, (progress, metrics))| StreamThreadOptions {
-            thread,
-            application_id: manifest.application_id().into(),
-            transactional_id: Some(settings::transactional_id(manifest.application_id(), stores.host_id(), thread)),
-            config: config.clone(),
-            processor_config: Arc::clone(&processor_config),
-            clients: Arc::clone(&clients),
-            processors: Arc::clone(&processors),
-            stores: stores.clone(),
-            clock: clock.clone(),
-            partition_counts: Arc::clone(&wired.partition_counts),
-            queries: Arc::clone(&wired.queries),
-            metrics: Arc::clone(metrics),
-            progress: Arc::clone(progress),
-        })
-        .collect()
+    let options = parts.map(|(thread, (progress, metrics))| StreamThreadOptions {
+        thread,
+        application_id: manifest.application_id().into(),
+        transactional_id: Some(settings::transactional_id(manifest.application_id(), &host_id, thread)),
+        config: config.clone(),
+        processor_config: Arc::clone(&processor_config),
+        clients: Arc::clone(&clients),
+        processors: Arc::clone(&processors),
+        stores: Arc::clone(&stores),
+        clock: clock.clone(),
+        partition_counts: Arc::clone(&wired.partition_counts),
+        queries: Arc::clone(&wired.queries),
+        metrics: Arc::clone(metrics),
+        progress: Arc::clone(progress),
+    });
+    Ok(options.collect())
 }

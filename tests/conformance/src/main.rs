@@ -121,7 +121,7 @@ fn execute(command: Command) -> Result<bool> {
         }
         Command::EosLoop { target, runs, kill } => return eos_loop::repeat(target.kind(), kill, runs),
         Command::Document { embedded, kafka } => {
-            let page = broker::repository().join("docs/src/reference/embedded-broker.md");
+            let page = e2e::repository::root().join("docs/src/reference/embedded-broker.md");
             let update = std::env::var_os("SANDBAR_UPDATE").is_some_and(|value| value == "1");
             report::document(&embedded, &kafka, &page, update)?;
         }

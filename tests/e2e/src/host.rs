@@ -24,17 +24,35 @@ pub struct Options<'a> {
     pub state_dir: &'a Path,
     /// Further flags and `-X key=value` settings.
     pub arguments: Vec<OsString>,
+    pub environment: Vec<(String, String)>,
+    /// Another binary than the one that was built last.
+    pub binary: Option<PathBuf>,
 }
 
 impl<'a> Options<'a> {
     pub fn new(manifest: &'a Path, broker: &'a Broker, application_id: &'a str, state_dir: &'a Path) -> Self {
-        Self { manifest, broker, application_id, state_dir, arguments: Vec::new() }
+        Self {
+            manifest,
+            broker,
+            application_id,
+            state_dir,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            binary: None,
+        }
     }
 
     /// Sets a key of the manifest.
     #[must_use]
     pub fn set(mut self, key: &str, value: &str) -> Self {
         self.arguments.extend(["-X".into(), format!("{key}={value}").into()]);
+        self
+    }
+
+    /// Sets a variable of its environment.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -63,7 +81,8 @@ impl Host {
         fs::create_dir_all(options.state_dir)?;
         let log = options.state_dir.with_extension(format!("{port}.log"));
         let file = File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
-        let child = Command::new(repository::sandbar()?)
+        let binary = options.binary.clone().map_or_else(repository::sandbar, Ok)?;
+        let child = Command::new(binary)
             .arg("run")
             .arg("-f")
             .arg(options.manifest)
@@ -73,6 +92,7 @@ impl Host {
             .arg("-X")
             .arg(format!("state.dir={}", options.state_dir.display()))
             .args(&options.arguments)
+            .envs(options.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
@@ -139,16 +159,30 @@ impl Host {
     /// # Errors
     /// When the store does not answer with them.
     pub fn store(&self, name: &str) -> Result<BTreeMap<String, Value>> {
+        self.entries(name, "")
+    }
+
+    /// As `store`, with further parameters of the query, for example `&value_format=hex`.
+    ///
+    /// # Errors
+    /// When the store does not answer with them.
+    pub fn entries(&self, name: &str, parameters: &str) -> Result<BTreeMap<String, Value>> {
         let id = self.application()?.id;
-        let (status, body) = self.get(&format!("/v1/apps/{id}/stores/{name}/entries?limit=10000"))?;
-        ensure!(status == 200, "store {name}: {status} {body}");
-        ensure!(body["next_cursor"].is_null(), "store {name} has more than one page");
-        let entries = body["entries"].as_array().with_context(|| format!("no entries in {body}"))?;
-        let pair = |entry: &Value| {
-            let key = entry["key"].as_str().with_context(|| format!("the key of {entry} is not text"))?;
-            Ok((key.to_owned(), entry["value"].clone()))
-        };
-        entries.iter().map(pair).collect()
+        let mut found = BTreeMap::new();
+        let mut cursor = String::new();
+        loop {
+            let path = format!("/v1/apps/{id}/stores/{name}/entries?limit=10000{parameters}{cursor}");
+            let (status, body) = self.get(&path)?;
+            ensure!(status == 200, "store {name}: {status} {body}");
+            for entry in body["entries"].as_array().with_context(|| format!("no entries in {body}"))? {
+                let key = entry["key"].as_str().with_context(|| format!("the key of {entry} is not text"))?;
+                found.insert(key.to_owned(), entry["value"].clone());
+            }
+            match body["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return Ok(found),
+            }
+        }
     }
 
     /// Waits for the end of the process.
@@ -174,9 +208,30 @@ impl Host {
     /// # Errors
     /// When it does not end within half a minute.
     pub fn terminate(&mut self) -> Result<ExitStatus> {
-        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
-        ensure!(status.success(), "cannot signal process {}", self.child.id());
+        self.signal("TERM")?;
         self.wait(Duration::from_secs(30))
+    }
+
+    /// Sends a signal, for example `STOP`.
+    ///
+    /// # Errors
+    /// When the process cannot be signalled.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status()?;
+        ensure!(status.success(), "cannot signal process {}", self.child.id());
+        Ok(())
+    }
+
+    pub fn process_id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How the process ended, if it has.
+    ///
+    /// # Errors
+    /// When the process cannot be waited for.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
     }
 
     /// Ends the host with SIGKILL.
@@ -212,6 +267,23 @@ impl Application {
     pub fn running_tasks(&self) -> BTreeSet<String> {
         let running = self.tasks().filter(|task| task["state"].as_str() == Some("RUNNING"));
         running.filter_map(|task| task["task"].as_str()).map(str::to_owned).collect()
+    }
+
+    /// The partitions that this host's tasks process.
+    pub fn running_partitions(&self) -> BTreeSet<u32> {
+        let tasks = self.running_tasks();
+        tasks.iter().filter_map(|task| task.split_once('_')?.1.parse().ok()).collect()
+    }
+
+    /// Changelog records that the process has restored.
+    pub fn records_restored(&self) -> u64 {
+        self.body["restoring"]["records_restored"].as_u64().unwrap_or_default()
+    }
+
+    /// How often uncommitted work was dropped.
+    pub fn recycles(&self) -> u64 {
+        let threads = self.body["threads"].as_array().into_iter().flatten();
+        threads.filter_map(|thread| thread["recycles"].as_u64()).sum()
     }
 
     /// Records of a source topic before the committed offsets of this host's tasks.

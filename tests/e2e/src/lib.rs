@@ -4,6 +4,7 @@
 pub mod embedded;
 pub mod host;
 pub mod kafka;
+pub mod own_kafka;
 pub mod repository;
 pub mod tools;
 pub mod topics;

@@ -19,12 +19,17 @@ const NOT: &[(&str, &[&str], &str)] = &[
         &["engine", "kafka", "rocks", "sandbox", "sandbar-host"],
         "the suite knows a broker to start and a client library, nothing else of the project",
     ),
+    (
+        "tests/chaos",
+        &["engine", "kafka", "rocks", "sandbox", "broker", "sandbar-host"],
+        "the campaigns see what a user can see: processes, topics, REST",
+    ),
 ];
 
-/// A library and the packages that name it: its adapter, and for librdkafka the suite that judges brokers as any
-/// client sees them, so not through the adapter.
+/// A library and the packages that name it: its adapter, and for librdkafka the suites that judge brokers and hosts as
+/// any client sees them, so not through the adapter.
 const OWNED: &[(&str, &[&str])] = &[
-    ("rdkafka", &["host/kafka", "tests/conformance"]),
+    ("rdkafka", &["host/kafka", "tests/conformance", "tests/chaos"]),
     ("rdkafka-sys", &["host/kafka"]),
     ("rocksdb", &["host/rocks"]),
     ("librocksdb-sys", &["host/rocks"]),

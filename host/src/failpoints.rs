@@ -1,0 +1,343 @@
+//! Named points at which the process aborts, for the kill campaigns: wrappers round the seams, since the order of the
+//! engine's calls there is the order of its stages. `SANDBAR_FAILPOINT=name:n` aborts when the point is passed for the
+//! n-th time. Compiled only with the feature `failpoints`, which no released binary has.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use bytes::Bytes;
+use engine::broker::{
+    Admin, BrokerError, ClientSupplier, Consumer, GroupMetadata, OffsetAndMetadata, Polled, Producer, ProducerRecord,
+    RebalanceEvent, RestoreConsumer, SendError, StartOffset,
+};
+use engine::record::{Offset, TopicPartition};
+use engine::state::{KeyRange, ReadView, StateStore, StoreError, StoreProvider, Visit, Write};
+use engine::topology::{StoreSpec, TaskId};
+
+const VARIABLE: &str = "SANDBAR_FAILPOINT";
+
+/// Every point. Those of a dead-letter queue and of a module's exchange come with them.
+const POINTS: [&str; 16] = [
+    "before-send",
+    "after-send",
+    "before-drain",
+    "after-drain",
+    "before-send-offsets",
+    "after-send-offsets",
+    "before-end-txn",
+    "end-txn-sent",
+    "after-commit",
+    "after-write-batch",
+    "before-flush",
+    "after-flush",
+    "before-revoke",
+    "after-revoke",
+    "before-restore-batch",
+    "after-restore-batch",
+];
+
+/// How long after the call that sends it an `EndTxn` request is on its way, at most.
+const SENT_WITHIN_US: u64 = 4_000;
+
+struct Failpoint {
+    /// Empty for none.
+    name: String,
+    left: AtomicU64,
+    /// The stores' next writes are those of a commit, and not of a restore.
+    committed: AtomicBool,
+}
+
+impl Failpoint {
+    fn from_environment() -> Result<Self> {
+        let text = std::env::var(VARIABLE).unwrap_or_default();
+        let (name, count) = text.split_once(':').unwrap_or((&text, "1"));
+        if !name.is_empty() && !POINTS.contains(&name) {
+            bail!("{VARIABLE}: there is no point {name}; there are {}", POINTS.join(", "));
+        }
+        let Ok(count) = count.parse() else { bail!("{VARIABLE}: `{count}` is no number") };
+        Ok(Self { name: name.to_owned(), left: AtomicU64::new(count), committed: AtomicBool::new(false) })
+    }
+
+    /// Whether it is passed for the last time.
+    fn is_due(&self, point: &str) -> bool {
+        debug_assert!(POINTS.contains(&point), "{point} is in the list");
+        point == self.name && self.left.fetch_sub(1, Ordering::Relaxed) == 1
+    }
+
+    fn pass(&self, point: &str) {
+        if self.is_due(point) {
+            abort(point);
+        }
+    }
+
+    /// Aborts a moment later, while the call that follows is under way.
+    fn pass_soon(&self, point: &'static str) {
+        if self.is_due(point) {
+            let moment = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            let wait = Duration::from_micros(u64::from(moment.subsec_nanos()) % SENT_WITHIN_US);
+            std::thread::spawn(move || {
+                std::thread::sleep(wait);
+                abort(point);
+            });
+        }
+    }
+}
+
+fn abort(point: &str) -> ! {
+    eprintln!("failpoint {point}");
+    std::process::abort()
+}
+
+/// The clients and stores with the point of the environment.
+///
+/// # Errors
+/// When the variable names no point.
+pub fn wrap(
+    clients: Arc<dyn ClientSupplier>,
+    stores: Arc<dyn StoreProvider>,
+) -> Result<(Arc<dyn ClientSupplier>, Arc<dyn StoreProvider>)> {
+    let point = Arc::new(Failpoint::from_environment()?);
+    let clients = Clients { inner: clients, point: Arc::clone(&point) };
+    Ok((Arc::new(clients), Arc::new(Stores { inner: stores, point })))
+}
+
+struct Clients {
+    inner: Arc<dyn ClientSupplier>,
+    point: Arc<Failpoint>,
+}
+
+impl ClientSupplier for Clients {
+    fn consumer(&self, thread: usize) -> Result<Box<dyn Consumer>, BrokerError> {
+        let inner = self.inner.consumer(thread)?;
+        Ok(Box::new(PointedConsumer { inner, point: Arc::clone(&self.point), revoking: false }))
+    }
+
+    fn restore_consumer(&self, thread: usize) -> Result<Box<dyn RestoreConsumer>, BrokerError> {
+        self.inner.restore_consumer(thread)
+    }
+
+    fn producer(&self, thread: usize, transactional_id: Option<&str>) -> Result<Box<dyn Producer>, BrokerError> {
+        let inner = self.inner.producer(thread, transactional_id)?;
+        Ok(Box::new(PointedProducer { inner, point: Arc::clone(&self.point), draining: false }))
+    }
+
+    fn admin(&self) -> Result<Box<dyn Admin>, BrokerError> {
+        self.inner.admin()
+    }
+}
+
+struct PointedProducer {
+    inner: Box<dyn Producer>,
+    point: Arc<Failpoint>,
+    /// Waits were made since the last time that nothing was in flight.
+    draining: bool,
+}
+
+impl Producer for PointedProducer {
+    fn send(&mut self, record: ProducerRecord<'_>) -> Result<(), SendError> {
+        self.point.pass("before-send");
+        let sent = self.inner.send(record);
+        self.point.pass("after-send");
+        sent
+    }
+
+    fn poll(&mut self, timeout: Duration) -> Result<(), BrokerError> {
+        // A wait for reports, and not a glance, is a drain.
+        if !self.draining && !timeout.is_zero() && self.inner.in_flight() > 0 {
+            self.draining = true;
+            self.point.pass("before-drain");
+        }
+        self.inner.poll(timeout)
+    }
+
+    fn in_flight(&self) -> usize {
+        self.inner.in_flight()
+    }
+
+    fn flush(&mut self, timeout: Duration) -> Result<(), BrokerError> {
+        self.inner.flush(timeout)
+    }
+
+    fn take_acknowledged(&mut self) -> BTreeMap<TopicPartition, Offset> {
+        if std::mem::take(&mut self.draining) {
+            self.point.pass("after-drain");
+        }
+        self.inner.take_acknowledged()
+    }
+
+    fn init_transactions(&mut self, timeout: Duration) -> Result<(), BrokerError> {
+        self.inner.init_transactions(timeout)
+    }
+
+    fn begin_transaction(&mut self) -> Result<(), BrokerError> {
+        self.point.committed.store(false, Ordering::Relaxed);
+        self.inner.begin_transaction()
+    }
+
+    fn send_offsets(
+        &mut self,
+        offsets: &[(TopicPartition, OffsetAndMetadata)],
+        group: &GroupMetadata,
+        timeout: Duration,
+    ) -> Result<(), BrokerError> {
+        self.point.pass("before-send-offsets");
+        self.inner.send_offsets(offsets, group, timeout)?;
+        self.point.pass("after-send-offsets");
+        Ok(())
+    }
+
+    fn commit_transaction(&mut self, timeout: Duration) -> Result<(), BrokerError> {
+        self.point.pass("before-end-txn");
+        self.point.pass_soon("end-txn-sent");
+        self.inner.commit_transaction(timeout)?;
+        self.point.committed.store(true, Ordering::Relaxed);
+        self.point.pass("after-commit");
+        Ok(())
+    }
+
+    fn abort_transaction(&mut self, timeout: Duration) -> Result<(), BrokerError> {
+        self.inner.abort_transaction(timeout)
+    }
+}
+
+struct PointedConsumer {
+    inner: Box<dyn Consumer>,
+    point: Arc<Failpoint>,
+    revoking: bool,
+}
+
+impl Consumer for PointedConsumer {
+    fn subscribe(&mut self, topics: &[Arc<str>]) -> Result<(), BrokerError> {
+        self.inner.subscribe(topics)
+    }
+
+    fn poll(&mut self, timeout: Duration, max_records: usize) -> Result<Polled, BrokerError> {
+        self.point.committed.store(false, Ordering::Relaxed);
+        let polled = self.inner.poll(timeout, max_records)?;
+        if polled.events.iter().any(|event| matches!(event, RebalanceEvent::Revoked(_))) {
+            self.revoking = true;
+            self.point.pass("before-revoke");
+        }
+        Ok(polled)
+    }
+
+    fn assign(&mut self, partitions: &[(TopicPartition, StartOffset)]) -> Result<(), BrokerError> {
+        self.inner.assign(partitions)
+    }
+
+    fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError> {
+        // The revoked tasks are committed by now, and not yet given up.
+        if std::mem::take(&mut self.revoking) {
+            self.point.pass("after-revoke");
+        }
+        self.inner.unassign(partitions)
+    }
+
+    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError> {
+        self.inner.pause(partitions)
+    }
+
+    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError> {
+        self.inner.resume(partitions)
+    }
+
+    fn seek(&mut self, partition: &TopicPartition, offset: Offset) -> Result<(), BrokerError> {
+        self.inner.seek(partition, offset)
+    }
+
+    fn position(&mut self, partition: &TopicPartition) -> Result<Option<Offset>, BrokerError> {
+        self.inner.position(partition)
+    }
+
+    fn end_offset(&mut self, partition: &TopicPartition) -> Result<Option<Offset>, BrokerError> {
+        self.inner.end_offset(partition)
+    }
+
+    fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<OffsetAndMetadata>>, BrokerError> {
+        self.inner.committed(partitions)
+    }
+
+    fn commit(&mut self, offsets: &[(TopicPartition, OffsetAndMetadata)]) -> Result<(), BrokerError> {
+        self.point.pass("before-send-offsets");
+        self.inner.commit(offsets)?;
+        self.point.committed.store(true, Ordering::Relaxed);
+        self.point.pass("after-commit");
+        Ok(())
+    }
+
+    fn group_metadata(&mut self) -> Result<GroupMetadata, BrokerError> {
+        self.inner.group_metadata()
+    }
+
+    fn close(&mut self) -> Result<(), BrokerError> {
+        self.inner.close()
+    }
+}
+
+struct Stores {
+    inner: Arc<dyn StoreProvider>,
+    point: Arc<Failpoint>,
+}
+
+impl StoreProvider for Stores {
+    fn open(&self, task: TaskId, store: &StoreSpec) -> Result<Box<dyn StateStore>, StoreError> {
+        Ok(Box::new(PointedStore { inner: self.inner.open(task, store)?, point: Arc::clone(&self.point) }))
+    }
+
+    fn wipe(&self, task: TaskId, store: &StoreSpec) -> Result<(), StoreError> {
+        self.inner.wipe(task, store)
+    }
+}
+
+struct PointedStore {
+    inner: Box<dyn StateStore>,
+    point: Arc<Failpoint>,
+}
+
+impl StateStore for PointedStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.inner.get(key)
+    }
+
+    fn get_many(&self, keys: &[&[u8]], found: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<(), StoreError> {
+        self.inner.get_many(keys, found)
+    }
+
+    fn scan(&self, range: KeyRange<'_>, reverse: bool, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.inner.scan(range, reverse, visit)
+    }
+
+    fn write(&mut self, writes: &[Write], changelog_offset: Option<Offset>) -> Result<(), StoreError> {
+        if self.point.committed.load(Ordering::Relaxed) {
+            self.inner.write(writes, changelog_offset)?;
+            self.point.pass("after-write-batch");
+            return Ok(());
+        }
+        self.point.pass("before-restore-batch");
+        self.inner.write(writes, changelog_offset)?;
+        self.point.pass("after-restore-batch");
+        Ok(())
+    }
+
+    fn changelog_offset(&self) -> Result<Option<Offset>, StoreError> {
+        self.inner.changelog_offset()
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        self.point.pass("before-flush");
+        self.inner.flush()?;
+        self.point.pass("after-flush");
+        Ok(())
+    }
+
+    fn read_view(&self) -> Arc<dyn ReadView> {
+        self.inner.read_view()
+    }
+
+    fn approximate_entries(&self) -> u64 {
+        self.inner.approximate_entries()
+    }
+}

@@ -1,0 +1,391 @@
+//! A campaign from its start to its verdict: a Kafka of its own, hosts, a loader that writes all the while and a reader
+//! that watches, then the end, at which everything is read back and judged. What is done to them in between is the row's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use e2e::host::wait_until;
+use e2e::own_kafka::{self, OwnKafka};
+use e2e::repository;
+use e2e::topics::{self, Broker};
+use rdkafka::message::Message;
+
+use crate::checker::{self, Defect, Dump, LogEnd, Recording, Verdict};
+use crate::clients::{Load, Loader, Reader, Seen, Witness, log_ends};
+use crate::hosts::{self, Hosts, Setup};
+use crate::proxy::Proxy;
+use crate::random::Random;
+use crate::results::Slice;
+use crate::workload::{Balance, Input, Key, Plan};
+
+/// Kafka's own topics have so many partitions here.
+const OFFSETS_PARTITIONS: u32 = 4;
+
+/// What makes real Kafka notice in a campaign's time what it otherwise notices every few minutes, and lets members be
+/// missed as soon as the campaign wants. None changes what it promises.
+const KAFKA_SETTINGS: &str = "\
+broker.session.timeout.ms=6000
+broker.heartbeat.interval.ms=500
+transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
+group.min.session.timeout.ms=1000
+";
+
+/// How long readers may have to wait for a transaction of a host that did not come back.
+const STABLE_LIMIT: Duration = Duration::from_secs(40);
+
+/// How a campaign is set up.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub row: String,
+    pub seed: u64,
+    pub hosts: usize,
+    pub partitions: u32,
+    pub keys: u32,
+    /// Entries at least, of all partitions together.
+    pub records: u64,
+    pub per_second: u64,
+    pub static_members: bool,
+    /// Keys of the manifest.
+    pub settings: BTreeMap<String, String>,
+    pub binary: Option<PathBuf>,
+    /// Variables of the hosts' environment.
+    pub variables: Vec<(String, String)>,
+    /// The hosts' clients are sent to a proxy, in place of the broker itself.
+    pub proxied: bool,
+    /// Defects that are figures here, and no failures.
+    pub allowed: Vec<Defect>,
+}
+
+impl Options {
+    pub fn new(row: &str, seed: u64) -> Self {
+        let settings = [("kafka.consumer.session.timeout.ms", "6000"), ("kafka.consumer.heartbeat.interval.ms", "500")];
+        Self {
+            row: row.to_owned(),
+            seed,
+            hosts: 2,
+            partitions: 8,
+            keys: 500,
+            records: 0,
+            per_second: 4_000,
+            static_members: true,
+            settings: settings.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+            binary: None,
+            variables: Vec::new(),
+            proxied: false,
+            allowed: Vec::new(),
+        }
+    }
+
+    #[must_use]
+    pub fn set(mut self, key: &str, value: impl ToString) -> Self {
+        self.settings.insert(key.to_owned(), value.to_string());
+        self
+    }
+}
+
+/// Something that was done to a host or the broker.
+#[derive(Debug, Clone)]
+struct Fault {
+    at_ms: u64,
+    /// The partitions that it hit.
+    partitions: BTreeSet<u32>,
+}
+
+/// A running campaign.
+pub struct Campaign {
+    pub options: Options,
+    pub kafka: OwnKafka,
+    pub hosts: Hosts,
+    pub random: Random,
+    figures: BTreeMap<String, u64>,
+    proxy: Option<Proxy>,
+    plan: Plan,
+    folder: PathBuf,
+    loader: Loader,
+    witness: Witness,
+    started: Instant,
+    faults: Vec<Fault>,
+}
+
+/// Runs a campaign whose faults are `body`, and says how it went. Its folder stays when something was wrong.
+pub fn run(options: &Options, body: impl FnOnce(&mut Campaign) -> Result<()>) -> Slice {
+    let started = Instant::now();
+    let load_before = load_average();
+    let mut slice = Slice {
+        row: options.row.clone(),
+        seed: options.seed,
+        settings: options.settings.clone(),
+        sandbar: sandbar_version(),
+        kafka: own_kafka::version().unwrap_or_else(|_| "unknown".to_owned()),
+        ..Slice::default()
+    };
+    slice.settings.insert("static members".to_owned(), options.static_members.to_string());
+    slice.settings.insert("entries per second".to_owned(), options.per_second.to_string());
+    match carry_through(options, body, &mut slice) {
+        Ok(verdict) => {
+            slice.records = verdict.records;
+            for (defect, count) in verdict.counts() {
+                let allowed = options.allowed.contains(&defect);
+                let place = if allowed { &mut slice.figures } else { &mut slice.defects };
+                place.insert(defect.name().to_owned(), count);
+            }
+            println!("{} seed {}: {verdict}", options.row, options.seed);
+        }
+        Err(error) => {
+            let reason = format!("{error:#}");
+            println!("{} seed {}: FAILED: {reason}", options.row, options.seed);
+            slice.failure = Some(reason.lines().next().unwrap_or_default().to_owned());
+        }
+    }
+    slice.seconds = started.elapsed().as_secs();
+    slice.load_average = [load_before, load_average()];
+    slice
+}
+
+fn carry_through(
+    options: &Options,
+    body: impl FnOnce(&mut Campaign) -> Result<()>,
+    slice: &mut Slice,
+) -> Result<Verdict> {
+    let mut campaign = Campaign::start(options)?;
+    let done = body(&mut campaign);
+    slice.faults = campaign.faults.len() as u64;
+    done?;
+    campaign.finish(slice)
+}
+
+impl Campaign {
+    fn start(options: &Options) -> Result<Self> {
+        let name = format!("{}-{}", options.row.to_lowercase(), options.seed);
+        let folder = hosts::scratch(&name)?;
+        let listener = options.proxied.then(Proxy::bind).transpose()?;
+        let proxy_port = listener.as_ref().map(|(port, _)| *port);
+        let kafka = OwnKafka::start("chaos", KAFKA_SETTINGS, proxy_port)?;
+        let proxy = listener.map(|(_, listener)| Proxy::start(listener, kafka.proxied_port()));
+        let direct = Broker::Kafka(kafka.bootstrap());
+        topics::create(&direct, &hosts::input_topic(&name), options.partitions)?;
+        for output in 0..2 {
+            topics::create(&direct, &hosts::output_topic(&name, output), options.partitions)?;
+        }
+        let bootstrap = proxy_port.map_or_else(|| kafka.bootstrap(), |port| format!("127.0.0.1:{port}"));
+        let setup = Setup {
+            application_id: name.clone(),
+            bootstrap,
+            folder: folder.clone(),
+            partitions: options.partitions,
+            settings: options.settings.clone(),
+            static_members: options.static_members,
+            binary: options.binary.clone(),
+            variables: options.variables.clone(),
+        };
+        let mut hosts = Hosts::new(setup, options.hosts)?;
+        hosts.start_all()?;
+        hosts.settle(0).context("before the first entry")?;
+        let plan = Plan { seed: options.seed, partitions: options.partitions, keys: options.keys };
+        let load = Load {
+            bootstrap: kafka.bootstrap(),
+            topic: hosts::input_topic(&name),
+            plan,
+            entries: options.records.div_ceil(u64::from(options.partitions)),
+            per_second: options.per_second,
+        };
+        let started = Instant::now();
+        let outputs = [hosts::output_topic(&name, 0), hosts::output_topic(&name, 1)];
+        let witness = Witness::start(&kafka.bootstrap(), &outputs, options.partitions, started)?;
+        Ok(Self {
+            options: options.clone(),
+            random: Random::new(options.seed),
+            figures: BTreeMap::new(),
+            loader: Loader::start(load),
+            proxy,
+            kafka,
+            hosts,
+            plan,
+            folder,
+            witness,
+            started,
+            faults: Vec::new(),
+        })
+    }
+
+    /// Notes that something was done now that stops these partitions.
+    pub fn fault(&mut self, partitions: BTreeSet<u32>) {
+        let at_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.faults.push(Fault { at_ms, partitions });
+    }
+
+    /// Lets it run for a while; no host may end meanwhile.
+    ///
+    /// # Errors
+    /// When one did.
+    pub fn go_on(&mut self, time: Duration) -> Result<()> {
+        const LOOK: Duration = Duration::from_millis(200);
+        let until = Instant::now() + time;
+        loop {
+            self.hosts.check_all_alive()?;
+            let rest = until.saturating_duration_since(Instant::now());
+            if rest.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(rest.min(LOOK));
+        }
+    }
+
+    /// Kills a host and starts it again after a while.
+    ///
+    /// # Errors
+    /// When it had ended by itself, or does not start.
+    pub fn kill_and_restart(&mut self, number: usize, pause: Duration) -> Result<()> {
+        let partitions = self.hosts.partitions_of(number);
+        self.hosts.kill(number)?;
+        self.fault(partitions);
+        self.go_on(pause)?;
+        self.hosts.start(number)
+    }
+
+    /// Adds to a figure of the row.
+    pub fn count(&mut self, figure: &str, value: u64) {
+        *self.figures.entry(figure.to_owned()).or_default() += value;
+    }
+
+    /// Keeps the highest value of a figure, whose name begins with `max `.
+    pub fn at_most(&mut self, figure: &str, value: u64) {
+        let highest = self.figures.entry(figure.to_owned()).or_default();
+        *highest = value.max(*highest);
+    }
+
+    /// What is between the hosts and the broker.
+    ///
+    /// # Errors
+    /// When the options did not ask for it.
+    pub fn proxy(&self) -> Result<Proxy> {
+        self.proxy.clone().context("the campaign has no proxy")
+    }
+
+    fn finish(mut self, slice: &mut Slice) -> Result<Verdict> {
+        let id = format!("{}-{}", self.options.row.to_lowercase(), self.options.seed);
+        self.hosts.start_all()?;
+        let entries = self.loader.finish()?;
+        self.hosts.settle(entries * u64::from(self.plan.partitions)).context("after the last entry")?;
+        let mut dumps = self.hosts.dumps("")?;
+        dumps.extend(take_over(&mut self.hosts, entries * u64::from(self.plan.partitions))?);
+        let mut recording = record(&self.kafka.bootstrap(), &id, self.plan.partitions)?;
+        recording.dumps = dumps;
+        let seen = self.witness.finish(&recording.ends)?;
+        recording.witnessed = seen.outputs;
+        let faults = &self.faults;
+        slice.downtime_ms = faults
+            .iter()
+            .enumerate()
+            .filter_map(|(index, fault)| {
+                let until_ms = faults.get(index + 1).map_or(u64::MAX, |next| next.at_ms);
+                downtime_ms(fault, until_ms, &seen.arrivals_ms)
+            })
+            .collect();
+        slice.records_restored = self.hosts.records_restored();
+        slice.figures = self.figures;
+        let verdict = checker::check(&recording);
+        if verdict.counts().all(|(defect, _)| self.options.allowed.contains(&defect)) {
+            std::fs::remove_dir_all(&self.folder).context("remove the campaign's folder")?;
+        }
+        Ok(verdict)
+    }
+}
+
+/// Each host in turn takes over everything from its own state directory, and shows what it then has.
+fn take_over(hosts: &mut Hosts, entries: u64) -> Result<Vec<Dump>> {
+    let mut dumps = Vec::new();
+    let count = hosts.slots.len();
+    for alone in 0..count {
+        for number in (0..count).filter(|number| *number != alone) {
+            if hosts.slots[number].host.is_some() {
+                hosts.terminate(number)?;
+            }
+        }
+        if hosts.slots[alone].host.is_none() {
+            hosts.start(alone)?;
+        }
+        hosts.settle(entries).with_context(|| format!("with host {alone} alone"))?;
+        dumps.extend(hosts.dumps(" alone")?);
+    }
+    for number in 0..count {
+        if hosts.slots[number].host.is_some() {
+            hosts.terminate(number)?;
+        }
+    }
+    Ok(dumps)
+}
+
+/// Reads everything back, once all that was begun is ended.
+fn record(bootstrap: &str, id: &str, partitions: u32) -> Result<Recording> {
+    let outputs = [hosts::output_topic(id, 0), hosts::output_topic(id, 1)];
+    let (input, changelog) = (hosts::input_topic(id), hosts::changelog_topic(id));
+    let mut names: Vec<(String, u32)> =
+        outputs.iter().chain([&input, &changelog]).map(|topic| (topic.clone(), partitions)).collect();
+    names.push(("__consumer_offsets".to_owned(), OFFSETS_PARTITIONS));
+    let ends = stable_ends(bootstrap, &names)?;
+    let mut recording = Recording { input: vec![Vec::new(); partitions as usize], ..Recording::default() };
+    let mut seen = Seen::new(partitions);
+    Reader::new(bootstrap, &outputs, partitions)?.read_to_end(&ends, |topic, record| seen.add(topic, record, None))?;
+    recording.outputs = seen.outputs;
+    let topics = [input, changelog];
+    Reader::new(bootstrap, &topics, partitions)?.read_to_end(&ends, |topic, record| {
+        let key = record.key().context("a record without a key")?;
+        if topic == 0 {
+            let input = Input::parse(key, record.payload().unwrap_or_default())?;
+            let partition = usize::try_from(record.partition())?;
+            recording.input.get_mut(partition).context("a partition too many")?.push(input);
+            return Ok(());
+        }
+        let key: Key = Key::parse(key)?;
+        match record.payload() {
+            Some(value) => recording.changelog.insert(key, Balance::parse(value)?),
+            None => recording.changelog.remove(&key),
+        };
+        Ok(())
+    })?;
+    recording.ends = ends;
+    Ok(recording)
+}
+
+/// The ends of the logs, once readers of committed records can read all of them, or the time is over.
+fn stable_ends(bootstrap: &str, topics: &[(String, u32)]) -> Result<Vec<LogEnd>> {
+    let ends = wait_until(STABLE_LIMIT, || {
+        let ends = log_ends(bootstrap, topics)?;
+        anyhow::ensure!(ends.iter().all(|end| end.last_stable == end.end), "a transaction hangs");
+        Ok(ends)
+    });
+    // The checker says which, as a defect.
+    ends.or_else(|_| log_ends(bootstrap, topics))
+}
+
+/// The longest time without anything new from a partition that the fault hit.
+fn downtime_ms(fault: &Fault, until_ms: u64, arrivals_ms: &[Vec<u64>]) -> Option<u64> {
+    let of_partition = |partition: &u32| {
+        let times = arrivals_ms.get(*partition as usize)?;
+        let after = times.partition_point(|at_ms| *at_ms <= fault.at_ms);
+        let pairs = times.windows(2).skip(after.saturating_sub(1)).take_while(|pair| pair[0] < until_ms);
+        pairs.map(|pair| pair[1] - pair[0].max(fault.at_ms)).max()
+    };
+    fault.partitions.iter().filter_map(of_partition).max()
+}
+
+fn load_average() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0.0)
+}
+
+/// The last commit that changed the host, as far as git knows.
+fn sandbar_version() -> String {
+    let mut command = Command::new("git");
+    let output = command.args(["log", "-1", "--format=%h", "--", "host"]).current_dir(repository::root()).output();
+    let text = output.ok().filter(|output| output.status.success()).map(|output| output.stdout).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).trim().to_owned();
+    if text.is_empty() { "unknown".to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+//! The workload of the kill campaigns: keeps a count and a sum for each key and tells every record's result to two
+//! sinks, so that a record that is lost, doubled, torn or summed twice shows in the numbers. The first sink gets the
+//! partition of the input, the second the one that Kafka's partitioner gives the key. All numbers are big endian.
+//!
+//! A record's value is `partition: u32, seq: u64, amount: i64`, an output's `partition: u32, seq: u64, count: u64,
+//! sum: i64`, an entry of the store `count: u64, sum: i64`.
+
+use sandbar::prelude::*;
+
+#[sandbar::processor(source = "entries")]
+struct Ledger {
+    #[store(prefetch)]
+    balances: Store<String, Raw>,
+    #[sink]
+    first: Sink<String, Raw>,
+    #[sink]
+    second: Sink<String, Raw>,
+    faults: Faults,
+}
+
+/// Misbehaviour that the manifest's `[config]` asks for. It hangs on the clock beside the record, so that the same record
+/// goes through at another time.
+#[derive(Default)]
+struct Faults {
+    /// A trap at one of so many records; 0 for never.
+    trap_one_in: u64,
+    /// A long loop at one of so many records; 0 for never.
+    idle_one_in: u64,
+    /// Turns of that loop.
+    idle_turns: u64,
+}
+
+impl Processor for Ledger {
+    type Key = Str;
+    type Value = Raw;
+
+    fn init(&mut self, context: &mut Context) -> Result<()> {
+        let number = |key: &str| context.config(key).map_or(Ok(0), |text| text.parse::<u64>());
+        self.faults = Faults {
+            trap_one_in: number("trap.one.in")?,
+            idle_one_in: number("idle.one.in")?,
+            idle_turns: number("idle.turns")?,
+        };
+        Ok(())
+    }
+
+    fn process(&mut self, record: Record<Str, Raw>, context: &mut Context) -> Result<()> {
+        let (partition, seq, amount) = parse_entry(record.value)?;
+        ensure!(
+            partition == record.partition,
+            "an entry of partition {partition} came from partition {}",
+            record.partition
+        );
+        let balance = self.balances.get(record.key)?;
+        let (count, sum) = balance.as_deref().map_or(Ok((0, 0)), parse_balance)?;
+        let (count, sum) = (count + 1, sum + amount);
+        let mut output = Vec::with_capacity(28);
+        output.extend(partition.to_be_bytes());
+        output.extend(seq.to_be_bytes());
+        output.extend(count.to_be_bytes());
+        output.extend(sum.to_be_bytes());
+        self.balances.put(record.key, &output[12..])?;
+        self.first.record(record.key, &output).partition(partition).forward()?;
+        self.second.forward(record.key, &output)?;
+        self.misbehave(seq, context);
+        Ok(())
+    }
+}
+
+impl Ledger {
+    /// Comes last, so that there is something to undo.
+    fn misbehave(&self, seq: u64, context: &Context) {
+        let Faults { trap_one_in, idle_one_in, idle_turns } = self.faults;
+        if trap_one_in == 0 && idle_one_in == 0 {
+            return;
+        }
+        let chance = scatter(context.wall_clock_time().unsigned_abs() ^ scatter(seq));
+        if trap_one_in > 0 && chance % trap_one_in == 0 {
+            panic!("a trap that the manifest asked for");
+        }
+        if idle_one_in > 0 && chance % idle_one_in == 1 % idle_one_in {
+            for turn in 0..idle_turns {
+                std::hint::black_box(turn);
+            }
+        }
+    }
+}
+
+/// Numbers that follow each other give numbers that do not.
+fn scatter(number: u64) -> u64 {
+    let mixed = (number ^ (number >> 31)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    mixed ^ (mixed >> 29)
+}
+
+fn parse_entry(bytes: &[u8]) -> Result<(u32, u64, i64)> {
+    ensure!(bytes.len() == 20, "expected an entry of 20 bytes, found {}", bytes.len());
+    Ok((
+        u32::from_be_bytes(fixed(&bytes[..4])?),
+        u64::from_be_bytes(fixed(&bytes[4..12])?),
+        i64::from_be_bytes(fixed(&bytes[12..])?),
+    ))
+}
+
+fn parse_balance(bytes: &[u8]) -> Result<(u64, i64)> {
+    ensure!(bytes.len() == 16, "expected a balance of 16 bytes, found {}", bytes.len());
+    Ok((u64::from_be_bytes(fixed(&bytes[..8])?), i64::from_be_bytes(fixed(&bytes[8..])?)))
+}
+
+fn fixed<const LENGTH: usize>(bytes: &[u8]) -> Result<[u8; LENGTH]> {
+    Ok(bytes.try_into()?)
+}
