@@ -188,7 +188,8 @@ fn weight(host: &str, task: TaskId) -> u64 {
     const PRIME: u64 = 0x0000_0100_0000_01b3;
     let numbers = task.sub_topology.to_be_bytes().into_iter().chain(task.partition.to_be_bytes());
     // FNV-1a; its last bytes hardly reach the high bits, so they are mixed (the end of MurmurHash3).
-    let hash = host.bytes().chain(numbers).fold(OFFSET_BASIS, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME));
+    let hash =
+        host.bytes().chain(numbers).fold(OFFSET_BASIS, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME));
     let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     let hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     hash ^ (hash >> 33)

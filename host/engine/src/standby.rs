@@ -46,6 +46,7 @@ const OFF_MAX_MS: u64 = 60_000;
 const IDLE_WAIT_MS: u64 = 500;
 
 /// Everything that the standby thread needs; what it shares with the stream threads of its host is the same there.
+#[derive(Clone)]
 pub struct StandbyThreadOptions {
     /// Its number for client ids and logs, after those of the stream threads.
     pub thread: usize,
@@ -293,9 +294,8 @@ impl StandbyThread {
     fn logged_stores(&self, id: TaskId) -> Vec<(StoreSpec, TopicPartition)> {
         let stores = self.options.topology.sub_topology(id.sub_topology).map_or(&[][..], |part| &part.stores);
         let logged = stores.iter().filter(|store| store.logging_enabled);
-        let changelog = |name: &str| {
-            TopicPartition::new(changelog_topic(&self.options.application_id, name), id.partition)
-        };
+        let changelog =
+            |name: &str| TopicPartition::new(changelog_topic(&self.options.application_id, name), id.partition);
         logged.map(|store| (store.clone(), changelog(&store.name))).collect()
     }
 

@@ -513,6 +513,7 @@ impl TaskManager {
             state: task.state(),
             stream_time: task.group().stream_time(),
             uncommitted_bytes: task.uncommitted_bytes(),
+            promoted_with: task.promoted_with(),
             partitions: task.group().queues().iter().map(partition_report).collect(),
             restores: self.reader.reports(task.id()),
         };

@@ -172,7 +172,11 @@ fn the_order_of_members_is_without_meaning_and_other_tasks_stay_when_one_moves()
     assert_eq!(view.active_host(task), Some("a1"));
     for to in ["b2", "c3", "d4"] {
         for (id, host) in &mut view.hosts {
-            if id == to { host.active.insert(task) } else { host.active.remove(&task) };
+            if id == to {
+                host.active.insert(task)
+            } else {
+                host.active.remove(&task)
+            };
         }
         let after = assign_standbys(&view, &tasks(40), 1);
         assert!(moved(&before, &after) <= 4, "{} standbys moved with {task} to {to}", moved(&before, &after));

@@ -82,6 +82,12 @@ impl SharedStandbyReport {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Says that the thread has ended with an error, and keeps nothing until there is a new one.
+    pub fn publish_failure(&self, error: String) {
+        let records = self.read().records;
+        self.publish(StandbyReport { trouble: Some(error), records, tasks: Vec::new() });
+    }
+
     pub(super) fn publish(&self, report: StandbyReport) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = report;
     }

@@ -85,12 +85,7 @@ impl StandbyTask {
 
     /// Decides by R11 where to begin with each changelog, and offers the stores to queries. `logs` are the bounds of
     /// the changelogs in their order.
-    pub fn begin(
-        &mut self,
-        logs: &[Watermarks],
-        provider: &dyn StoreProvider,
-        now_ms: u64,
-    ) -> Result<(), EngineError> {
+    pub fn begin(&mut self, logs: &[Watermarks], provider: &dyn StoreProvider, now_ms: u64) -> Result<(), EngineError> {
         let id = self.id;
         for index in 0..self.stores.len() {
             let (Some(store), Some(&log)) = (self.stores.get(index), logs.get(index)) else { continue };

@@ -325,7 +325,9 @@ fn a_bounded_number_of_tasks_catches_up_at_a_time() {
 }
 
 /// A standby thread and a stream thread of the same host.
-fn beside_each_other(stores: impl StoreProvider + 'static) -> (Warm, StandbyThread, crate::stream_thread::StreamThread) {
+fn beside_each_other(
+    stores: impl StoreProvider + 'static,
+) -> (Warm, StandbyThread, crate::stream_thread::StreamThread) {
     let warm = Warm::new(1, stores);
     let standby = warm.thread();
     let mut options = warm.fixture.options();

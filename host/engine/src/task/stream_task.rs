@@ -63,8 +63,9 @@ pub struct StreamTask {
     changelog_cursor: (usize, usize),
     /// The open commit has sent every changelog record, so that the stores may follow it.
     changelogs_written: bool,
-    /// The stores came from the standby thread.
-    promoted: bool,
+    /// The stores came from the standby thread, and the records that are left to restore were not counted yet.
+    warm: bool,
+    promoted_with: Option<u64>,
     /// The last field: it ends after the stores are closed.
     claim: ActiveClaim,
 }

@@ -88,9 +88,10 @@ impl TaskManager {
             self.reader.remove(id)?;
             return Err(error);
         }
-        if task.take_promoted() {
-            let behind = |facts: &ChangelogFacts| (facts.log.high - facts.stored.unwrap_or(facts.log.low)).max(0);
-            let records: i64 = facts.iter().map(behind).sum();
+        if task.is_warm() {
+            let behind = |facts: &ChangelogFacts| facts.log.high - facts.stored.unwrap_or(facts.log.low);
+            let records = facts.iter().map(|facts| behind(facts).max(0).unsigned_abs()).sum();
+            task.promoted(records);
             tracing::info!(task = %id, records, "promoted standby task {id}: {records} records to restore");
             self.options.metrics.add(Metric::StandbyPromotions, 1);
         }

@@ -8,9 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use crate::broker::{
-    BrokerError, BrokerErrorKind, GroupMember, OffsetAndMetadata, RebalanceEvent, TopicDescription,
-};
+use crate::broker::{BrokerError, BrokerErrorKind, GroupMember, OffsetAndMetadata, RebalanceEvent, TopicDescription};
 use crate::record::{Headers, Offset, Record, Timestamp, TopicPartition};
 
 /// The calls that are recorded and can be made to fail.

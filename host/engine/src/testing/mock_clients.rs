@@ -9,9 +9,9 @@ use bytes::Bytes;
 
 use super::mock_broker::{MockBroker, MockLog, MockTopic, Operation, State};
 use crate::broker::{
-    Admin, BrokerError, BrokerErrorKind, ClientSupplier, Consumer, GroupMember, GroupMetadata, Membership, NewTopic, OffsetAndMetadata,
-    PartitionRecords, Polled, Producer, ProducerRecord, RebalanceEvent, RestoreConsumer, SendError, StartOffset,
-    TopicDescription, Watermarks,
+    Admin, BrokerError, BrokerErrorKind, ClientSupplier, Consumer, GroupMember, GroupMetadata, Membership, NewTopic,
+    OffsetAndMetadata, PartitionRecords, Polled, Producer, ProducerRecord, RebalanceEvent, RestoreConsumer, SendError,
+    StartOffset, TopicDescription, Watermarks,
 };
 use crate::partitioner::partition_for_key;
 use crate::record::{Offset, Record, TopicPartition};

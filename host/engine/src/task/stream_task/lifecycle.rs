@@ -46,7 +46,8 @@ impl StreamTask {
             rewind: false,
             changelog_cursor: (0, 0),
             changelogs_written: false,
-            promoted: false,
+            warm: false,
+            promoted_with: None,
             claim: ActiveClaim::new(&options.standby_tasks, id),
             options,
         }
@@ -109,7 +110,7 @@ impl StreamTask {
     /// an error the task stays as it is and the call may be repeated.
     pub fn open_stores(&mut self) -> Result<bool, EngineError> {
         let Some(mut warm) = self.claim.take() else { return Ok(false) };
-        self.promoted |= !warm.is_empty();
+        self.warm |= !warm.is_empty();
         let topology = Arc::clone(self.options.processors.topology());
         let specs = topology.sub_topology(self.id.sub_topology).map_or(&[][..], |sub_topology| &sub_topology.stores);
         let mut stores = Vec::with_capacity(specs.len());
@@ -128,9 +129,20 @@ impl StreamTask {
         Ok(true)
     }
 
-    /// Whether the stores were taken over from the standby thread since the last call.
-    pub fn take_promoted(&mut self) -> bool {
-        std::mem::take(&mut self.promoted)
+    /// Whether the stores were taken over from the standby thread and nobody has said so yet.
+    pub fn is_warm(&self) -> bool {
+        self.warm
+    }
+
+    /// Notes how many records are left to restore after that.
+    pub fn promoted(&mut self, records: u64) {
+        self.warm = false;
+        self.promoted_with = Some(records);
+    }
+
+    /// How many records were left to restore when it was promoted; `None` where it was not.
+    pub fn promoted_with(&self) -> Option<u64> {
+        self.promoted_with
     }
 
     /// Replaces a store by an empty one, while the task is restoring.
@@ -230,7 +242,7 @@ impl StreamTask {
         }
         self.stores.clear();
         self.claim.release();
-        self.promoted = false;
+        self.warm = false;
         if self.state == TaskState::Suspended {
             self.move_to(TaskState::Closed)?;
         }
