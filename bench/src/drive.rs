@@ -107,6 +107,7 @@ impl Drive {
                     clients: Arc::clone(&self.clients),
                     processors: Arc::clone(&self.processors),
                     stores: Arc::clone(&self.stores) as Arc<dyn StoreProvider>,
+                    standby_tasks: Arc::default(),
                     clock: Arc::clone(&clock),
                     partition_counts: Arc::new(counts.clone()),
                     queries: Arc::new(QueryRegistry::new(Vec::new())),

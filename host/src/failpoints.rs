@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use bytes::Bytes;
 use engine::broker::{
-    Admin, BrokerError, ClientSupplier, Consumer, GroupMetadata, OffsetAndMetadata, Polled, Producer, ProducerRecord,
-    RebalanceEvent, RestoreConsumer, SendError, StartOffset,
+    Admin, BrokerError, ClientSupplier, Consumer, GroupMetadata, Membership, OffsetAndMetadata, Polled, Producer,
+    ProducerRecord, RebalanceEvent, RestoreConsumer, SendError, StartOffset,
 };
 use engine::record::{Offset, TopicPartition};
 use engine::state::{KeyRange, ReadView, StateStore, StoreError, StoreProvider, Visit, Write};
@@ -126,6 +126,10 @@ impl ClientSupplier for Clients {
 
     fn admin(&self) -> Result<Box<dyn Admin>, BrokerError> {
         self.inner.admin()
+    }
+
+    fn membership(&self) -> Result<Box<dyn Membership>, BrokerError> {
+        self.inner.membership()
     }
 }
 

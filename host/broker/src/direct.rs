@@ -8,6 +8,7 @@ mod assignor;
 mod consumer;
 mod faults;
 mod fetch;
+mod members;
 mod membership;
 mod producer;
 mod restore_consumer;
@@ -16,7 +17,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use engine::broker::{Admin, BrokerError, BrokerErrorKind, ClientSupplier, Consumer, Producer, RestoreConsumer};
+use engine::assignment::MemberName;
+use engine::broker::{
+    Admin, BrokerError, BrokerErrorKind, ClientSupplier, Consumer, Membership, Producer, RestoreConsumer,
+};
 use engine::clock::Clock;
 use engine::record::{Record, Timestamp, TopicPartition};
 
@@ -230,6 +234,7 @@ pub struct DirectClients {
 struct Connection {
     broker: DirectBroker,
     options: Arc<ClientOptions>,
+    thread: usize,
     /// Host and thread, for the trace.
     name: Arc<str>,
 }
@@ -237,11 +242,18 @@ struct Connection {
 impl DirectClients {
     fn connect(&self, thread: usize) -> Connection {
         let name = format!("{}-{thread}", self.options.host).into();
-        Connection { broker: self.broker.clone(), options: Arc::clone(&self.options), name }
+        Connection { broker: self.broker.clone(), options: Arc::clone(&self.options), thread, name }
     }
 }
 
 impl Connection {
+    /// The name of the consumer in the group. The host's name stands for its id and its endpoint.
+    fn client_id(&self) -> String {
+        let Self { options, thread, .. } = self;
+        let (host_id, endpoint) = (options.host.clone(), format!("{}:7070", options.host));
+        MemberName { host_id, endpoint, thread: *thread }.client_id(&options.group)
+    }
+
     fn now_ms(&self) -> Timestamp {
         self.broker.now_ms()
     }
@@ -327,6 +339,10 @@ impl ClientSupplier for DirectClients {
 
     fn admin(&self) -> Result<Box<dyn Admin>, BrokerError> {
         Ok(Box::new(admin::DirectAdmin::new(self.connect(0))))
+    }
+
+    fn membership(&self) -> Result<Box<dyn Membership>, BrokerError> {
+        Ok(Box::new(members::DirectMembership::new(self.connect(0))))
     }
 }
 

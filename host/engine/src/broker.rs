@@ -1,5 +1,5 @@
-//! The seam to the broker: consumer, restore consumer, producer and admin, as the engine needs them. All calls are
-//! synchronous and bounded; a rebalance is an event that `poll` returns, never a callback. Adapters: `kafka`
+//! The seam to the broker: consumer, restore consumer, membership, producer and admin, as the engine needs them. All
+//! calls are synchronous and bounded; a rebalance is an event that `poll` returns, never a callback. Adapters: `kafka`
 //! (librdkafka) and `broker::direct` (the embedded broker's core, for simulation).
 
 use std::collections::BTreeMap;
@@ -172,6 +172,24 @@ pub trait RestoreConsumer: Send {
     fn position(&mut self, partition: &TopicPartition) -> Result<Option<Offset>, BrokerError>;
 }
 
+/// A member of the application's group, as the group describes it to anybody who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupMember {
+    pub member_id: String,
+    /// What the member calls itself; `assignment::MemberName` is in it when it is a host of the application.
+    pub client_id: String,
+    pub group_instance_id: Option<String>,
+    /// From where it is connected, as the broker sees it.
+    pub host: String,
+    pub assigned: Vec<TopicPartition>,
+}
+
+/// Looks at the application's group from outside; never a member of it.
+pub trait Membership: Send {
+    /// All members with what each of them has; `None` while the group is rebalancing, when nobody can tell.
+    fn members(&mut self) -> Result<Option<Vec<GroupMember>>, BrokerError>;
+}
+
 /// A record to send; borrowed, the producer copies what it keeps.
 #[derive(Debug, Clone, Copy)]
 pub struct ProducerRecord<'a> {
@@ -269,4 +287,6 @@ pub trait ClientSupplier: Send + Sync {
     fn producer(&self, thread: usize, transactional_id: Option<&str>) -> Result<Box<dyn Producer>, BrokerError>;
 
     fn admin(&self) -> Result<Box<dyn Admin>, BrokerError>;
+
+    fn membership(&self) -> Result<Box<dyn Membership>, BrokerError>;
 }

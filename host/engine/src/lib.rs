@@ -26,6 +26,10 @@ pub mod state;
 
 pub mod restore;
 
+pub mod assignment;
+
+pub mod standby;
+
 pub mod internal_topics;
 
 pub mod query;

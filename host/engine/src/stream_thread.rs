@@ -59,8 +59,8 @@ pub enum CloseMode {
     Dirty,
 }
 
-/// How long a poll may wait while the producer's queue is full: short, to go on soon, but no spinning while a broker
-/// is away.
+/// How long a poll may wait while the producer's queue is full, or stores are on their way from another thread: short,
+/// to go on soon, but no spinning while a broker is away.
 const HELD_BACK_POLL_MS: u64 = 10;
 
 /// A thread that was not run for longer than this asks whether it is still a member before it writes: a third of the
@@ -220,7 +220,7 @@ impl StreamThread {
             return Duration::ZERO;
         }
         let mut timeout_ms = self.options.config.poll_ms;
-        if manager.is_held_back() {
+        if manager.is_held_back() || manager.is_waiting_for_stores() {
             timeout_ms = timeout_ms.min(HELD_BACK_POLL_MS);
         }
         if let Some(due) = manager.next_wall_clock_punctuation() {

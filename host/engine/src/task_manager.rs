@@ -54,6 +54,8 @@ pub struct TaskManager {
     actions: VecDeque<Action>,
     /// Tasks whose restore has begun, and when they were assigned (monotonic).
     restoring: BTreeMap<TaskId, u64>,
+    /// Tasks whose stores another thread of the process has open still, and since when they wait (monotonic).
+    waiting: BTreeMap<TaskId, u64>,
     /// Tasks with state but without committed offsets: since when, and when that was asked last.
     missing_offsets: BTreeMap<TaskId, (u64, u64)>,
     /// The commit on its way.
@@ -75,6 +77,7 @@ impl TaskManager {
             events: VecDeque::new(),
             actions: VecDeque::new(),
             restoring: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             missing_offsets: BTreeMap::new(),
             commit: None,
             last_commit_ms: now_ms,
@@ -102,14 +105,19 @@ impl TaskManager {
     /// Whether a task would go on in the next turn on its way to run, or a rebalance is to be answered. Tasks that only
     /// wait for an answer or for their other partitions do not count.
     pub fn is_bringing_up(&self) -> bool {
-        let goes_on =
-            |task: &StreamTask| task.state() != TaskState::Running && !self.missing_offsets.contains_key(&task.id());
+        let waits = |id: TaskId| self.missing_offsets.contains_key(&id) || self.waiting.contains_key(&id);
+        let goes_on = |task: &StreamTask| task.state() != TaskState::Running && !waits(task.id());
         !self.events.is_empty() || !self.actions.is_empty() || self.tasks.values().any(goes_on)
     }
 
     /// Whether outputs wait for room in the producer's queue.
     pub fn is_held_back(&self) -> bool {
         self.tasks.values().any(StreamTask::is_held_back)
+    }
+
+    /// Whether a task waits for another thread to give its stores up.
+    pub fn is_waiting_for_stores(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
     /// Whether a commit is on its way.
@@ -476,6 +484,7 @@ impl TaskManager {
             commit.remove(id);
         }
         self.restoring.remove(&id);
+        self.waiting.remove(&id);
         self.missing_offsets.remove(&id);
         self.reader.remove(id)
     }
@@ -504,6 +513,7 @@ impl TaskManager {
             state: task.state(),
             stream_time: task.group().stream_time(),
             uncommitted_bytes: task.uncommitted_bytes(),
+            promoted_with: task.promoted_with(),
             partitions: task.group().queues().iter().map(partition_report).collect(),
             restores: self.reader.reports(task.id()),
         };

@@ -1,9 +1,10 @@
 //! Makes the clients of an application from one configuration.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use engine::broker::{Admin, BrokerError, ClientSupplier, Consumer, Producer, RestoreConsumer};
+use engine::assignment::MemberName;
+use engine::broker::{Admin, BrokerError, ClientSupplier, Consumer, Membership, Producer, RestoreConsumer};
 use rdkafka::ClientConfig;
 use rdkafka::admin::AdminClient;
 use rdkafka::client::DefaultClientContext;
@@ -11,6 +12,7 @@ use rdkafka::client::DefaultClientContext;
 use crate::admin::TopicAdmin;
 use crate::config::{self, ClientIdentity, ConfigError, KafkaClientsConfig, Role};
 use crate::consumer::GroupConsumer;
+use crate::members::GroupObserver;
 use crate::metadata::{ClusterInfo, ConnectAttempt, MetadataClient};
 use crate::producer::RecordProducer;
 use crate::restore::PartitionReader;
@@ -20,17 +22,25 @@ pub struct KafkaClients {
     config: KafkaClientsConfig,
     /// Made with the first use.
     metadata: Mutex<Option<Arc<MetadataClient>>>,
+    /// Id and endpoint of this host, once they are known.
+    host: OnceLock<(String, String)>,
 }
 
 impl KafkaClients {
     /// Checks the configuration, every property of it; makes no connection.
     pub fn new(config: KafkaClientsConfig) -> Result<Self, ConfigError> {
         config::check(&config)?;
-        Ok(Self { config, metadata: Mutex::new(None) })
+        Ok(Self { config, metadata: Mutex::new(None), host: OnceLock::new() })
     }
 
     pub fn config(&self) -> &KafkaClientsConfig {
         &self.config
+    }
+
+    /// Names this host for its consumers, before the first of them is made: the group carries where it is to be found.
+    /// The first name stays.
+    pub fn name_host(&self, host_id: &str, endpoint: &str) {
+        self.host.get_or_init(|| (host_id.to_owned(), endpoint.to_owned()));
     }
 
     /// Waits for a first answer of the cluster. `retry` is called after each failed try with its reason, so that the
@@ -43,8 +53,12 @@ impl KafkaClients {
         self.metadata()?.wait_for_broker(timeout, retry)
     }
 
+    fn client_id_prefix(&self) -> &str {
+        self.config.client_id.as_deref().unwrap_or(&self.config.application_id)
+    }
+
     fn client_id(&self, rest: &str) -> String {
-        format!("{}-{rest}", self.config.client_id.as_deref().unwrap_or(&self.config.application_id))
+        format!("{}-{rest}", self.client_id_prefix())
     }
 
     pub(crate) fn metadata(&self) -> Result<Arc<MetadataClient>, BrokerError> {
@@ -100,7 +114,10 @@ impl KafkaClients {
 
 impl ClientSupplier for KafkaClients {
     fn consumer(&self, thread: usize) -> Result<Box<dyn Consumer>, BrokerError> {
-        let client_id = self.client_id(&format!("StreamThread-{thread}-consumer"));
+        let client_id = match self.host.get().cloned() {
+            Some((host_id, endpoint)) => MemberName { host_id, endpoint, thread }.client_id(self.client_id_prefix()),
+            None => self.client_id(&format!("StreamThread-{thread}-consumer")),
+        };
         let instance = self.config.group_instance_id.as_ref().map(|id| format!("{id}-{thread}"));
         let mut extra = vec![("group.id", self.config.application_id.as_str())];
         if let Some(instance) = &instance {
@@ -130,5 +147,10 @@ impl ClientSupplier for KafkaClients {
 
     fn admin(&self) -> Result<Box<dyn Admin>, BrokerError> {
         Ok(Box::new(self.topic_admin()?))
+    }
+
+    fn membership(&self) -> Result<Box<dyn Membership>, BrokerError> {
+        let timeout = self.config.request_timeout;
+        Ok(Box::new(GroupObserver::new(self.metadata()?, &self.config.application_id, timeout)))
     }
 }

@@ -1,5 +1,5 @@
-//! The engine's broker seam over librdkafka: group consumer, restore consumer, producer, admin, and what the command
-//! line needs to look at topics. One client configuration rules them all (`KafkaClientsConfig`); settings on which
+//! The engine's broker seam over librdkafka: group consumer, restore consumer, membership, producer, admin, and what the
+//! command line needs to look at topics. One client configuration rules them all (`KafkaClientsConfig`); settings on which
 //! correctness rests cannot be overridden. Knows records and offsets, never tasks or stores.
 
 mod admin;
@@ -8,6 +8,7 @@ mod config;
 mod consumer;
 mod error;
 mod fetch;
+mod members;
 mod metadata;
 mod native;
 mod producer;

@@ -1,4 +1,4 @@
-//! One client for looking: brokers, topics, log ends. It sees what `read_committed` hides and never creates a topic by
+//! One client for looking: brokers, topics, log ends, groups. It sees what `read_committed` hides and never creates a topic by
 //! asking for it. Shared by the clients of an application.
 
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use engine::broker::{BrokerError, BrokerErrorKind, Watermarks};
 use engine::record::TopicPartition;
 use rdkafka::error::RDKafkaErrorCode;
 
-use crate::native::{Client, ClusterMetadata, Failure, TopicMetadata};
+use crate::native::{Client, ClusterMetadata, DescribedGroup, Failure, TopicMetadata};
 
 /// What the first answer of a broker says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,6 +137,13 @@ impl MetadataClient {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// The members of a consumer group, within `timeout`.
+    pub fn describe_group(&self, group: &str, timeout: Duration) -> Result<DescribedGroup, BrokerError> {
+        self.client
+            .describe_group(group, timeout)
+            .map_err(|failure| self.error(failure, format!("ask for the members of group {group}")))
     }
 
     /// Log start and log end, open transactions included.

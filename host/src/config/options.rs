@@ -177,6 +177,14 @@ const TABLE: &[ConfigOption] = &[
     .or("1")
     .streams(),
     option(
+        "num.standby.replicas",
+        integer(0, 32),
+        "Warm copies of each task's stores on other hosts of the application. A host that takes over a task of which it \
+         keeps one restores a few records instead of everything.",
+    )
+    .or("0")
+    .streams(),
+    option(
         "commit.interval.ms",
         integer(1, DAY_MS),
         "Time between commits; 1,000 under `at_least_once` where nobody sets it. Queries see committed state, and a crash \

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::Response;
+use engine::standby::StandbyReport;
 use engine::stream_thread::{TaskReport, ThreadReport};
 use engine::topology::{StoreBackend, SubTopology, Topology};
 use serde_json::{Value, json};
@@ -47,6 +48,7 @@ pub async fn show(
             "records_restored": restoring.records_restored,
             "offsets_left": restoring.offsets_left,
         },
+        "standby": status.standby().map(|report| standby(&report)),
         "threads": reports.iter().map(thread).collect::<Vec<_>>(),
     })))
 }
@@ -74,10 +76,31 @@ fn thread(report: &ThreadReport) -> Value {
     })
 }
 
+fn standby(report: &StandbyReport) -> Value {
+    json!({
+        "trouble": report.trouble,
+        "records": report.records,
+        "lag": report.lag(),
+        "tasks": report.tasks.iter().map(|task| json!({
+            "task": task.task.to_string(),
+            "state": task.state.name(),
+            "error": task.error,
+            "stores": task.stores.iter().map(|store| json!({
+                "store": store.store,
+                "changelog": store.changelog.to_string(),
+                "position": store.position,
+                "end": store.end,
+                "lag": store.lag(),
+            })).collect::<Vec<_>>(),
+        })).collect::<Vec<_>>(),
+    })
+}
+
 fn task(report: &TaskReport) -> Value {
     json!({
         "task": report.task.to_string(),
         "state": report.state.to_string(),
+        "promoted_with": report.promoted_with,
         "stream_time": report.stream_time,
         "uncommitted_bytes": report.uncommitted_bytes,
         "partitions": report.partitions.iter().map(|partition| json!({

@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use engine::metrics::{DURATION_BUCKETS_MS, DURATIONS, EngineMetrics, METRICS, MetricKind};
+use engine::standby::StandbyReport;
 use engine::stream_thread::PartitionReport;
 
 use crate::runtime::status::{Readiness, Status};
@@ -26,7 +27,9 @@ pub fn render(status: &Status) -> String {
     page.head("sandbar_ready", "gauge", "1 when the host is ready, as /readyz says");
     page.sample("sandbar_ready", &[], ready);
     let Some(wired) = status.wired() else { return page.text };
-    engine_metrics(&mut page, &wired.metrics);
+    let mut metrics = wired.metrics.clone();
+    metrics.extend(wired.standby.iter().map(|standby| Arc::clone(&standby.metrics)));
+    engine_metrics(&mut page, &metrics);
     durations(&mut page, &wired.metrics);
     let reports = wired.reports();
     let partitions: Vec<&PartitionReport> =
@@ -37,7 +40,19 @@ pub fn render(status: &Status) -> String {
     partition_gauge(&mut page, &partitions, "sandbar_committed_offset", "The committed offset", |partition| {
         partition.committed_offset.map(|offset| offset.max(0).unsigned_abs())
     });
+    if let Some(standby) = &wired.standby {
+        standby_lag(&mut page, &standby.report.read());
+    }
     page.text
+}
+
+fn standby_lag(page: &mut Page<'_>, report: &StandbyReport) {
+    let name = "sandbar_standby_lag_offsets";
+    page.head(name, "gauge", "Changelog offsets that a standby store has not read yet");
+    for store in report.tasks.iter().flat_map(|task| &task.stores) {
+        let partition = store.changelog.partition.to_string();
+        page.sample(name, &[("topic", &store.changelog.topic), ("partition", &partition)], store.lag());
+    }
 }
 
 fn engine_metrics(page: &mut Page<'_>, threads: &[Arc<EngineMetrics>]) {

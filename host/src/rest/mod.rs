@@ -58,7 +58,13 @@ async fn livez(State(status): State<Arc<Status>>) -> Response {
 
 async fn readyz(State(status): State<Arc<Status>>) -> Response {
     match status.readiness() {
-        Readiness::Ready => json_response(&json!({ "ready": true })),
+        Readiness::Ready => {
+            let standby = status.standby().map(|report| json!({ "tasks": report.tasks.len(), "lag": report.lag() }));
+            json_response(&match standby {
+                Some(standby) => json!({ "ready": true, "standby": standby }),
+                None => json!({ "ready": true }),
+            })
+        }
         Readiness::NotReady(reason) => Problem::unavailable("not-ready", "not ready", reason).into_response(),
     }
 }

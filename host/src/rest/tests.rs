@@ -48,6 +48,7 @@ fn host() -> (Arc<Status>, Arc<QueryRegistry>) {
         queries: Arc::clone(&queries),
         threads: vec![Arc::new(SharedProgress::default())],
         metrics: vec![metrics],
+        standby: None,
         module_digest: "00ff".to_owned(),
     });
     (status, queries)

@@ -13,6 +13,7 @@ use engine::internal_topics;
 use engine::metrics::EngineMetrics;
 use engine::processor::ProcessorSupplier;
 use engine::query::QueryRegistry;
+use engine::standby::StandbyThreadOptions;
 use engine::state::StoreProvider;
 use engine::stream_thread::{SharedProgress, StreamThreadOptions, ThreadReport};
 use engine::topology::{PartitionCounts, Topology};
@@ -22,6 +23,7 @@ use serde_json::json;
 pub mod brokers;
 mod clock;
 mod settings;
+mod standby;
 pub mod status;
 pub mod stop;
 mod stores;
@@ -37,7 +39,8 @@ use crate::terminal::Terminal;
 use crate::{app, components, rest};
 use brokers::Broker;
 use clock::HostClock;
-use status::{Phase, Status, Wired};
+use standby::Standby;
+use status::{Phase, StandbyStatus, Status, Wired};
 use stop::Stop;
 use stores::Stores;
 use supervisor::Supervisor;
@@ -62,7 +65,8 @@ pub fn run(manifest: &Manifest, options: &RunOptions, terminal: Terminal) -> Res
     let stop = Stop::default();
     let status = Arc::new(Status::new(manifest.application_id()));
     let services = Services::start(manifest, &status, &stop, terminal)?;
-    let result = application(manifest, options, &status, &stop, terminal);
+    let endpoint = settings::endpoint(manifest, services.port);
+    let result = application(manifest, options, &endpoint, &status, &stop, terminal);
     if let Err(error) = &result {
         status.set_phase(Phase::Failed(format!("{error:#}")));
     }
@@ -73,6 +77,8 @@ pub fn run(manifest: &Manifest, options: &RunOptions, terminal: Terminal) -> Res
 
 /// REST and signals: what serves while an application starts, runs and ends.
 struct Services {
+    /// Where REST listens, also when the manifest leaves the choice to the machine.
+    port: u16,
     runtime: tokio::runtime::Runtime,
     rest: tokio::task::JoinHandle<std::io::Result<()>>,
     stop: tokio::sync::watch::Sender<bool>,
@@ -97,7 +103,7 @@ impl Services {
             let text = format!("{address} is reachable from other machines, and there is no authentication yet");
             terminal.notice("warning", &text, json!({ "warning": text }));
         }
-        Ok(Self { runtime, rest, stop: sender })
+        Ok(Self { port: address.port(), runtime, rest, stop: sender })
     }
 
     /// Lets open requests end. Queries that still read a store are left behind.
@@ -114,6 +120,7 @@ impl Services {
 fn application(
     manifest: &Manifest,
     options: &RunOptions,
+    endpoint: &str,
     status: &Arc<Status>,
     stop: &Stop,
     terminal: Terminal,
@@ -137,11 +144,20 @@ fn application(
 
     status.set_phase(Phase::Starting("opening the state directory"));
     let stores = Arc::new(Stores::open(settings::rocks_options(manifest, cluster.cluster_id))?);
+    clients.name_host(stores.host_id(), endpoint);
     let supplier = module.supplier(Arc::clone(&topology), manifest.limits());
     let wired = wire(manifest, &topology, partition_counts, module.digest());
     status.wire(wired.clone());
+    let host_id = stores.host_id().to_owned();
     let threads = stream_thread_options(manifest, &wired, clients, supplier, stores)?;
+    let standby = standby_options(manifest, &wired, &threads, &host_id);
+    let standby = standby.map(|options| Standby::start(options, stop)).transpose()?;
     let result = run_threads(threads, options, status, stop, terminal);
+    // It may have failed before it raised the wish.
+    stop.raise();
+    if let Some(standby) = standby {
+        standby.wait(CLOSE_TIMEOUT);
+    }
     drop(broker);
     result
 }
@@ -290,8 +306,25 @@ fn wire(manifest: &Manifest, topology: &Arc<Topology>, counts: PartitionCounts, 
         queries: Arc::new(QueryRegistry::new(stores)),
         threads: (0..threads).map(|_| Arc::new(SharedProgress::default())).collect(),
         metrics: (0..threads).map(|_| Arc::new(EngineMetrics::new())).collect(),
+        standby: (manifest.count("num.standby.replicas") > 0).then(StandbyStatus::default),
         module_digest: digest.to_owned(),
     }
+}
+
+/// The standby thread beside the stream threads, where standbys are asked for.
+fn standby_options(
+    manifest: &Manifest,
+    wired: &Wired,
+    threads: &[StreamThreadOptions],
+    host_id: &str,
+) -> Option<StandbyThreadOptions> {
+    let (status, stream) = (wired.standby.as_ref()?, threads.first()?);
+    let replicas = usize::try_from(manifest.count("num.standby.replicas")).unwrap_or(usize::MAX);
+    Some(StandbyThreadOptions {
+        metrics: Arc::clone(&status.metrics),
+        report: Arc::clone(&status.report),
+        ..StandbyThreadOptions::beside(stream, threads.len(), host_id, replicas)
+    })
 }
 
 fn stream_thread_options(
@@ -310,6 +343,7 @@ fn stream_thread_options(
     let processors: Arc<dyn ProcessorSupplier> = processors;
     let clock = Arc::new(HostClock::default());
     let processor_config = Arc::new(manifest.config.clone());
+    let standby_tasks = Arc::default();
     let parts = wired.threads.iter().zip(&wired.metrics).enumerate();
     let options = parts.map(|(thread, (progress, metrics))| StreamThreadOptions {
         thread,
@@ -319,7 +353,8 @@ fn stream_thread_options(
         processor_config: Arc::clone(&processor_config),
         clients: Arc::clone(&clients),
         processors: Arc::clone(&processors),
-        stores: Arc::clone(&stores),
+        stores: stores.clone(),
+        standby_tasks: Arc::clone(&standby_tasks),
         clock: clock.clone(),
         partition_counts: Arc::clone(&wired.partition_counts),
         queries: Arc::clone(&wired.queries),

@@ -30,6 +30,13 @@ pub fn clients_config(manifest: &Manifest, bootstrap_servers: &str) -> KafkaClie
     config
 }
 
+/// Where other hosts reach this one: `application.server`, with the port that it got where the machine chose.
+pub fn endpoint(manifest: &Manifest, port: u16) -> String {
+    let server = manifest.text("application.server");
+    let host = server.rsplit_once(':').map_or(server, |(host, _)| host);
+    format!("{host}:{port}")
+}
+
 pub fn rocks_options(manifest: &Manifest, cluster_id: Option<String>) -> RocksOptions {
     let size = |key: &str| usize::try_from(manifest.count(key)).unwrap_or(usize::MAX);
     RocksOptions {

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use engine::metrics::EngineMetrics;
 use engine::query::QueryRegistry;
+use engine::standby::{SharedStandbyReport, StandbyReport};
 use engine::stream_thread::{SharedProgress, ThreadReport, ThreadState};
 use engine::task::TaskState;
 use engine::topology::{PartitionCounts, Topology};
@@ -28,7 +29,16 @@ pub struct Wired {
     /// One for each stream thread, as the metrics.
     pub threads: Vec<Arc<SharedProgress>>,
     pub metrics: Vec<Arc<EngineMetrics>>,
+    /// Where standbys are asked for.
+    pub standby: Option<StandbyStatus>,
     pub module_digest: String,
+}
+
+/// What the standby thread publishes.
+#[derive(Debug, Clone, Default)]
+pub struct StandbyStatus {
+    pub report: Arc<SharedStandbyReport>,
+    pub metrics: Arc<EngineMetrics>,
 }
 
 /// The host's view of its application, shared by whoever shows it.
@@ -85,6 +95,11 @@ impl Status {
     /// The latest report of each stream thread.
     pub fn reports(&self) -> Vec<ThreadReport> {
         self.wired().map(|wired| wired.reports()).unwrap_or_default()
+    }
+
+    /// The latest report of the standby thread; `None` where no standbys are asked for.
+    pub fn standby(&self) -> Option<StandbyReport> {
+        self.wired()?.standby.map(|standby| standby.report.read())
     }
 
     pub fn readiness(&self) -> Readiness {

@@ -1,9 +1,11 @@
 //! Watches the running stream threads: shows restores and progress, notices that the application is idle, and ends
 //! the run. Reads reports only.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use engine::stream_thread::{ThreadReport, ThreadState};
+use engine::topology::TaskId;
 use indicatif::ProgressBar;
 use serde_json::json;
 
@@ -28,6 +30,8 @@ pub struct Supervisor<'a> {
     bar: ProgressBar,
     last_line: Instant,
     trouble: Option<String>,
+    /// The tasks that were promoted, and with how many records left to restore.
+    promoted: BTreeMap<TaskId, u64>,
     last_glance: Instant,
 }
 
@@ -41,7 +45,7 @@ struct RestoreWatch {
 struct Activity {
     processed: u64,
     restored: u64,
-    tasks: Vec<engine::topology::TaskId>,
+    tasks: Vec<TaskId>,
 }
 
 impl<'a> Supervisor<'a> {
@@ -58,6 +62,7 @@ impl<'a> Supervisor<'a> {
             bar: terminal.bar("processing", None),
             last_line: now,
             trouble: None,
+            promoted: BTreeMap::new(),
             last_glance: now,
         }
     }
@@ -82,6 +87,7 @@ impl<'a> Supervisor<'a> {
 
     fn show(&mut self, reports: &[ThreadReport]) {
         self.show_trouble(reports);
+        self.show_promotions(reports);
         let restoring = Restoring::of(reports);
         if restoring.tasks_running < restoring.tasks {
             self.show_restore(restoring);
@@ -128,6 +134,16 @@ impl<'a> Supervisor<'a> {
             (None, None) => {}
         }
         self.trouble = trouble;
+    }
+
+    fn show_promotions(&mut self, reports: &[ThreadReport]) {
+        let tasks = reports.iter().flat_map(|report| &report.tasks);
+        let promoted: BTreeMap<TaskId, u64> = tasks.filter_map(|task| Some((task.task, task.promoted_with?))).collect();
+        for (task, records) in promoted.iter().filter(|(task, _)| !self.promoted.contains_key(task)) {
+            let text = format!("promoted standby task {task}: {records} records to restore");
+            self.terminal.notice("promoted", &text, json!({ "task": task.to_string(), "records": records }));
+        }
+        self.promoted = promoted;
     }
 
     fn show_restore(&mut self, restoring: Restoring) {

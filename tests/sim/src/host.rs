@@ -83,6 +83,7 @@ impl Host {
         let mut admin = clients.admin()?;
         let counts = internal_topics::prepare(&mut *admin, APPLICATION, processors.topology(), -1)?;
         let (counts, clients): (_, Arc<dyn ClientSupplier>) = (Arc::new(counts), Arc::new(clients));
+        let standby_tasks = Arc::default();
         let mut threads = Vec::new();
         for thread in 0..scenario.threads {
             let progress = Arc::new(SharedProgress::default());
@@ -95,6 +96,7 @@ impl Host {
                 clients: Arc::clone(&clients),
                 processors: Arc::clone(&processors),
                 stores: Arc::new(self.stores.clone()),
+                standby_tasks: Arc::clone(&standby_tasks),
                 clock: Arc::new(clock.clone()),
                 partition_counts: Arc::clone(&counts),
                 queries: Arc::clone(&self.queries),

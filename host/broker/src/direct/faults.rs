@@ -26,6 +26,7 @@ pub enum Operation {
     EndTransaction,
     DescribeTopics,
     CreateTopic,
+    DescribeGroup,
     /// Not a call: something that the trace should hold.
     Note,
 }

@@ -235,7 +235,7 @@ impl Membership {
             group: options.group.clone(),
             member_id: self.member_id.clone(),
             instance_id: self.instance_id.clone(),
-            client_id: self.connection.name.to_string(),
+            client_id: self.connection.client_id(),
             client_host: "/127.0.0.1".to_owned(),
             session_timeout_ms: options.session_timeout_ms,
             rebalance_timeout_ms: options.rebalance_timeout_ms,
@@ -383,7 +383,7 @@ fn decode<T: serde::de::DeserializeOwned + Default>(bytes: &[u8]) -> T {
     serde_json::from_slice(bytes).unwrap_or_default()
 }
 
-fn decode_assignment(bytes: &[u8]) -> BTreeSet<TopicPartition> {
+pub(super) fn decode_assignment(bytes: &[u8]) -> BTreeSet<TopicPartition> {
     let Assignment { partitions } = decode(bytes);
     partitions.into_iter().map(|(topic, partition)| TopicPartition::new(topic, partition)).collect()
 }

@@ -57,8 +57,12 @@ impl RestoreConsumer for DirectRestoreConsumer {
             if left == 0 {
                 break;
             }
-            let read = position.read(&connection, &partition.topic, partition.partition, left);
-            let records = read.map_err(|refusal| to_error(format!("restore {partition}"), &refusal))?;
+            let records = match position.read(&connection, &partition.topic, partition.partition, left) {
+                Ok(records) => records,
+                // What others have read would be lost with it; the next poll meets it again.
+                Err(_) if !polled.is_empty() => break,
+                Err(refusal) => return Err(to_error(format!("restore {partition}"), &refusal)),
+            };
             left -= records.len();
             if !records.is_empty() {
                 polled.push(PartitionRecords { partition: partition.clone(), records });

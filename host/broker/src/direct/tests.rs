@@ -9,7 +9,7 @@ use engine::broker::{
     StartOffset,
 };
 use engine::record::TopicPartition;
-use engine::testing::{ManualClock, Seed};
+use engine::testing::{ContractHost, ManualClock, Seed, membership_contract};
 
 use super::{ClientOptions, DirectBroker, FaultRates, Faults, RebalanceProtocol};
 use crate::core::CoreOptions;
@@ -277,4 +277,29 @@ fn a_crashed_host_has_no_effect_any_more() {
     broker.faults().revive("h0");
     clients.producer(0, None).expect("a producer of the new process");
     assert_eq!(broker.records(&TopicPartition::new("in", 0)).expect("records").len(), 1);
+}
+
+#[test]
+fn the_group_tells_its_members() {
+    for protocol in [RebalanceProtocol::Cooperative, RebalanceProtocol::Eager] {
+        let clock = ManualClock::new(1_000);
+        let broker = broker(&clock, Faults::none(), 4);
+        let [one, other] =
+            ["h0", "h1"].map(|host| broker.clients(ClientOptions { protocol, ..ClientOptions::new(host, "app") }));
+        let hosts = [ContractHost { clients: &one, host_id: "h0" }, ContractHost { clients: &other, host_id: "h1" }];
+        membership_contract(hosts, &"in".into(), &mut || clock.advance_ms(100));
+    }
+}
+
+#[test]
+fn a_group_in_motion_tells_nothing() {
+    let clock = ManualClock::new(1_000);
+    let broker = broker(&clock, Faults::none(), 2);
+    let mut members = vec![Member::new(&broker, "h0", RebalanceProtocol::Cooperative)];
+    settle(&clock, &mut members, 1_000);
+    members.push(Member::new(&broker, "h1", RebalanceProtocol::Cooperative));
+    members[1].poll();
+    members[1].poll();
+    let mut membership = broker.clients(ClientOptions::new("h1", "app")).membership().expect("a membership");
+    assert_eq!(membership.members().expect("an answer"), None);
 }

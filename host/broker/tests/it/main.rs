@@ -9,3 +9,4 @@ mod embedded;
 mod fairness;
 mod full_disk;
 mod listening;
+mod standby;

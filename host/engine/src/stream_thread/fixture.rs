@@ -74,6 +74,7 @@ impl Fixture {
             clients: Arc::new(self.broker.clone()),
             processors: Arc::clone(&self.processors),
             stores: Arc::clone(&self.stores),
+            standby_tasks: Arc::default(),
             clock: Arc::new(self.clock.clone()),
             partition_counts: Arc::new(counts.expect("the topics can be prepared")),
             queries: Arc::clone(&self.queries),

@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::metrics::EngineMetrics;
 use crate::processor::ProcessorSupplier;
 use crate::query::QueryRegistry;
+use crate::standby::StandbyTasks;
 use crate::state::StoreProvider;
 use crate::stream_thread::progress::SharedProgress;
 use crate::topology::PartitionCounts;
@@ -120,6 +121,8 @@ pub struct StreamThreadOptions {
     pub clients: Arc<dyn ClientSupplier>,
     pub processors: Arc<dyn ProcessorSupplier>,
     pub stores: Arc<dyn StoreProvider>,
+    /// Who has which stores open; one for the stream threads and the standby thread of a process.
+    pub standby_tasks: Arc<StandbyTasks>,
     pub clock: Arc<dyn Clock>,
     /// What `internal_topics::prepare` returned.
     pub partition_counts: Arc<PartitionCounts>,

@@ -52,6 +52,8 @@ pub struct TaskReport {
     pub stream_time: Option<Timestamp>,
     pub uncommitted_bytes: usize,
     pub partitions: Vec<PartitionReport>,
+    /// The records that were left to restore when it was promoted from a standby task; `None` where it was not.
+    pub promoted_with: Option<u64>,
     /// The changelogs that are being restored.
     pub restores: Vec<RestoreReport>,
 }

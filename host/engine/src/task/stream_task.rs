@@ -9,6 +9,7 @@ use crate::metrics::Metric;
 use crate::processor::{Processor, ProcessorContext, ProcessorError, PunctuationType, ScheduleId};
 use crate::query::RegistrationId;
 use crate::record::{Outcome, Record, Timestamp, TopicPartition};
+use crate::standby::ActiveClaim;
 use crate::state::TaskStore;
 use crate::stream_thread::StreamThreadOptions;
 use crate::task::TaskState;
@@ -22,6 +23,7 @@ mod committing;
 mod lifecycle;
 
 pub use committing::TaskOffsets;
+pub(crate) use lifecycle::open_or_wipe;
 
 /// What one call of `process` did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -61,6 +63,11 @@ pub struct StreamTask {
     changelog_cursor: (usize, usize),
     /// The open commit has sent every changelog record, so that the stores may follow it.
     changelogs_written: bool,
+    /// The stores came from the standby thread, and the records that are left to restore were not counted yet.
+    warm: bool,
+    promoted_with: Option<u64>,
+    /// The last field: it ends after the stores are closed.
+    claim: ActiveClaim,
 }
 
 impl StreamTask {

@@ -9,6 +9,7 @@ use crate::error::EngineError;
 use crate::metrics::{DurationMetric, Metric};
 use crate::record::{Timestamp, TopicPartition};
 use crate::restore::ChangelogFacts;
+use crate::state::StoreError;
 use crate::task::TaskState;
 use crate::task::stream_task::StreamTask;
 use crate::topology::TaskId;
@@ -64,9 +65,10 @@ impl TaskManager {
             return Ok(());
         }
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
-        if task.state() == TaskState::Created {
-            task.open_stores()?;
+        if task.state() == TaskState::Created && !task.open_stores()? {
+            return self.wait_for_stores(id, now_ms);
         }
+        self.waiting.remove(&id);
         if task.needs_rewind() {
             self.rewind(id, consumer)?;
         }
@@ -86,8 +88,26 @@ impl TaskManager {
             self.reader.remove(id)?;
             return Err(error);
         }
+        if task.is_warm() {
+            let behind = |facts: &ChangelogFacts| facts.log.high - facts.stored.unwrap_or(facts.log.low);
+            let records = facts.iter().map(|facts| behind(facts).max(0).unsigned_abs()).sum();
+            task.promoted(records);
+            tracing::info!(task = %id, records, "promoted standby task {id}: {records} records to restore");
+            self.options.metrics.add(Metric::StandbyPromotions, 1);
+        }
         self.restoring.insert(id, now_ms);
         Ok(())
+    }
+
+    /// The standby thread, or another stream thread, still has the task's stores and gives them up at its next turn.
+    fn wait_for_stores(&mut self, id: TaskId, now_ms: u64) -> Result<(), EngineError> {
+        let since = *self.waiting.entry(id).or_insert(now_ms);
+        let waited_ms = now_ms.saturating_sub(since);
+        if waited_ms < self.options.config.task_timeout_ms {
+            return Ok(());
+        }
+        let detail = format!("another thread of this host does not give it up since {waited_ms} ms");
+        Err(StoreError::Locked { path: format!("task {id}"), detail }.into())
     }
 
     /// Moves the consumer to where the group stands.

@@ -242,6 +242,7 @@ fn start(
         clients: Arc::new(broker.clone()),
         processors: Arc::clone(&options.processors),
         stores: Arc::clone(&options.stores),
+        standby_tasks: Arc::default(),
         clock: Arc::new(clock.clone()),
         partition_counts: Arc::clone(partition_counts),
         queries: Arc::clone(queries),

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use crate::broker::{BrokerError, BrokerErrorKind, OffsetAndMetadata, RebalanceEvent, TopicDescription};
+use crate::broker::{BrokerError, BrokerErrorKind, GroupMember, OffsetAndMetadata, RebalanceEvent, TopicDescription};
 use crate::record::{Headers, Offset, Record, Timestamp, TopicPartition};
 
 /// The calls that are recorded and can be made to fail.
@@ -45,6 +45,7 @@ pub enum Operation {
     CreateProducer,
     DescribeTopics,
     CreateTopic,
+    Members,
 }
 
 /// One recorded call.
@@ -116,6 +117,8 @@ pub(super) struct State {
     /// Records that a producer takes before it reports a full queue.
     pub(super) queue_limit: usize,
     pub(super) unauthorized: BTreeSet<String>,
+    /// What the group says of its members; `None` while it is rebalancing.
+    pub(super) members: Option<Vec<GroupMember>>,
 }
 
 /// A broker for unit tests. Its clones are the same broker.
@@ -260,6 +263,11 @@ impl MockBroker {
     /// Bounds the records that a producer keeps in flight.
     pub fn limit_producer_queue(&self, records: usize) {
         self.state().queue_limit = records;
+    }
+
+    /// What the group says of its members; `None` while it is rebalancing.
+    pub fn set_members(&self, members: Option<Vec<GroupMember>>) {
+        self.state().members = members;
     }
 
     /// Refuses the credentials for a topic.

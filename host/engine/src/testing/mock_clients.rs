@@ -9,9 +9,9 @@ use bytes::Bytes;
 
 use super::mock_broker::{MockBroker, MockLog, MockTopic, Operation, State};
 use crate::broker::{
-    Admin, BrokerError, BrokerErrorKind, ClientSupplier, Consumer, GroupMetadata, NewTopic, OffsetAndMetadata,
-    PartitionRecords, Polled, Producer, ProducerRecord, RebalanceEvent, RestoreConsumer, SendError, StartOffset,
-    TopicDescription, Watermarks,
+    Admin, BrokerError, BrokerErrorKind, ClientSupplier, Consumer, GroupMember, GroupMetadata, Membership, NewTopic,
+    OffsetAndMetadata, PartitionRecords, Polled, Producer, ProducerRecord, RebalanceEvent, RestoreConsumer, SendError,
+    StartOffset, TopicDescription, Watermarks,
 };
 use crate::partitioner::partition_for_key;
 use crate::record::{Offset, Record, TopicPartition};
@@ -413,6 +413,16 @@ impl Admin for MockAdmin {
     }
 }
 
+struct MockMembership {
+    broker: MockBroker,
+}
+
+impl Membership for MockMembership {
+    fn members(&mut self) -> Result<Option<Vec<GroupMember>>, BrokerError> {
+        self.broker.state().call(Operation::Members, String::new(), |state| Ok(state.members.clone()))
+    }
+}
+
 impl ClientSupplier for MockBroker {
     fn consumer(&self, thread: usize) -> Result<Box<dyn Consumer>, BrokerError> {
         self.state().call(Operation::CreateConsumer, thread.to_string(), |_| Ok(()))?;
@@ -444,5 +454,9 @@ impl ClientSupplier for MockBroker {
 
     fn admin(&self) -> Result<Box<dyn Admin>, BrokerError> {
         Ok(Box::new(MockAdmin { broker: self.clone() }))
+    }
+
+    fn membership(&self) -> Result<Box<dyn Membership>, BrokerError> {
+        Ok(Box::new(MockMembership { broker: self.clone() }))
     }
 }

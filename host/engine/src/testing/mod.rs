@@ -4,6 +4,7 @@
 mod clock;
 mod crash_stores;
 mod driver;
+mod membership_contract;
 mod mock_broker;
 mod mock_clients;
 mod processors;
@@ -13,6 +14,7 @@ mod store_contract;
 pub use clock::ManualClock;
 pub use crash_stores::CrashStores;
 pub use driver::{DRIVER_APPLICATION_ID, DriverOptions, TopologyTestDriver};
+pub use membership_contract::{ContractHost, membership_contract};
 pub use mock_broker::{Call, MockBroker, Operation};
 pub use processors::{
     Count, Hostile, MajorityVote, NativeProcessor, NativeSupplier, PassThrough, ProcessWith, commands, forward, number,

@@ -14,6 +14,7 @@ use rdkafka::error::RDKafkaErrorCode;
 
 mod consumer;
 mod events;
+mod group;
 mod list;
 mod message;
 mod metadata;
@@ -21,6 +22,7 @@ mod producer;
 
 pub(crate) use consumer::{ConsumerQueue, GroupMember};
 pub(crate) use events::{Events, Rebalance};
+pub(crate) use group::DescribedGroup;
 pub(crate) use list::PartitionList;
 pub(crate) use message::{Message, Messages};
 pub(crate) use metadata::{ClusterMetadata, TopicMetadata};

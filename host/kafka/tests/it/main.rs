@@ -4,6 +4,7 @@
 mod admin;
 mod cluster;
 mod consumer;
+mod membership;
 mod mocked;
 mod producer;
 mod rates;

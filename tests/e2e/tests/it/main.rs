@@ -8,5 +8,6 @@ mod kcat;
 mod majority_vote;
 mod reference;
 mod stand_alone;
+mod standby;
 mod topics;
 mod weather;

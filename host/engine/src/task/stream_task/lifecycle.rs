@@ -9,7 +9,8 @@ use crate::error::EngineError;
 use crate::processor::{ProcessorContext, ProcessorError};
 use crate::query::{Availability, Registration, Role};
 use crate::record::{NO_TIMESTAMP, Offset, Timestamp, TopicPartition};
-use crate::state::{StateStore, StoreError, TaskStore};
+use crate::standby::ActiveClaim;
+use crate::state::{StateStore, StoreError, StoreProvider, TaskStore};
 use crate::stream_thread::StreamThreadOptions;
 use crate::task::partition_group::PartitionGroup;
 use crate::task::punctuation::PunctuationQueue;
@@ -45,6 +46,9 @@ impl StreamTask {
             rewind: false,
             changelog_cursor: (0, 0),
             changelogs_written: false,
+            warm: false,
+            promoted_with: None,
+            claim: ActiveClaim::new(&options.standby_tasks, id),
             options,
         }
     }
@@ -101,20 +105,19 @@ impl StreamTask {
         }
     }
 
-    /// Opens the stores, wiping those that turn out to be corrupt (R12): CREATED to RESTORING. On an error the task
-    /// stays as it is and the call may be repeated.
-    pub fn open_stores(&mut self) -> Result<(), EngineError> {
+    /// Opens the stores, wiping those that turn out to be corrupt (R12): CREATED to RESTORING. A warm copy that the
+    /// standby thread has is taken over as it is. False while another thread has them: ask again in the next turn. On
+    /// an error the task stays as it is and the call may be repeated.
+    pub fn open_stores(&mut self) -> Result<bool, EngineError> {
+        let Some(mut warm) = self.claim.take() else { return Ok(false) };
+        self.warm |= !warm.is_empty();
         let topology = Arc::clone(self.options.processors.topology());
         let specs = topology.sub_topology(self.id.sub_topology).map_or(&[][..], |sub_topology| &sub_topology.stores);
         let mut stores = Vec::with_capacity(specs.len());
         for spec in specs {
-            let backend = match self.options.stores.open(self.id, spec) {
-                Err(StoreError::Corrupt { detail, .. }) => {
-                    tracing::warn!(task = %self.id, store = %spec.name, detail, "corrupt store, wiping it");
-                    self.options.stores.wipe(self.id, spec)?;
-                    self.options.stores.open(self.id, spec)?
-                }
-                opened => opened?,
+            let backend = match warm.iter().position(|(name, _)| *name == spec.name) {
+                Some(index) => warm.swap_remove(index).1,
+                None => open_or_wipe(&*self.options.stores, self.id, spec)?,
             };
             stores.push(TaskStore::new(spec.clone(), backend, 0));
         }
@@ -123,7 +126,23 @@ impl StreamTask {
             self.registrations.push(self.options.queries.register(registration(self.id, store)));
         }
         self.stores = stores;
-        Ok(())
+        Ok(true)
+    }
+
+    /// Whether the stores were taken over from the standby thread and nobody has said so yet.
+    pub fn is_warm(&self) -> bool {
+        self.warm
+    }
+
+    /// Notes how many records are left to restore after that.
+    pub fn promoted(&mut self, records: u64) {
+        self.warm = false;
+        self.promoted_with = Some(records);
+    }
+
+    /// How many records were left to restore when it was promoted; `None` where it was not.
+    pub fn promoted_with(&self) -> Option<u64> {
+        self.promoted_with
     }
 
     /// Replaces a store by an empty one, while the task is restoring.
@@ -222,6 +241,8 @@ impl StreamTask {
             self.suspend()?;
         }
         self.stores.clear();
+        self.claim.release();
+        self.warm = false;
         if self.state == TaskState::Suspended {
             self.move_to(TaskState::Closed)?;
         }
@@ -231,6 +252,22 @@ impl StreamTask {
     /// Begins a new life with the same partitions: CLOSED to CREATED.
     pub fn revive(&mut self) -> Result<(), EngineError> {
         self.move_to(TaskState::Created)
+    }
+}
+
+/// Opens a store, empty where what was there is corrupt (R12).
+pub(crate) fn open_or_wipe(
+    stores: &dyn StoreProvider,
+    task: TaskId,
+    spec: &StoreSpec,
+) -> Result<Box<dyn StateStore>, StoreError> {
+    match stores.open(task, spec) {
+        Err(StoreError::Corrupt { detail, .. }) => {
+            tracing::warn!(%task, store = %spec.name, detail, "corrupt store, wiping it");
+            stores.wipe(task, spec)?;
+            stores.open(task, spec)
+        }
+        opened => opened,
     }
 }
 

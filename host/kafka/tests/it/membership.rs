@@ -1,0 +1,52 @@
+//! The group as seen from outside.
+
+use engine::broker::{BrokerErrorKind, ClientSupplier};
+use engine::testing::{ContractHost, membership_contract};
+use kafka::KafkaClients;
+
+use crate::cluster::{Cluster, Member, on_each_broker, unique, wait_for};
+
+on_each_broker!(the_group_tells_its_members, a_static_member_is_told_with_its_instance_id,);
+
+fn the_group_tells_its_members(cluster: &Cluster) {
+    let topic = cluster.topic("members", 4);
+    let application = unique("group");
+    let named = |host_id: &str| {
+        let clients = cluster.clients(&application);
+        clients.name_host(host_id, "127.0.0.1:7070");
+        clients
+    };
+    let (one, other) = (named("00ff"), named("00aa"));
+    let hosts = [ContractHost { clients: &one, host_id: "00ff" }, ContractHost { clients: &other, host_id: "00aa" }];
+    membership_contract(hosts, &topic, &mut || {});
+}
+
+fn a_static_member_is_told_with_its_instance_id(cluster: &Cluster) {
+    let topic = cluster.topic("static-members", 1);
+    let mut config = cluster.config(&unique("group"));
+    config.group_instance_id = Some("host-1".into());
+    config.client_id = Some("my-hosts".into());
+    let clients = KafkaClients::new(config).expect("clients");
+    clients.name_host("00ff", "[::1]:7070");
+    let mut member = Member::join(&clients, 3, &topic);
+    member.poll_until_owned(1);
+    let mut membership = clients.membership().expect("a membership");
+    let members = wait_for("a settled group", || membership.members().expect("an answer"));
+    assert_eq!(members.len(), 1, "{members:?}");
+    assert_eq!(members[0].client_id, "my-hosts-00ff@[::1]:7070-consumer-3");
+    assert_eq!(members[0].group_instance_id.as_deref(), Some("host-1-3"));
+    assert_eq!(members[0].assigned, member.owned);
+}
+
+#[test]
+fn a_group_without_a_broker_is_an_error_in_time() {
+    let mut config = kafka::KafkaClientsConfig::new("127.0.0.1:1", "nobody");
+    config.request_timeout = std::time::Duration::from_secs(1);
+    let clients = KafkaClients::new(config).expect("clients");
+    let mut membership = clients.membership().expect("a membership");
+    let began = std::time::Instant::now();
+    let error = membership.members().expect_err("nobody answers");
+    assert_eq!(error.kind, BrokerErrorKind::Retriable, "{error}");
+    assert!(error.to_string().contains("group nobody"), "{error}");
+    assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+}
