@@ -8,6 +8,8 @@ use axum::http::Request;
 use bytes::Bytes;
 use engine::metrics::{EngineMetrics, Metric};
 use engine::query::{Availability, QueryRegistry, Registration, Role};
+use engine::record::TopicPartition;
+use engine::standby::{StandbyReport, StandbyState, StandbyStoreReport, StandbyTaskReport};
 use engine::state::StateStore;
 use engine::state::memory::MemoryStore;
 use engine::stream_thread::SharedProgress;
@@ -15,7 +17,7 @@ use engine::topology::{PartitionCounts, StoreBackend, StoreSpec, SubTopology, Ta
 use tower::ServiceExt;
 
 use super::*;
-use crate::runtime::status::Wired;
+use crate::runtime::status::{StandbyStatus, Wired};
 
 const PARTITIONS: i32 = 2;
 
@@ -55,6 +57,16 @@ fn host() -> (Arc<Status>, Arc<QueryRegistry>) {
 }
 
 fn register(queries: &QueryRegistry, partition: i32, availability: Availability, entries: &[(&str, &str)]) {
+    register_as(Role::Active, queries, partition, availability, entries);
+}
+
+fn register_as(
+    role: Role,
+    queries: &QueryRegistry,
+    partition: i32,
+    availability: Availability,
+    entries: &[(&str, &str)],
+) {
     let mut store = MemoryStore::new();
     let writes: Vec<_> = entries
         .iter()
@@ -64,7 +76,7 @@ fn register(queries: &QueryRegistry, partition: i32, availability: Availability,
     queries.register(Registration {
         store: "votes".into(),
         task: TaskId { sub_topology: 0, partition },
-        role: Role::Active,
+        role,
         availability,
         view: store.read_view(),
     });
@@ -241,6 +253,47 @@ fn metrics_are_prometheus_text() {
     let heads = text.lines().filter(|line| line.starts_with("# TYPE")).count();
     let distinct: std::collections::BTreeSet<&str> = text.lines().filter(|line| line.starts_with("# TYPE")).collect();
     assert_eq!(heads, distinct.len(), "a metric's head comes once");
+}
+
+#[test]
+fn standby_tasks_are_told_with_their_lag_and_answer_no_query() {
+    let (status, queries) = host();
+    let standby = StandbyStatus::default();
+    let store = StandbyStoreReport {
+        store: "votes".to_owned(),
+        changelog: TopicPartition::new("vote-votes-changelog", 1),
+        position: 7,
+        end: 10,
+    };
+    let task = |partition, state, error: Option<&str>, stores| StandbyTaskReport {
+        task: TaskId { sub_topology: 0, partition },
+        state,
+        error: error.map(str::to_owned),
+        stores,
+    };
+    let off = task(0, StandbyState::Off, Some("the disk is full"), Vec::new());
+    let tasks = vec![off, task(1, StandbyState::CatchingUp, None, vec![store])];
+    standby.report.publish(StandbyReport { trouble: None, records: 7, tasks });
+    standby.metrics.set(Metric::StandbyTasks, 1);
+    status.wire(Wired { standby: Some(standby), ..status.wired().expect("it is wired") });
+    status.set_phase(Phase::Running);
+    let (code, body) = ask(&status, "/v1/apps/vote");
+    let tasks = json!([
+        { "task": "0_0", "state": "OFF", "error": "the disk is full", "stores": [] },
+        { "task": "0_1", "state": "CATCHING_UP", "error": null, "stores": [{
+            "store": "votes", "changelog": "vote-votes-changelog-1", "position": 7, "end": 10, "lag": 3,
+        }] },
+    ]);
+    let expected = json!({ "trouble": null, "records": 7, "lag": 3, "tasks": tasks });
+    assert_eq!((code, &body["standby"]), (200, &expected));
+    let (_, text) = ask_text(&status, "/metrics");
+    let lag = "sandbar_standby_lag_offsets{app=\"vote\",topic=\"vote-votes-changelog\",partition=\"1\"} 3\n";
+    assert!(text.contains(lag), "{text}");
+    assert!(text.contains("sandbar_standby_tasks{app=\"vote\",thread=\"1\"} 1\n"), "{text}");
+
+    register_as(Role::Standby, &queries, 1, Availability::Restoring { position: 7, target: 10 }, &[("b", "2")]);
+    let (code, body) = ask(&status, "/v1/apps/vote/stores/votes/keys/b");
+    assert_eq!((code, &body["type"]), (503, &json!("urn:sandbar:problem:not-here")), "{body}");
 }
 
 #[test]

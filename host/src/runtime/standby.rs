@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use engine::metrics::Metric;
 use engine::standby::{StandbyThread, StandbyThreadOptions};
 use engine::stream_thread::CloseMode;
 
@@ -61,6 +62,7 @@ fn run(options: &StandbyThreadOptions, stop: &Stop, _ended: Sender<()>) {
         };
         tracing::warn!(error, ?backoff, "the standby thread failed and is made anew");
         options.report.publish_failure(error);
+        options.metrics.set(Metric::StandbyTasks, 0);
         if stop.wait(backoff) {
             return;
         }

@@ -87,6 +87,8 @@ pub fn create(broker: &Broker, topic: &str, partitions: u32) -> Result<()> {
 pub enum Values {
     Text,
     Json,
+    /// Eight bytes, big-endian.
+    I64,
 }
 
 impl Values {
@@ -94,6 +96,7 @@ impl Values {
         match self {
             Self::Text => "--value-format=utf8",
             Self::Json => "--value-format=json",
+            Self::I64 => "--value-format=i64",
         }
     }
 }

@@ -88,7 +88,8 @@ impl SharedStandbyReport {
         self.publish(StandbyReport { trouble: Some(error), records, tasks: Vec::new() });
     }
 
-    pub(super) fn publish(&self, report: StandbyReport) {
+    /// Puts a report in the place of the last one.
+    pub fn publish(&self, report: StandbyReport) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = report;
     }
 }

@@ -27,6 +27,17 @@ fn the_commit_interval_hangs_on_the_guarantee_unless_it_is_set() {
 }
 
 #[test]
+fn others_find_the_host_where_it_listens() {
+    let at = |server: &str| {
+        let text = format!("application.id = \"count\"\nmodule = \"count.wasm\"\napplication.server = \"{server}\"\n");
+        let manifest = Manifest::parse(Path::new("sandbar.toml"), &text, &Default::default()).expect("a manifest");
+        endpoint(&manifest, 41234)
+    };
+    assert_eq!(at("127.0.0.1:0"), "127.0.0.1:41234");
+    assert_eq!(at("[::1]:0"), "[::1]:41234");
+}
+
+#[test]
 fn every_thread_of_every_host_has_a_transactional_id() {
     assert_eq!(transactional_id("count", "00ff", 3), "count-00ff-3");
 }
