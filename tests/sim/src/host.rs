@@ -13,6 +13,7 @@ use engine::query::QueryRegistry;
 use engine::stream_thread::{CloseMode, RunOnce, SharedProgress, StreamThread, StreamThreadOptions};
 use engine::task::TaskState;
 use engine::testing::{CrashStores, ManualClock, NativeSupplier};
+use engine::topology::TaskId;
 
 use crate::scenario::Scenario;
 use crate::tally::{LATEST, TALLIES, Tally, declare};
@@ -146,6 +147,28 @@ impl Host {
     pub fn is_running(&self) -> bool {
         let reports = self.threads.iter().map(|thread| thread.progress.read());
         { reports }.all(|report| report.tasks.iter().all(|task| task.state == TaskState::Running))
+    }
+
+    /// The tasks that run, as the threads have reported them, each with the thread.
+    pub fn running_tasks(&self) -> Vec<(TaskId, String)> {
+        let mut running = Vec::new();
+        for (index, thread) in self.threads.iter().enumerate() {
+            let tasks = thread.progress.read().tasks;
+            let tasks = tasks.into_iter().filter(|task| task.state == TaskState::Running);
+            running.extend(tasks.map(|task| (task.task, format!("{}-{index}", self.name))));
+        }
+        running
+    }
+
+    /// What its threads do, for people.
+    pub fn describe(&self) -> String {
+        let describe = |thread: &Thread| {
+            let report = thread.progress.read();
+            let tasks = report.tasks.iter().map(|task| format!("{} {:?}", task.task, task.state));
+            let trouble = report.trouble.map_or_else(String::new, |(error, _)| format!(", {error}"));
+            format!("{:?} with [{}]{trouble}", report.state, tasks.collect::<Vec<_>>().join(", "))
+        };
+        self.threads.iter().map(describe).collect::<Vec<_>>().join(" and ")
     }
 
     /// Commits that the broker refused: in the middle of a rebalance, for example, when a process that is closing
