@@ -44,9 +44,10 @@ pub fn run(root: &Path, names: &[String]) -> Result<bool> {
     println!("building {} with {} mutants", PACKAGES.join(", "), MUTANTS.len());
     let mut build = Command::new(env!("CARGO"));
     build.args(["build", "--quiet", "--offline", "--package", "sim", "--bins"]).current_dir(&scratch);
-    let built = build.env("CARGO_TARGET_DIR", &target).env("RUSTFLAGS", "-Awarnings").status()?;
+    // A folder of its own: the copy's simulation must not take the place of the real one.
+    let built = build.env("CARGO_TARGET_DIR", scratch.join("target")).env("RUSTFLAGS", "-Awarnings").status()?;
     ensure!(built.success(), "the mutants do not compile");
-    let simulation = target.join("debug/sim");
+    let simulation = scratch.join("target/debug/sim");
     let (caught, output) = hunt(&simulation, "", CONTROL_SCHEDULES)?;
     ensure!(!caught, "the simulation fails without a mutant:\n{output}");
     let mut survivors = Vec::new();
@@ -79,10 +80,12 @@ fn hunt(simulation: &Path, mutant: &str, schedules: u64) -> Result<(bool, String
 
 /// Makes a workspace of the copied packages.
 fn prepare(root: &Path, scratch: &Path) -> Result<()> {
-    if scratch.exists() {
-        std::fs::remove_dir_all(scratch).with_context(|| format!("remove {}", scratch.display()))?;
-    }
     for package in PACKAGES {
+        // What was compiled stays.
+        let old = scratch.join(package);
+        if old.exists() {
+            std::fs::remove_dir_all(&old).with_context(|| format!("remove {}", old.display()))?;
+        }
         copy(&root.join(package), &scratch.join(package))?;
     }
     let manifest = read(&root.join("Cargo.toml"))?;

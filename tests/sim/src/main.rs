@@ -1,5 +1,8 @@
 //! `sim`: replays one schedule with its trace, or plays many.
 
+mod long;
+
+use std::path::Path;
 use std::process::ExitCode;
 
 use sim::campaign::{Campaign, Failure, schedules};
@@ -8,7 +11,8 @@ use sim::{Kind, Scenario, run};
 const USAGE: &str = "usage: sim replay KIND SEED   one schedule, with every call
        sim hunt FROM TO       as `play`, until the first one fails
        sim play FROM TO       the schedules with these numbers, of all kinds
-       sim kind KIND FROM TO  the seeds of one kind";
+       sim kind KIND FROM TO  the seeds of one kind
+       sim long FILE TO       the schedules up to this number that the file has not, in slices that are written to it";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -35,6 +39,7 @@ fn command(arguments: &[String]) -> Result<bool, String> {
             let kind: Kind = kind.parse()?;
             Ok(play(&(number(from)?..number(to)?).map(|seed| (kind, seed)).collect::<Vec<_>>()))
         }
+        ["long", file, to] => long::play(Path::new(file), number(to)?),
         _ => Err("no such command".to_owned()),
     }
 }

@@ -71,6 +71,7 @@ pub struct Scenario {
     pub partitions: i32,
     pub hosts: usize,
     pub threads: usize,
+    pub num_standby_replicas: usize,
     pub records: usize,
     pub protocol: RebalanceProtocol,
     pub config: StreamsConfig,
@@ -113,6 +114,7 @@ impl Scenario {
         let mut numbers = Seed::new(seed);
         let mut scenario = Self::quiet(kind, seed, &mut numbers);
         if kind == Kind::Clean {
+            scenario.num_standby_replicas = numbers.below(2) as usize;
             return scenario;
         }
         scenario.add_faults(&mut numbers);
@@ -126,6 +128,7 @@ impl Scenario {
             scenario.config.transaction_timeout_ms = pick(&mut numbers, &[3_000, 5_000, 10_000]);
             scenario.faults.delayed_end_one_in = pick(&mut numbers, &[0, 6, 20]);
         }
+        scenario.num_standby_replicas = pick(&mut numbers, &[0, 1, 2]) as usize;
         scenario
     }
 
@@ -180,6 +183,7 @@ impl Scenario {
             partitions: 1 + numbers.below(4) as i32,
             hosts: 1 + numbers.below(3) as usize,
             threads: 1 + numbers.below(2) as usize,
+            num_standby_replicas: 0,
             records: 30 + numbers.below(250) as usize,
             protocol: if numbers.one_in(2) { RebalanceProtocol::Eager } else { RebalanceProtocol::Cooperative },
             config,

@@ -391,6 +391,10 @@ impl World {
         for (event, &count) in &state.events {
             *counts.entry(event).or_default() += u64::from(count);
         }
+        for (records, promotions) in self.hosts.iter().map(|host| host.borrow().standby_counts()) {
+            *counts.entry("records read by standby tasks").or_default() += records;
+            *counts.entry("promoted standby tasks").or_default() += promotions;
+        }
         counts
     }
 

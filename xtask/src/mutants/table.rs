@@ -177,7 +177,11 @@ pub const MUTANTS: &[Mutant] = &[
                 file: RECOVERY,
                 old: "        self.producer = None;\n        self.manager.suspend_all()?;\n        Ok(self.options",
                 new: "        match &mut self.producer {
-            Some(producer) if {on} => drop(producer.abort(std::time::Duration::from_secs(1))),
+            Some(producer)
+                if {on} && self.options.config.processing_guarantee == ProcessingGuarantee::ExactlyOnceV2 =>
+            {
+                drop(producer.abort(std::time::Duration::from_secs(1)));
+            }
             _ => self.producer = None,
         }
         self.manager.suspend_all()?;

@@ -247,6 +247,7 @@ impl World {
         }
         for (host, stores) in self.hosts.iter().zip(&self.stores) {
             stores.fill_disk(false);
+            stores.repair();
             let mut host = host.borrow_mut();
             host.stalled_until = 0;
             if self.broker.faults().is_crashed(&host.name) && host.is_up() {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use engine::clock::Clock;
 use engine::error::EngineError;
+use engine::query::Role;
 use engine::record::{Record, TopicPartition};
 use engine::topology::{TaskId, changelog_topic};
 
@@ -82,7 +83,8 @@ impl World {
     pub(super) fn owners(&self) -> BTreeMap<(String, i32), usize> {
         let mut owners = BTreeMap::new();
         for (index, host) in self.hosts.iter().enumerate() {
-            for registration in host.borrow().queries.registrations() {
+            let registrations = host.borrow().queries.registrations().into_iter();
+            for registration in registrations.filter(|registration| registration.role == Role::Active) {
                 owners.insert((registration.store.to_string(), registration.task.partition), index);
             }
         }
