@@ -1,7 +1,7 @@
 # Sandbar. `make demo` shows it working, `make test` proves it.
 .DEFAULT_GOAL := help
-.PHONY: help setup build check test unit guests e2e conformance conformance-long chaos demo bench bench-commits bench-peer \
-	bench-broker docs stop-kafka
+.PHONY: help setup build check test unit sim sim-long sim-mutants guests e2e conformance conformance-long chaos demo \
+	bench bench-commits bench-peer bench-broker docs stop-kafka
 
 # The workspace is always built as a whole and in one profile where native libraries are linked: features are then
 # resolved the same way everywhere, and RocksDB, librdkafka and wasmtime are compiled once.
@@ -25,6 +25,15 @@ test: ## Everything, a real Kafka broker included
 
 unit: setup ## The fast loop: the crates without native code
 	@scripts/test.sh unit
+
+sim: setup ## Replay one simulated schedule: SEED=17, KIND=exactly-once, at-least-once, zombies or clean
+	@cargo run --quiet --locked --package sim -- replay $(or $(KIND),exactly-once) $(SEED)
+
+sim-long: setup ## Simulate 100,000 schedules; goes on where it was stopped
+	@cargo run --quiet --locked --profile sim --package sim -- long tests/sim/results.tsv 100000
+
+sim-mutants: setup ## Prove that the simulation notices when something is taken out of the engine
+	@cargo xtask mutants
 
 guests: build ## Build the example modules and the test guests
 	@scripts/guests.sh

@@ -22,23 +22,33 @@ use engine::broker::{
     Admin, BrokerError, BrokerErrorKind, ClientSupplier, Consumer, Membership, Producer, RestoreConsumer,
 };
 use engine::clock::Clock;
-use engine::record::{Record, Timestamp, TopicPartition};
+use engine::record::{Offset, Record, Timestamp, TopicPartition};
 
 use crate::core::batch::build::{BatchBuilder, NewRecord};
 use crate::core::group::{GroupAnswer, Outcome, Waiter};
 use crate::core::log::IsolationLevel;
 use crate::core::refusal::{ErrorCode, Refusal};
 use crate::core::storage::{Storage, StorageError};
+use crate::core::transaction::TransactionalProducer;
 use crate::core::{Core, CoreOptions};
 
 pub use assignor::RebalanceProtocol;
-pub use faults::{FaultRates, Faults, Operation};
+pub use faults::{FaultRates, Faults, Interrupt, Operation};
 
 /// Answers of the core for clients that have not asked for them yet.
 #[derive(Default)]
 struct Mailbox {
     last: Waiter,
     answers: BTreeMap<Waiter, GroupAnswer>,
+}
+
+/// The end of a transaction that is still on its way to the coordinator.
+struct DelayedEnd {
+    due_ms: Timestamp,
+    transactional_id: String,
+    producer_id: i64,
+    epoch: i16,
+    commit: bool,
 }
 
 struct Shared {
@@ -49,6 +59,7 @@ struct Shared {
     options: CoreOptions,
     clock: Arc<dyn Clock>,
     mailbox: Mutex<Mailbox>,
+    delayed: Mutex<Vec<DelayedEnd>>,
     faults: Faults,
 }
 
@@ -77,7 +88,8 @@ impl DirectBroker {
         let core = Mutex::new(Arc::new(core));
         let mailbox = Mutex::default();
         let starts = AtomicU64::new(1);
-        Ok(Self { shared: Arc::new(Shared { core, starts, storage, options, clock, mailbox, faults }) })
+        let delayed = Mutex::default();
+        Ok(Self { shared: Arc::new(Shared { core, starts, storage, options, clock, mailbox, delayed, faults }) })
     }
 
     /// Stops the broker and starts it again on its storage: members are forgotten, logs and offsets are not.
@@ -141,14 +153,26 @@ impl DirectBroker {
     /// # Errors
     /// What the core refuses.
     pub fn committed_records(&self, partition: &TopicPartition) -> Result<Vec<Record>, Refusal> {
+        Ok(self.committed_records_from(partition, 0)?.0)
+    }
+
+    /// What a reader of committed records sees from an offset on, and the offset at which it goes on later.
+    ///
+    /// # Errors
+    /// What the core refuses.
+    pub fn committed_records_from(
+        &self,
+        partition: &TopicPartition,
+        offset: Offset,
+    ) -> Result<(Vec<Record>, Offset), Refusal> {
         let log = self.core().partition(&partition.topic, partition.partition)?;
         let mut records = Vec::new();
-        let mut offset = log.bounds().log_start_offset;
+        let mut offset = offset.max(log.bounds().log_start_offset);
         while offset < log.bounds().last_stable_offset {
             let fetched = log.read(offset, 1 << 20, true, IsolationLevel::ReadCommitted)?;
             offset = fetch::decode(&fetched, offset, &mut |record| records.push(record));
         }
-        Ok(records)
+        Ok((records, offset))
     }
 
     /// Lets time pass for the groups and transactions; clients do it with every poll.
@@ -157,6 +181,23 @@ impl DirectBroker {
         let outcome = core.tick_groups(self.now_ms());
         self.keep(outcome);
         core.tick_transactions(self.now_ms());
+        self.deliver_delayed(&core);
+    }
+
+    /// Hands over the requests that were on their way until now. Nobody waits for the replies.
+    fn deliver_delayed(&self, core: &Core) {
+        let now_ms = self.now_ms();
+        let due: Vec<DelayedEnd> = lock(&self.shared.delayed).extract_if(.., |end| end.due_ms <= now_ms).collect();
+        for end in due {
+            let DelayedEnd { transactional_id, producer_id, epoch, commit, .. } = &end;
+            let producer = TransactionalProducer { transactional_id, producer_id: *producer_id, epoch: *epoch };
+            let outcome = match core.end_transaction(now_ms, &producer, *commit) {
+                Ok(_) => "taken".to_owned(),
+                Err(refusal) => refusal.to_string(),
+            };
+            self.faults()
+                .note("network", &format!("a delayed end (commit: {commit}) of {transactional_id}: {outcome}"));
+        }
     }
 
     fn starts(&self) -> u64 {
@@ -273,12 +314,27 @@ impl Connection {
         detail: impl FnOnce() -> String,
         run: impl FnOnce() -> Result<T, Refusal>,
     ) -> Result<T, BrokerError> {
+        self.call_or_delay(operation, detail, run, |_| {})
+    }
+
+    /// As `call`; `delay` puts the request aside that arrives so many milliseconds later.
+    fn call_or_delay<T>(
+        &self,
+        operation: Operation,
+        detail: impl FnOnce() -> String,
+        run: impl FnOnce() -> Result<T, Refusal>,
+        delay: impl FnOnce(u64),
+    ) -> Result<T, BrokerError> {
         let detail = detail();
         let described = || format!("{operation:?} {detail} by {}", self.name);
         let failed = |text: &str| Err(BrokerError::new(BrokerErrorKind::Retriable, described(), text));
         match self.faults().decide(operation, &self.name, &detail) {
             faults::Verdict::Pass => run().map_err(|refusal| to_error(described(), &refusal)),
-            faults::Verdict::Fail => failed("the connection was closed before the request was sent"),
+            faults::Verdict::Fail(text) => failed(text),
+            faults::Verdict::Delay(ms) => {
+                delay(ms);
+                failed("no reply came in time")
+            }
             faults::Verdict::LoseReply => {
                 // The client never learns what came of it.
                 let _ = run();

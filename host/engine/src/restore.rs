@@ -2,10 +2,10 @@
 //! slices, resumable at any point because each write carries its offset. A store is complete when the reader's
 //! position, which passes control records, has reached the log end that was asked for when the restore began (R9).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::broker::{PartitionRecords, RestoreConsumer, Watermarks};
+use crate::broker::{BrokerError, BrokerErrorKind, PartitionRecords, RestoreConsumer, Watermarks};
 use crate::error::EngineError;
 use crate::record::{Offset, TopicPartition};
 use crate::state::Write;
@@ -199,7 +199,11 @@ impl StoreChangelogReader {
         if self.changelogs.is_empty() {
             return Ok(0);
         }
-        let polled = self.consumer.poll(timeout, max_records).inspect_err(|_| {
+        let polled = match self.consumer.poll(timeout, max_records) {
+            Err(error) if error.kind == BrokerErrorKind::OffsetOutOfRange => return Err(self.begin_again(error)),
+            polled => polled,
+        };
+        let polled = polled.inspect_err(|_| {
             // Time without a broker is no sign of a hanging transaction.
             self.changelogs.values_mut().for_each(|changelog| changelog.moved_ms = now_ms);
         })?;
@@ -215,6 +219,34 @@ impl StoreChangelogReader {
             }
         }
         result.and(self.follow_positions(tasks, now_ms)).map(|()| restored)
+    }
+
+    /// Leaves out the tasks whose changelogs were cut above the position of their restore: they begin again, which R11
+    /// decides on. Returns the error of the slice.
+    fn begin_again(&mut self, error: BrokerError) -> EngineError {
+        match self.remove_cut() {
+            Ok(0) => error.into(),
+            Ok(_) => {
+                let detail = "records were deleted before they were read; the restore begins again";
+                BrokerError::new(BrokerErrorKind::Retriable, error.operation, detail).into()
+            }
+            Err(error) => error,
+        }
+    }
+
+    fn remove_cut(&mut self) -> Result<usize, EngineError> {
+        let changelogs: Vec<TopicPartition> = self.changelogs.keys().cloned().collect();
+        let mut cut = BTreeSet::new();
+        for (partition, log) in changelogs.iter().zip(self.watermarks(&changelogs)?) {
+            let Some(changelog) = self.changelogs.get(partition) else { continue };
+            if self.consumer.position(partition)?.unwrap_or(changelog.position) < log.low {
+                tracing::warn!(task = %changelog.task, store = changelog.store, changelog = %partition,
+                    position = changelog.position, log_start = log.low, "changelog was cut above its restore");
+                cut.insert(changelog.task);
+            }
+        }
+        cut.iter().try_for_each(|&task| self.remove(task))?;
+        Ok(cut.len())
     }
 
     fn apply(

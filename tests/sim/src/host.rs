@@ -10,9 +10,11 @@ use engine::error::EngineError;
 use engine::internal_topics;
 use engine::metrics::{EngineMetrics, Metric};
 use engine::query::QueryRegistry;
+use engine::standby::{StandbyThread, StandbyThreadOptions};
 use engine::stream_thread::{CloseMode, RunOnce, SharedProgress, StreamThread, StreamThreadOptions};
 use engine::task::TaskState;
 use engine::testing::{CrashStores, ManualClock, NativeSupplier};
+use engine::topology::TaskId;
 
 use crate::scenario::Scenario;
 use crate::tally::{LATEST, TALLIES, Tally, declare};
@@ -27,12 +29,20 @@ struct Thread {
     not_before_ms: u64,
 }
 
+/// The standby thread and when it may run again.
+struct Standby {
+    thread: StandbyThread,
+    not_before_ms: u64,
+}
+
 /// One host.
 pub struct Host {
     pub name: String,
     pub stores: CrashStores,
     pub queries: Arc<QueryRegistry>,
     threads: Vec<Thread>,
+    /// Beside the stream threads, where standby tasks are kept.
+    standby: Option<Standby>,
     metrics: Arc<EngineMetrics>,
     /// Not running, and until which step.
     pub down_until: Option<u64>,
@@ -47,6 +57,7 @@ impl Host {
             stores: CrashStores::new(),
             queries: Arc::new(QueryRegistry::new([TALLIES.into(), LATEST.into()])),
             threads: Vec::new(),
+            standby: None,
             metrics: Arc::new(EngineMetrics::new()),
             down_until: Some(0),
             stalled_until: 0,
@@ -58,7 +69,12 @@ impl Host {
     }
 
     pub fn thread_count(&self) -> usize {
-        self.threads.len()
+        self.threads.len() + usize::from(self.standby.is_some())
+    }
+
+    /// Records that standby tasks have read, and standby tasks that became active, in all its processes.
+    pub fn standby_counts(&self) -> (u64, u64) {
+        (self.metrics.get(Metric::StandbyRecords), self.metrics.get(Metric::StandbyPromotions))
     }
 
     /// Starts a process on the state directory. Fails when the broker cannot be asked; try again then.
@@ -85,6 +101,7 @@ impl Host {
         let (counts, clients): (_, Arc<dyn ClientSupplier>) = (Arc::new(counts), Arc::new(clients));
         let standby_tasks = Arc::default();
         let mut threads = Vec::new();
+        let mut standby = None;
         for thread in 0..scenario.threads {
             let progress = Arc::new(SharedProgress::default());
             let options = StreamThreadOptions {
@@ -103,9 +120,15 @@ impl Host {
                 metrics: Arc::clone(&self.metrics),
                 progress: Arc::clone(&progress),
             };
+            if standby.is_none() && scenario.num_standby_replicas > 0 {
+                let replicas = scenario.num_standby_replicas;
+                let beside = StandbyThreadOptions::beside(&options, scenario.threads, &self.name, replicas);
+                let beside = StandbyThreadOptions { metrics: Arc::clone(&self.metrics), ..beside };
+                standby = Some(Standby { thread: StandbyThread::new(beside)?, not_before_ms: 0 });
+            }
             threads.push(Thread { thread: StreamThread::new(options)?, progress, not_before_ms: 0 });
         }
-        self.threads = threads;
+        (self.threads, self.standby) = (threads, standby);
         self.down_until = None;
         Ok(())
     }
@@ -113,6 +136,9 @@ impl Host {
     /// Runs one thread for one turn; `None` when it is to wait.
     pub fn run(&mut self, thread: usize, clock: &ManualClock) -> Option<Result<RunOnce, EngineError>> {
         let now_ms = clock.monotonic_ms();
+        if thread == self.threads.len() {
+            return self.run_standby(now_ms);
+        }
         let thread = self.threads.get_mut(thread)?;
         if now_ms < thread.not_before_ms {
             return None;
@@ -124,11 +150,29 @@ impl Host {
         Some(turn)
     }
 
+    /// The thread after the last stream thread. Nothing that happens to it may stop the application; for the purpose of
+    /// the simulation it is idle, as its copies are never waited for.
+    fn run_standby(&mut self, now_ms: u64) -> Option<Result<RunOnce, EngineError>> {
+        let standby = self.standby.as_mut()?;
+        if now_ms < standby.not_before_ms {
+            return None;
+        }
+        match standby.thread.run_once() {
+            Ok(turn) => standby.not_before_ms = now_ms + turn.wait_ms,
+            // Its client is gone for good. Without a crash that is not expected to happen.
+            Err(error) => return Some(Err(error)),
+        }
+        Some(Ok(RunOnce::default()))
+    }
+
     /// Ends the process in good order. An error means that something was dropped.
     pub fn close(&mut self, until: u64) -> Result<(), EngineError> {
         let mut result = Ok(());
         for mut thread in self.threads.drain(..) {
             result = result.and(thread.thread.close(CloseMode::Clean));
+        }
+        if let Some(mut standby) = self.standby.take() {
+            standby.thread.close(CloseMode::Clean);
         }
         self.down_until = Some(until);
         result
@@ -138,6 +182,7 @@ impl Host {
     pub fn crash(&mut self, seed: &mut engine::testing::Seed, until: u64) {
         self.stores.crash(seed);
         self.threads.clear();
+        self.standby = None;
         self.queries = Arc::new(QueryRegistry::new([TALLIES.into(), LATEST.into()]));
         self.down_until = Some(until);
     }
@@ -146,6 +191,28 @@ impl Host {
     pub fn is_running(&self) -> bool {
         let reports = self.threads.iter().map(|thread| thread.progress.read());
         { reports }.all(|report| report.tasks.iter().all(|task| task.state == TaskState::Running))
+    }
+
+    /// The tasks that run, as the threads have reported them, each with the thread.
+    pub fn running_tasks(&self) -> Vec<(TaskId, String)> {
+        let mut running = Vec::new();
+        for (index, thread) in self.threads.iter().enumerate() {
+            let tasks = thread.progress.read().tasks;
+            let tasks = tasks.into_iter().filter(|task| task.state == TaskState::Running);
+            running.extend(tasks.map(|task| (task.task, format!("{}-{index}", self.name))));
+        }
+        running
+    }
+
+    /// What its threads do, for people.
+    pub fn describe(&self) -> String {
+        let describe = |thread: &Thread| {
+            let report = thread.progress.read();
+            let tasks = report.tasks.iter().map(|task| format!("{} {:?}", task.task, task.state));
+            let trouble = report.trouble.map_or_else(String::new, |(error, _)| format!(", {error}"));
+            format!("{:?} with [{}]{trouble}", report.state, tasks.collect::<Vec<_>>().join(", "))
+        };
+        self.threads.iter().map(describe).collect::<Vec<_>>().join(" and ")
     }
 
     /// Commits that the broker refused: in the middle of a rebalance, for example, when a process that is closing

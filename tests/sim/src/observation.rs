@@ -41,4 +41,11 @@ pub struct Observation {
     pub restored: BTreeMap<StorePartition, Rows>,
     /// By topic and partition.
     pub committed: BTreeMap<(u32, i32), Option<Offset>>,
+    /// The offsets that the group may have committed which has processed everything: from the one after the last record
+    /// to the end of the log.
+    pub input_ends: BTreeMap<(u32, i32), RangeInclusive<Offset>>,
+    /// By output partition: what somebody has read who read committed records all the time.
+    pub read_meanwhile: BTreeMap<i32, Vec<Output>>,
+    /// What the changelogs said before anything of them was compacted or deleted.
+    pub histories: BTreeMap<StorePartition, Rows>,
 }

@@ -14,6 +14,7 @@ use super::fetch::Position;
 use super::membership::Membership;
 use super::{Connection, Operation, names, to_error};
 use crate::core::group::offsets::OffsetToCommit;
+use crate::core::refusal::{ErrorCode, Refusal};
 
 pub(super) struct DirectConsumer {
     connection: Connection,
@@ -149,8 +150,17 @@ impl Consumer for DirectConsumer {
             Operation::Committed,
             || names(partitions),
             || {
+                // A reader of committed records waits for the end of transactions that are going to change the answer
+                // (KIP-447).
+                let is_unstable =
+                    |partition: &&TopicPartition| core.is_offset_unstable(group, &partition.topic, partition.partition);
+                if let Some(partition) = partitions.iter().find(is_unstable) {
+                    let detail = format!("the offset of {partition} waits for the end of a transaction");
+                    return Err(Refusal::new(ErrorCode::UnstableOffsetCommit, detail));
+                }
                 let committed = |partition: &TopicPartition| {
-                    let found = core.committed_offset(group, &partition.topic, partition.partition)?;
+                    let found = core.committed_offset(group, &partition.topic, partition.partition);
+                    let found = found.filter(|_| !self.connection.faults().are_offsets_forgotten())?;
                     Some(OffsetAndMetadata { offset: found.offset, metadata: found.metadata })
                 };
                 Ok(partitions.iter().map(committed).collect())

@@ -2,7 +2,7 @@
 //! faults; the digest of the trace tells whether two runs made the same calls.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use engine::testing::Seed;
 
@@ -27,6 +27,8 @@ pub enum Operation {
     DescribeTopics,
     CreateTopic,
     DescribeGroup,
+    /// Not a call of a client: the host writes a store.
+    WriteStore,
     /// Not a call: something that the trace should hold.
     Note,
 }
@@ -42,14 +44,32 @@ pub struct FaultRates {
     pub failed_delivery_one_in: u64,
     /// A batch stays in flight for a while.
     pub delayed_delivery_one_in: u64,
+    /// The end of a transaction is given up by its sender while the request is still on its way: it reaches the
+    /// coordinator later, whatever has become of the transaction by then.
+    pub delayed_end_one_in: u64,
+    /// A restore reads nothing although there is something.
+    pub empty_restore_one_in: u64,
 }
+
+/// The longest time that the end of a transaction is on its way.
+const END_DELAY_MAX_MS: u64 = 8_000;
+
+/// What coordinators say when they cannot answer now.
+const COORDINATOR_ERRORS: [&str; 4] =
+    ["NOT_COORDINATOR", "COORDINATOR_LOAD_IN_PROGRESS", "CONCURRENT_TRANSACTIONS", "REQUEST_TIMED_OUT"];
+
+/// Called before every call, with nothing locked: whoever drives the hosts may let others run meanwhile.
+pub type Interrupt = fn(who: &str, operation: Operation);
 
 /// How a call goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     Pass,
-    Fail,
+    /// With the error that comes back.
+    Fail(&'static str),
     LoseReply,
+    /// The request arrives so much later, and nobody waits for the reply.
+    Delay(u64),
     /// The caller's host has crashed.
     Dead,
 }
@@ -76,12 +96,17 @@ struct State {
     injected: BTreeMap<&'static str, u64>,
     /// Calls that each of these hosts may still make before it crashes.
     crashing: BTreeMap<String, u64>,
+    /// The group's coordinator knows no committed offsets for the moment.
+    offsets_forgotten: bool,
     /// The lines, where they are kept.
     lines: Option<Vec<String>>,
 }
 
 /// The faults of one broker.
-pub struct Faults(Mutex<State>);
+pub struct Faults {
+    state: Mutex<State>,
+    interrupt: OnceLock<Interrupt>,
+}
 
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const FNV_PRIME: u64 = 0x0100_0000_01b3;
@@ -94,19 +119,21 @@ impl Faults {
 
     /// Things go wrong at these rates.
     pub fn new(seed: Seed, rates: FaultRates) -> Self {
-        Self(Mutex::new(State {
+        let state = Mutex::new(State {
             seed,
             rates,
             digest: FNV_OFFSET,
             calls: 0,
             injected: BTreeMap::new(),
             crashing: BTreeMap::new(),
+            offsets_forgotten: false,
             lines: None,
-        }))
+        });
+        Self { state, interrupt: OnceLock::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes how often things go wrong from here on.
@@ -128,6 +155,36 @@ impl Faults {
     /// Starts a crashed host anew.
     pub fn revive(&self, host: &str) {
         self.state().crashing.remove(host);
+    }
+
+    /// Has this called before every call from now on; once.
+    pub fn interrupt_with(&self, interrupt: Interrupt) {
+        self.interrupt.get_or_init(|| interrupt);
+    }
+
+    fn interrupt(&self, who: &str, operation: Operation) {
+        if let Some(interrupt) = self.interrupt.get() {
+            interrupt(who, operation);
+        }
+    }
+
+    /// Lets the group's coordinator answer "no committed offset" whatever there is, or no longer (KAFKA-20416).
+    pub fn forget_offsets(&self, forgotten: bool) {
+        self.state().offsets_forgotten = forgotten;
+    }
+
+    pub(super) fn are_offsets_forgotten(&self) -> bool {
+        self.state().offsets_forgotten
+    }
+
+    /// Whether a host that writes a store lives to do it; a write counts like a call of a client.
+    pub fn may_write(&self, host: &str, detail: &str) -> bool {
+        let who = format!("{host}-disk");
+        self.interrupt(&who, Operation::WriteStore);
+        let mut state = self.state();
+        let dead = state.is_dead(&who);
+        state.write(Operation::WriteStore, &who, detail, if dead { " -> crashed" } else { "" });
+        !dead
     }
 
     /// Keeps the lines of the trace, for people.
@@ -157,41 +214,37 @@ impl Faults {
     }
 
     pub(super) fn decide(&self, operation: Operation, who: &str, detail: &str) -> Verdict {
+        self.interrupt(who, operation);
         let mut state = self.state();
         if state.is_dead(who) {
             state.write(operation, who, detail, " -> crashed");
             return Verdict::Dead;
         }
-        let rates = state.rates;
-        let has_effect = matches!(
-            operation,
-            Operation::Commit
-                | Operation::CreateTopic
-                | Operation::Leave
-                | Operation::InitProducerId
-                | Operation::SendOffsets
-                | Operation::EndTransaction
-        );
-        let verdict = if state.seed.one_in(rates.retriable_one_in) {
-            state.inject("retriable error");
-            Verdict::Fail
-        } else if has_effect && state.seed.one_in(rates.lost_reply_one_in) {
-            state.inject("lost reply");
-            Verdict::LoseReply
-        } else {
-            Verdict::Pass
-        };
+        let verdict = state.verdict(operation);
         let outcome = match verdict {
-            Verdict::Pass => "",
-            Verdict::Fail => " -> failed",
-            Verdict::LoseReply => " -> reply lost",
-            Verdict::Dead => " -> crashed",
+            Verdict::Pass => String::new(),
+            Verdict::Fail(error) => format!(" -> {error}"),
+            Verdict::LoseReply => " -> reply lost".to_owned(),
+            Verdict::Delay(ms) => format!(" -> arrives {ms} ms later"),
+            Verdict::Dead => " -> crashed".to_owned(),
         };
-        state.write(operation, who, detail, outcome);
+        state.write(operation, who, detail, &outcome);
         verdict
     }
 
+    /// Whether a restore reads nothing this time.
+    pub(super) fn restores_nothing(&self) -> bool {
+        let mut state = self.state();
+        let one_in = state.rates.empty_restore_one_in;
+        let nothing = state.seed.one_in(one_in);
+        if nothing {
+            state.inject("empty restore");
+        }
+        nothing
+    }
+
     pub(super) fn decide_delivery(&self, who: &str, detail: &str) -> Delivery {
+        self.interrupt(who, Operation::Produce);
         let mut state = self.state();
         if state.is_dead(who) {
             state.write(Operation::Produce, who, detail, " -> crashed");
@@ -219,6 +272,36 @@ impl Faults {
 impl State {
     fn inject(&mut self, kind: &'static str) {
         *self.injected.entry(kind).or_default() += 1;
+    }
+
+    /// How a call of a host that lives goes.
+    fn verdict(&mut self, operation: Operation) -> Verdict {
+        let rates = self.rates;
+        let is_coordinated = matches!(
+            operation,
+            Operation::InitProducerId | Operation::AddPartitions | Operation::SendOffsets | Operation::EndTransaction
+        );
+        let has_effect = (is_coordinated && operation != Operation::AddPartitions)
+            || matches!(operation, Operation::Commit | Operation::CreateTopic | Operation::Leave);
+        if self.seed.one_in(rates.retriable_one_in) {
+            let (kind, error) = if is_coordinated {
+                ("coordinator error", COORDINATOR_ERRORS[self.seed.below(COORDINATOR_ERRORS.len() as u64) as usize])
+            } else {
+                ("retriable error", "the connection was closed before the request was sent")
+            };
+            self.inject(kind);
+            Verdict::Fail(error)
+        } else if has_effect && self.seed.one_in(rates.lost_reply_one_in) {
+            self.inject("lost reply");
+            Verdict::LoseReply
+        } else if operation == Operation::EndTransaction && self.seed.one_in(rates.delayed_end_one_in) {
+            self.inject("delayed end of a transaction");
+            // Mostly soon, so that it meets what comes right after.
+            let limit_ms = if self.seed.one_in(3) { END_DELAY_MAX_MS } else { 400 };
+            Verdict::Delay(1 + self.seed.below(limit_ms))
+        } else {
+            Verdict::Pass
+        }
     }
 
     /// Counts a call of a host that is about to crash.

@@ -16,7 +16,7 @@ use engine::record::{Offset, TopicPartition};
 
 use super::faults::Delivery;
 use super::faults::Operation;
-use super::{Connection, names, to_error};
+use super::{Connection, DelayedEnd, lock, names, to_error};
 use crate::core::batch::add_sequence;
 use crate::core::batch::build::{BatchBuilder, NewRecord, ProducerStamp};
 use crate::core::group::MemberIdentity;
@@ -186,7 +186,12 @@ impl DirectProducer {
         let connection = &self.connection;
         let producer = TransactionalProducer { transactional_id: &id, producer_id, epoch };
         let run = || connection.core().end_transaction(connection.now_ms(), &producer, commit);
-        let ended = connection.call(Operation::EndTransaction, || format!("{what} {id}"), run);
+        let delay = |ms: u64| {
+            let due_ms = connection.now_ms() + ms as i64;
+            let end = DelayedEnd { due_ms, transactional_id: id.clone(), producer_id, epoch, commit };
+            lock(&connection.broker.shared.delayed).push(end);
+        };
+        let ended = connection.call_or_delay(Operation::EndTransaction, || format!("{what} {id}"), run, delay);
         self.in_doubt |= ended.is_err();
         ended.map(drop)
     }

@@ -1,6 +1,7 @@
 //! `CrashStores`: the state directory of one simulated host. Stores survive a close whole and a crash as an older
 //! prefix of their writes, never older than the last flush, as a disk store without a write-ahead log does. A store can be
-//! open once only, and the disk can be full.
+//! open once only, the disk can be full, a store can turn out to be damaged, and whoever drives the host may be asked
+//! before every write whether the process still lives.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,7 +24,12 @@ struct Disk {
     /// Written since, the oldest first.
     unflushed: Vec<Batch>,
     open: bool,
+    /// Its bytes are damaged: found out by whoever uses it next, and for good.
+    damaged: bool,
 }
+
+/// Asked before every write with the task and the store, while nothing is locked: whether the process lives.
+pub type MayWrite = dyn Fn(TaskId, &str) -> bool + Send + Sync;
 
 impl Disk {
     fn flush(&mut self, batches: usize) {
@@ -39,6 +45,7 @@ struct State {
     full: bool,
     /// How often the host has crashed; stores opened before are dead.
     crashes: u64,
+    may_write: Option<Arc<MayWrite>>,
 }
 
 /// The stores of one host. Its clones are the same directory.
@@ -81,6 +88,33 @@ impl CrashStores {
         self.state().full = full;
     }
 
+    /// Has this asked before every write from now on. A write of a dead process has no effect.
+    pub fn ask_before_writes(&self, may_write: Arc<MayWrite>) {
+        self.state().may_write = Some(may_write);
+    }
+
+    /// Damages one of the stores, if there is any: its next use fails until it is wiped. Returns which.
+    pub fn damage_any(&self, seed: &mut Seed) -> Option<(TaskId, String)> {
+        let mut state = self.state();
+        let count = state.disks.len() as u64;
+        let chosen = (count > 0).then(|| seed.below(count) as usize)?;
+        let (place, disk) = state.disks.iter_mut().nth(chosen)?;
+        disk.damaged = true;
+        Some(place.clone())
+    }
+
+    /// Takes back all damage that nobody has met.
+    pub fn repair(&self) {
+        self.state().disks.values_mut().for_each(|disk| disk.damaged = false);
+    }
+
+    /// What each store has on the disk for good, damaged ones left out.
+    pub fn durable_contents(&self) -> Vec<((TaskId, String), Content)> {
+        let state = self.state();
+        let sound = state.disks.iter().filter(|(_, disk)| !disk.damaged);
+        sound.map(|(place, disk)| (place.clone(), disk.durable.clone())).collect()
+    }
+
     /// What a store would hold after a clean close; `None` when it was never opened.
     pub fn content(&self, task: TaskId, store: &str) -> Option<Content> {
         let state = self.state();
@@ -100,6 +134,9 @@ impl StoreProvider for CrashStores {
             let path = format!("{task}/{}", store.name);
             return Err(StoreError::Locked { path, detail: "another thread has it open".to_owned() });
         }
+        if disk.damaged {
+            return Err(damaged(task, &store.name));
+        }
         disk.open = true;
         let live = MemoryStore::with_content(disk.durable.clone());
         Ok(Box::new(CrashStore { stores: self.clone(), task, name: store.name.to_string(), live, crashes }))
@@ -109,6 +146,10 @@ impl StoreProvider for CrashStores {
         self.state().disks.remove(&(task, store.name.to_string()));
         Ok(())
     }
+}
+
+fn damaged(task: TaskId, store: &str) -> StoreError {
+    StoreError::Corrupt { store: store.to_owned(), task, detail: "the simulated disk has damaged it".to_owned() }
 }
 
 struct CrashStore {
@@ -130,6 +171,13 @@ impl CrashStore {
         }
         state.disks.get_mut(&(self.task, self.name.clone())).map(|disk| work(disk, full))
     }
+
+    fn check_damage(&self) -> Result<(), StoreError> {
+        match self.on_disk(|disk, _| disk.damaged) {
+            Some(true) => Err(damaged(self.task, &self.name)),
+            Some(false) | None => Ok(()),
+        }
+    }
 }
 
 impl Drop for CrashStore {
@@ -143,10 +191,12 @@ impl Drop for CrashStore {
 
 impl StateStore for CrashStore {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.check_damage()?;
         StateStore::get(&self.live, key)
     }
 
     fn get_many(&self, keys: &[&[u8]], found: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<(), StoreError> {
+        self.check_damage()?;
         self.live.get_many(keys, found)
     }
 
@@ -155,6 +205,16 @@ impl StateStore for CrashStore {
     }
 
     fn write(&mut self, writes: &[Write], changelog_offset: Option<Offset>) -> Result<(), StoreError> {
+        let may_write = self.stores.state().may_write.clone();
+        if may_write.is_some_and(|may_write| !may_write(self.task, &self.name)) {
+            return Err(StoreError::Io {
+                store: self.name.clone(),
+                task: self.task,
+                operation: "write",
+                detail: "this process has crashed".to_owned(),
+            });
+        }
+        self.check_damage()?;
         let written = self.on_disk(|disk, full| {
             if full {
                 return false;
@@ -177,6 +237,7 @@ impl StateStore for CrashStore {
     }
 
     fn flush(&mut self) -> Result<(), StoreError> {
+        self.check_damage()?;
         self.on_disk(|disk, _| disk.flush(disk.unflushed.len()));
         Ok(())
     }

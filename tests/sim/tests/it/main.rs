@@ -1,78 +1,75 @@
-//! The simulation's tests: many seeds with faults, clean seeds in which nothing may be replayed, repeatability, and
-//! the checker's own test. `SANDBAR_SIM_SEEDS` sets how many seeds are played, `SANDBAR_SIM_SEED` replays one and
-//! prints its trace.
+//! The simulation's tests: the schedules of every kind, repeatability, what of a commit they reach, and the checkers' own
+//! test. `SANDBAR_SIM_SCHEDULES` sets how many schedules are played. `make sim KIND=… SEED=…` replays one with its trace.
 
+mod regressions;
 mod self_test;
 
-use sim::{Report, Scenario, run};
+use std::collections::BTreeMap;
 
-/// Seeds with faults that are played by default.
-const SEEDS: u64 = 200;
+use sim::campaign::{Campaign, schedules};
+use sim::{Kind, Scenario, run};
 
-/// Seeds with zombies that are played by default.
-const ZOMBIE_SEEDS: u64 = 40;
+/// Schedules that are played by default.
+const SCHEDULES: u64 = 1_000;
 
-/// Seeds with faults that are played under exactly-once by default.
-const EXACTLY_ONCE_SEEDS: u64 = 80;
+/// How often each place of a commit is hit at least in a thousand schedules.
+const HITS_MIN: u64 = 5;
 
-/// Clean seeds that are played by default.
-const CLEAN_SEEDS: u64 = 40;
+/// Where hosts must have crashed.
+const CRASHES: [&str; 11] = [
+    "crash outside of a commit",
+    "crash in drain outputs",
+    "crash in write changelogs",
+    "crash in drain",
+    "crash in commit offsets",
+    "crash in send offsets",
+    "crash in commit transaction",
+    // The offsets are committed, and no store is written.
+    "crash in write stores",
+    "crash after a write of a store",
+    "crash between the stores of two tasks",
+    "stall in no commit",
+];
 
-fn number(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number, found {text:?}")))
-}
+/// Where hosts must have stood still while others took over.
+const STALLS: [&str; 7] = [
+    "stall in drain outputs",
+    "stall in write changelogs",
+    "stall in drain",
+    "stall in commit offsets",
+    "stall in send offsets",
+    "stall in commit transaction",
+    "stall in write stores",
+];
 
-fn play(kind: &str, seeds: u64, scenario: fn(u64) -> Scenario) {
-    let single = number("SANDBAR_SIM_SEED");
-    let range = single.map_or(0..seeds, |seed| seed..seed + 1);
-    let mut failed: Vec<Report> = Vec::new();
-    for seed in range {
-        let report = run(&scenario(seed), single.is_some());
-        if single.is_some() {
-            println!("{:#?}\n{}", scenario(seed), report.trace.join("\n"));
-            println!("{kind} seed {seed}: {}", report.summary);
-        }
-        if !report.violations.is_empty() {
-            failed.push(report);
-        }
-    }
-    for report in &failed {
-        println!("{kind} seed {}: {}", report.seed, report.summary);
-        report.violations.iter().take(8).for_each(|violation| println!("    {violation}"));
-    }
-    let seeds: Vec<u64> = failed.iter().map(|report| report.seed).collect();
-    assert!(failed.is_empty(), "{kind} seeds {seeds:?} failed; replay one with SANDBAR_SIM_SEED=<seed>");
-}
-
-#[test]
-fn nothing_is_lost_under_faults() {
-    play("faulty", number("SANDBAR_SIM_SEEDS").unwrap_or(SEEDS), Scenario::new);
+fn schedules_to_play() -> u64 {
+    let Ok(text) = std::env::var("SANDBAR_SIM_SCHEDULES") else { return SCHEDULES };
+    text.parse().unwrap_or_else(|_| panic!("SANDBAR_SIM_SCHEDULES is a number, found {text:?}"))
 }
 
 #[test]
-fn nothing_is_lost_or_doubled_under_exactly_once() {
-    let seeds = number("SANDBAR_SIM_SEEDS").map_or(EXACTLY_ONCE_SEEDS, |seeds| seeds / 2);
-    play("exactly-once", seeds, Scenario::exactly_once);
-}
-
-#[test]
-fn no_output_is_lost_when_zombies_come_back() {
-    play("zombie", number("SANDBAR_SIM_SEEDS").map_or(ZOMBIE_SEEDS, |seeds| seeds / 5), Scenario::with_zombies);
-}
-
-#[test]
-fn nothing_is_repeated_without_faults() {
-    play("clean", number("SANDBAR_SIM_SEEDS").map_or(CLEAN_SEEDS, |seeds| seeds / 5), Scenario::clean);
+fn no_schedule_shows_anything_wrong() {
+    let count = schedules_to_play();
+    let campaign = Campaign::play(&schedules(0, count), usize::MAX);
+    println!("{:?}\n{:?}\n{:#?}", campaign.played, campaign.counts, campaign.coverage);
+    assert!(campaign.failures.is_empty(), "{}", campaign.describe_failures());
+    let missed: BTreeMap<&str, u64> = CRASHES
+        .into_iter()
+        .chain(STALLS)
+        .map(|place| (place, campaign.coverage.get(place).copied().unwrap_or(0)))
+        .filter(|(_, hits)| *hits < HITS_MIN * count / SCHEDULES)
+        .collect();
+    assert!(missed.is_empty(), "{count} schedules hit too rarely: {missed:?}");
 }
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
-    for seed in 0..10 {
-        let (first, second) = (run(&Scenario::new(seed), false), run(&Scenario::new(seed), false));
-        assert_eq!(first.digest, second.digest, "seed {seed}");
-        let (first, second) = (run(&Scenario::exactly_once(seed), false), run(&Scenario::exactly_once(seed), false));
-        assert_eq!(first.digest, second.digest, "exactly-once seed {seed}");
+    for seed in 0..4 {
+        for kind in Kind::ALL {
+            let play = || run(&Scenario::new(kind, seed), false);
+            assert_eq!(play().digest, play().digest, "{kind} seed {seed}");
+        }
     }
-    assert_ne!(run(&Scenario::new(0), false).digest, run(&Scenario::new(1), false).digest);
+    let play = |seed| run(&Scenario::new(Kind::ExactlyOnce, seed), false).digest;
+    assert_ne!(play(0), play(1));
 }

@@ -3,7 +3,7 @@
 
 use engine::testing::Seed;
 use sim::tally::{LATEST, TALLIES, Tallied};
-use sim::{Observation, Rules, Scenario, Violation, check, run};
+use sim::{Kind, Observation, Rules, Scenario, Violation, check, run};
 
 const CLEAN: Rules = Rules { replays: 0, zombies: false };
 const REPLAYS: Rules = Rules { replays: 3, zombies: false };
@@ -169,7 +169,8 @@ const DEFECTS: [(&str, Defect, &[Rules]); 15] = [
 #[test]
 fn every_seeded_defect_is_found_and_nothing_else() {
     // Even without faults a host that leaves in the middle of a rebalance may find its last commit refused.
-    let clean = (0..5 * SEEDS).map(|seed| run(&Scenario::clean(seed), false)).filter(|report| report.rules == CLEAN);
+    let clean =
+        (0..5 * SEEDS).map(|seed| run(&Scenario::new(Kind::Clean, seed), false)).filter(|report| report.rules == CLEAN);
     let runs: Vec<Observation> = clean.take(SEEDS as usize).map(|report| report.observation).collect();
     assert_eq!(runs.len(), SEEDS as usize, "clean runs are rare");
     for (name, defect, rules) in DEFECTS {

@@ -155,6 +155,28 @@ fn a_changelog_that_was_cut_above_the_store_wipes_the_store() {
 }
 
 #[test]
+fn a_changelog_that_is_cut_above_its_restore_begins_it_again() {
+    let stores = CrashStores::new();
+    let mut fixture = counted(&stores);
+    let keys: Vec<String> = (0..30).map(|key| format!("k{key}")).collect();
+    fixture.produce(0, &keys.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut thread = fixture.thread();
+    fixture.settle(&mut thread).expect("no fault");
+    thread.close(CloseMode::Clean).expect("no fault");
+    stores.remove_all();
+    fixture.broker.assign_on_subscribe(true);
+    fixture.config.restore_max_records = 1;
+    let mut thread = fixture.thread();
+    while thread.run_once().expect("no fault").records_restored == 0 {}
+    // Of the 32 records some were read; the first of the next slice is gone.
+    fixture.broker.delete_records(CHANGELOG, 0, 22);
+    fixture.settle(&mut thread).expect("no fault");
+    let content = stores.content(task(0), "counts").expect("the store is there");
+    assert_eq!((content.entries.len(), content.changelog_offset), (10, Some(32)));
+    assert_eq!(fixture.progress.read().state, ThreadState::Running);
+}
+
+#[test]
 fn a_changelog_that_was_made_anew_stops_the_thread() {
     let fixture = counted(&CrashStores::new());
     fixture.broker.create_topic(CHANGELOG, 1);

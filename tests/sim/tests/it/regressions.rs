@@ -1,0 +1,14 @@
+//! Seeds that have failed once, each with the reason. They are played whatever the campaign's numbers are.
+
+use sim::{Kind, Scenario, run};
+
+/// A seed and what it found.
+const SEEDS: [(Kind, u64, &str); 1] = [(Kind::Zombies, 12, "a later output shows the tally that a zombie set back")];
+
+#[test]
+fn seeds_that_failed_once_pass() {
+    for (kind, seed, reason) in SEEDS {
+        let report = run(&Scenario::new(kind, seed), false);
+        assert!(report.violations.is_empty(), "{kind} seed {seed} ({reason}): {:#?}", report.violations);
+    }
+}
