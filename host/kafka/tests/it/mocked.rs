@@ -3,9 +3,7 @@
 
 use std::time::Duration;
 
-use engine::broker::{
-    BrokerError, BrokerErrorKind, ClientSupplier, Consumer, GroupMetadata, OffsetAndMetadata, Producer,
-};
+use engine::broker::{BrokerError, BrokerErrorKind, ClientSupplier, GroupMetadata, OffsetAndMetadata, Producer};
 use engine::record::TopicPartition;
 use kafka::{KafkaClients, KafkaClientsConfig};
 use rdkafka::mocking::MockCluster;
@@ -47,7 +45,7 @@ fn cluster() -> (MockCluster<'static, DefaultProducerContext>, KafkaClients) {
 }
 
 fn offset(offset: i64) -> Vec<(TopicPartition, OffsetAndMetadata)> {
-    vec![(TopicPartition::new(TOPIC.into(), 0), OffsetAndMetadata { offset, metadata: String::new() })]
+    vec![(TopicPartition::new(TOPIC, 0), OffsetAndMetadata { offset, metadata: String::new() })]
 }
 
 fn check(what: &str, code: Code, allowed: &[BrokerErrorKind], result: Result<(), BrokerError>) {
@@ -62,7 +60,7 @@ fn committed_offsets_are_never_taken_for_missing() {
     let mut member = Member::join(&clients, 0, &TOPIC.into());
     member.poll_until_owned(1);
     member.consumer.commit(&offset(5)).expect("commit");
-    let partition = TopicPartition::new(TOPIC.into(), 0);
+    let partition = TopicPartition::new(TOPIC, 0);
     for (code, _) in ANSWERS {
         for times in [1, 2] {
             cluster.request_errors(RDKafkaApiKey::OffsetFetch, &vec![code; times]);
