@@ -2,9 +2,12 @@
 //! engine's calls there is the order of its stages. `SANDBAR_FAILPOINT=name:n` aborts when the point is passed for the
 //! n-th time. Compiled only with the feature `failpoints`, which no released binary has.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -20,7 +23,7 @@ use engine::topology::{StoreSpec, TaskId};
 const VARIABLE: &str = "SANDBAR_FAILPOINT";
 
 /// Every point. Those of a dead-letter queue and of a module's exchange come with them.
-const POINTS: [&str; 16] = [
+const POINTS: [&str; 18] = [
     "before-send",
     "after-send",
     "before-drain",
@@ -37,6 +40,9 @@ const POINTS: [&str; 16] = [
     "after-revoke",
     "before-restore-batch",
     "after-restore-batch",
+    // A store goes from the standby thread to a stream thread, or back.
+    "before-handover",
+    "after-handover",
 ];
 
 /// How long after the call that sends it an `EndTxn` request is on its way, at most.
@@ -46,8 +52,11 @@ struct Failpoint {
     /// Empty for none.
     name: String,
     left: AtomicU64,
-    /// The stores' next writes are those of a commit, and not of a restore.
-    committed: AtomicBool,
+}
+
+thread_local! {
+    /// This thread's next writes to stores are those of a commit, and not of a restore.
+    static COMMITTED: Cell<bool> = const { Cell::new(false) };
 }
 
 impl Failpoint {
@@ -58,7 +67,7 @@ impl Failpoint {
             bail!("{VARIABLE}: there is no point {name}; there are {}", POINTS.join(", "));
         }
         let Ok(count) = count.parse() else { bail!("{VARIABLE}: `{count}` is no number") };
-        Ok(Self { name: name.to_owned(), left: AtomicU64::new(count), committed: AtomicBool::new(false) })
+        Ok(Self { name: name.to_owned(), left: AtomicU64::new(count) })
     }
 
     /// Whether it is passed for the last time.
@@ -101,7 +110,7 @@ pub fn wrap(
 ) -> Result<(Arc<dyn ClientSupplier>, Arc<dyn StoreProvider>)> {
     let point = Arc::new(Failpoint::from_environment()?);
     let clients = Clients { inner: clients, point: Arc::clone(&point) };
-    Ok((Arc::new(clients), Arc::new(Stores { inner: stores, point })))
+    Ok((Arc::new(clients), Arc::new(Stores { inner: stores, point, opened: Mutex::default() })))
 }
 
 struct Clients {
@@ -177,7 +186,7 @@ impl Producer for PointedProducer {
     }
 
     fn begin_transaction(&mut self) -> Result<(), BrokerError> {
-        self.point.committed.store(false, Ordering::Relaxed);
+        COMMITTED.set(false);
         self.inner.begin_transaction()
     }
 
@@ -197,7 +206,7 @@ impl Producer for PointedProducer {
         self.point.pass("before-end-txn");
         self.point.pass_soon("end-txn-sent");
         self.inner.commit_transaction(timeout)?;
-        self.point.committed.store(true, Ordering::Relaxed);
+        COMMITTED.set(true);
         self.point.pass("after-commit");
         Ok(())
     }
@@ -219,7 +228,7 @@ impl Consumer for PointedConsumer {
     }
 
     fn poll(&mut self, timeout: Duration, max_records: usize) -> Result<Polled, BrokerError> {
-        self.point.committed.store(false, Ordering::Relaxed);
+        COMMITTED.set(false);
         let polled = self.inner.poll(timeout, max_records)?;
         if polled.events.iter().any(|event| matches!(event, RebalanceEvent::Revoked(_))) {
             self.revoking = true;
@@ -267,7 +276,7 @@ impl Consumer for PointedConsumer {
     fn commit(&mut self, offsets: &[(TopicPartition, OffsetAndMetadata)]) -> Result<(), BrokerError> {
         self.point.pass("before-send-offsets");
         self.inner.commit(offsets)?;
-        self.point.committed.store(true, Ordering::Relaxed);
+        COMMITTED.set(true);
         self.point.pass("after-commit");
         Ok(())
     }
@@ -284,11 +293,25 @@ impl Consumer for PointedConsumer {
 struct Stores {
     inner: Arc<dyn StoreProvider>,
     point: Arc<Failpoint>,
+    /// The thread that opened a store last.
+    opened: Mutex<BTreeMap<(TaskId, Arc<str>), ThreadId>>,
 }
 
 impl StoreProvider for Stores {
     fn open(&self, task: TaskId, store: &StoreSpec) -> Result<Box<dyn StateStore>, StoreError> {
-        Ok(Box::new(PointedStore { inner: self.inner.open(task, store)?, point: Arc::clone(&self.point) }))
+        let thread = std::thread::current().id();
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = opened.insert((task, Arc::clone(&store.name)), thread);
+        drop(opened);
+        let handed_over = before.is_some_and(|before| before != thread);
+        if handed_over {
+            self.point.pass("before-handover");
+        }
+        let inner = self.inner.open(task, store)?;
+        if handed_over {
+            self.point.pass("after-handover");
+        }
+        Ok(Box::new(PointedStore { inner, point: Arc::clone(&self.point) }))
     }
 
     fn wipe(&self, task: TaskId, store: &StoreSpec) -> Result<(), StoreError> {
@@ -315,7 +338,7 @@ impl StateStore for PointedStore {
     }
 
     fn write(&mut self, writes: &[Write], changelog_offset: Option<Offset>) -> Result<(), StoreError> {
-        if self.point.committed.load(Ordering::Relaxed) {
+        if COMMITTED.get() {
             self.inner.write(writes, changelog_offset)?;
             self.point.pass("after-write-batch");
             return Ok(());

@@ -54,7 +54,7 @@ impl Row {
 
 pub const ROWS: &[Row] = &[
     row("A1", "hosts killed at random moments", 25, 200, kills::exactly_once).records(1_250_000),
-    row("A2", "hosts aborted at named points of a commit, a rebalance, a restore", 42, 280, failpoints::run)
+    row("A2", "hosts aborted at named points of a commit, a rebalance, a restore", 48, 320, failpoints::run)
         .with_failpoints(),
     row("A3", "hosts killed under at-least-once", 25, 100, kills::at_least_once),
     row("A4", "hosts frozen for 10 s while others take over, then let go on", 10, 50, processes::freeze),
@@ -86,7 +86,8 @@ pub fn find(name: &str) -> Result<&'static Row> {
 /// Time between two faults.
 const PAUSE_MS: (u64, u64) = (3_000, 8_000);
 
-/// What most rows start from: a slice differs from the next in membership and in how often stores are flushed.
+/// What most rows start from: a slice differs from the next in membership, in how often stores are flushed, and in whether
+/// there are standby tasks.
 /// `mean_ms` is how long one fault takes about, rest included; the entries are spread over all of them.
 fn options(request: &Request, mean_ms: u64) -> Options {
     let Request { name, seed, faults, records } = *request;
@@ -96,6 +97,9 @@ fn options(request: &Request, mean_ms: u64) -> Options {
     if !options.static_members {
         // A member that is gone is missed before the next kill.
         options = options.set("kafka.consumer.session.timeout.ms", 2_500);
+    }
+    if seed % 4 >= 2 {
+        options = options.set("num.standby.replicas", 1);
     }
     options.records = records;
     options.per_second = (records * 1_000 / (faults * mean_ms).max(1)).max(200);

@@ -11,9 +11,9 @@ use crate::campaign::{self, Campaign};
 use crate::hosts::end_of;
 use crate::results::Slice;
 
-/// The points of the host, and how often one is passed at most before the abort. Those of a dead-letter queue, of a
-/// module's exchange and of a standby's promotion come with them.
-const POINTS: [(&str, u64); 14] = [
+/// The points of the host, and how often one is passed at most before the abort. Those of a dead-letter queue and of a
+/// module's exchange come with them.
+const POINTS: [(&str, u64); 16] = [
     ("before-send", 8_000),
     ("after-send", 8_000),
     ("before-drain", 30),
@@ -28,6 +28,8 @@ const POINTS: [(&str, u64); 14] = [
     ("before-revoke", 1),
     ("after-revoke", 1),
     ("after-restore-batch", 4),
+    ("before-handover", 1),
+    ("after-handover", 1),
 ];
 
 /// After this time a host that has not come to its point is killed, and comes to it another time.
@@ -38,6 +40,7 @@ pub fn run(request: &Request) -> Slice {
     // Members must come and go for a revoke, and be missed soon; stores must lag behind for a restore.
     options.static_members = false;
     options = options.set("kafka.consumer.session.timeout.ms", 2_500).set("statestore.flush.interval.ms", 1_500);
+    options = options.set("num.standby.replicas", 1);
     options.binary = Some(binary());
     campaign::run(&options, |campaign| abort_hosts(campaign, request.faults))
 }
