@@ -21,10 +21,10 @@ chaos=$target/release/chaos
 failpoints() {
   local copy=$target/failpoints/sandbar
   [[ $copy -nt $target/release/sandbar ]] && return
-  cargo build --release --workspace --locked --bins --features sandbar-host/failpoints || return 1
+  cargo build --release --workspace --locked --bin sandbar --features sandbar-host/failpoints || return 1
   mkdir -p "$target/failpoints"
   cp "$target/release/sandbar" "$copy.new"
-  cargo build --release --workspace --locked --bins && mv "$copy.new" "$copy" && touch "$copy"
+  cargo build --release --workspace --locked --bin sandbar && mv "$copy.new" "$copy" && touch "$copy"
 }
 
 "$chaos" self-test || exit 1
