@@ -1,7 +1,7 @@
 # Sandbar. `make demo` shows it working, `make test` proves it.
 .DEFAULT_GOAL := help
 .PHONY: help setup build check test unit sim sim-long sim-mutants guests e2e conformance conformance-long chaos demo \
-	bench bench-commits bench-peer bench-broker docs stop-kafka
+	bench bench-commits bench-peer bench-broker bench-restore bench-restart docs stop-kafka
 
 # The workspace is always built as a whole and in one profile where native libraries are linked: features are then
 # resolved the same way everywhere, and RocksDB, librdkafka and wasmtime are compiled once.
@@ -72,6 +72,14 @@ bench-peer: ## Kafka Streams beside Sandbar on one real broker
 bench-broker: ## What the embedded broker does beside a real Kafka broker: rates, delays, starts, memory
 	@scripts/setup.sh test
 	@scripts/bench-broker.sh
+
+bench-restore: ## How fast a store is restored, beside a raw reader of its changelog
+	@scripts/setup.sh test
+	@scripts/bench.sh restore
+
+bench-restart: ## How fast a killed host processes again, with its state directory kept and lost
+	@scripts/setup.sh test
+	@scripts/bench.sh restart
 
 docs: build ## Write the generated reference pages anew and run the documented commands
 	SANDBAR_UPDATE=1 cargo test $(CARGO_RELEASE) --test e2e_it -- reference

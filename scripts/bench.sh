@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# `make bench`, and `make bench-commits` with the argument `commits`: builds, makes the guests, starts a fresh real broker and prints the tables. SANDBAR_BENCH_ROUNDS,
-# SANDBAR_BENCH_CORE_RECORDS and SANDBAR_BENCH_KAFKA_RECORDS make it shorter or longer.
+# `make bench`, and `make bench-commits`, `bench-restore` and `bench-restart` with that word as the argument: builds, makes
+# the guests, starts a fresh real broker and prints the tables. SANDBAR_BENCH_ROUNDS, SANDBAR_BENCH_CORE_RECORDS,
+# SANDBAR_BENCH_KAFKA_RECORDS, SANDBAR_BENCH_RESTORE_RECORDS, SANDBAR_BENCH_RESTORE_KEYS and SANDBAR_BENCH_RESTART_KEYS
+# make it shorter or longer.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -8,14 +8,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
+use bytes::Bytes;
 use engine::broker::ClientSupplier;
 use engine::clock::Clock;
 use engine::internal_topics;
 use engine::metrics::EngineMetrics;
 use engine::processor::ProcessorSupplier;
 use engine::query::QueryRegistry;
+use engine::record::Offset;
 use engine::state::memory::MemoryStoreProvider;
-use engine::state::{StateStore, StoreError, StoreProvider};
+use engine::state::{KeyRange, ReadView, StateStore, StoreError, StoreProvider, Visit, Write};
 use engine::stream_thread::{CloseMode, SharedProgress, StreamThread, StreamThreadOptions, StreamsConfig};
 use engine::topology::{StoreBackend, StoreSpec, TaskId};
 use rocks::{RocksOptions, RocksStoreProvider};
@@ -45,6 +47,44 @@ impl Clock for MachineClock {
 pub struct Stores {
     memory: MemoryStoreProvider,
     rocks: RocksStoreProvider,
+    by_batches: bool,
+}
+
+/// A store that is not told of a bulk load.
+struct ByBatches(Box<dyn StateStore>);
+
+impl StateStore for ByBatches {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.0.get(key)
+    }
+
+    fn get_many(&self, keys: &[&[u8]], found: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<(), StoreError> {
+        self.0.get_many(keys, found)
+    }
+
+    fn scan(&self, range: KeyRange<'_>, reverse: bool, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.0.scan(range, reverse, visit)
+    }
+
+    fn write(&mut self, writes: &[Write], changelog_offset: Option<Offset>) -> Result<(), StoreError> {
+        self.0.write(writes, changelog_offset)
+    }
+
+    fn changelog_offset(&self) -> Result<Option<Offset>, StoreError> {
+        self.0.changelog_offset()
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        self.0.flush()
+    }
+
+    fn read_view(&self) -> Arc<dyn ReadView> {
+        self.0.read_view()
+    }
+
+    fn approximate_entries(&self) -> u64 {
+        self.0.approximate_entries()
+    }
 }
 
 impl Stores {
@@ -54,14 +94,22 @@ impl Stores {
             std::fs::remove_dir_all(state_dir).with_context(|| format!("empty {}", state_dir.display()))?;
         }
         let rocks = RocksStoreProvider::open(RocksOptions::new(state_dir, application_id))?;
-        Ok(Self { memory: MemoryStoreProvider, rocks })
+        Ok(Self { memory: MemoryStoreProvider, rocks, by_batches: false })
+    }
+
+    /// Restores into RocksDB by ordinary batches, where that is asked for.
+    pub fn without_bulk_loading(self, by_batches: bool) -> Self {
+        Self { by_batches, ..self }
     }
 }
 
 impl StoreProvider for Stores {
     fn open(&self, task: TaskId, store: &StoreSpec) -> Result<Box<dyn StateStore>, StoreError> {
         match store.backend {
-            StoreBackend::Persistent => self.rocks.open(task, store),
+            StoreBackend::Persistent => {
+                let opened = self.rocks.open(task, store)?;
+                Ok(if self.by_batches { Box::new(ByBatches(opened)) } else { opened })
+            }
             StoreBackend::InMemory => self.memory.open(task, store),
         }
     }
@@ -96,6 +144,7 @@ impl Drive {
         let mut admin = self.clients.admin()?;
         let counts = internal_topics::prepare(&mut *admin, &self.application_id, self.processors.topology(), 1)?;
         let clock: Arc<dyn Clock> = Arc::new(MachineClock::new());
+        let progress: Vec<Arc<SharedProgress>> = (0..self.threads).map(|_| Arc::default()).collect();
         let threads = (0..self.threads)
             .map(|thread| {
                 StreamThread::new(StreamThreadOptions {
@@ -112,18 +161,20 @@ impl Drive {
                     partition_counts: Arc::new(counts.clone()),
                     queries: Arc::new(QueryRegistry::new(Vec::new())),
                     metrics: Arc::clone(&self.metrics),
-                    progress: Arc::new(SharedProgress::default()),
+                    progress: Arc::clone(&progress[thread]),
                 })
                 .map_err(anyhow::Error::from)
             })
             .collect::<Result<Vec<_>>>()?;
-        Ok(Prepared { threads, records: self.records, limit: self.limit })
+        Ok(Prepared { threads, progress, records: self.records, limit: self.limit })
     }
 }
 
 /// Threads that are ready to go.
 pub struct Prepared {
-    threads: Vec<StreamThread>,
+    pub threads: Vec<StreamThread>,
+    /// What each of them says of itself.
+    pub progress: Vec<Arc<SharedProgress>>,
     records: u64,
     limit: Duration,
 }

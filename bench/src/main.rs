@@ -2,7 +2,8 @@
 //! embedded broker's core; part (c) compares the engine with a raw librdkafka loop on a real broker. Runs that are
 //! compared take turns, round by round, and the median of the rounds counts. It prints figures and judges nothing.
 //! With the argument `broker` it measures the embedded broker instead (`brokers`), with `commits` what transactions
-//! cost (`commits`), with `peer` Kafka Streams beside Sandbar (`peer`).
+//! cost (`commits`), with `peer` Kafka Streams beside Sandbar (`peer`), with `restore` how fast stores come back
+//! (`restore`), with `restart` how fast a killed host does (`restart`).
 
 mod brokers;
 mod commits;
@@ -10,6 +11,8 @@ mod drive;
 mod measure;
 mod peer;
 mod real_kafka;
+mod restart;
+mod restore;
 mod sandbox_tax;
 mod workload;
 
@@ -43,7 +46,9 @@ fn main() -> Result<()> {
         Some("broker") => brokers::run(),
         Some("commits") => commits::run(),
         Some("peer") => peer::run(),
-        Some(other) => bail!("nothing, `broker`, `commits` or `peer`, not `{other}`"),
+        Some("restore") => restore::run(),
+        Some("restart") => restart::run(),
+        Some(other) => bail!("nothing, `broker`, `commits`, `peer`, `restore` or `restart`, not `{other}`"),
     }
 }
 

@@ -16,7 +16,8 @@ Exit codes:
   2    wrong usage, or a manifest that was refused
   3    the broker cannot be reached or refused the request
   4    the module was refused
-  5    the state directory or the broker's folder is in use, belongs to something else or has a newer format
+  5    the state directory or the broker's folder is in use, cannot be written, belongs to
+       something else or has a newer format
   6    the address to listen on is taken
   130  a second signal ended the process at once";
 
@@ -48,6 +49,11 @@ pub struct AddressError {
 #[error("{0}")]
 pub struct ModuleError(pub String);
 
+/// Marks a state directory that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StateDirectoryError(pub String);
+
 /// Marks a failure to reach a broker, after all retries.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -67,6 +73,9 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     }
     if cause.is::<UnreachableError>() || cause.is::<engine::broker::BrokerError>() {
         return Some(BROKER);
+    }
+    if cause.is::<StateDirectoryError>() {
+        return Some(STATE);
     }
     if cause.is::<sandbox::LoadError>() || cause.is::<ModuleError>() {
         return Some(MODULE);

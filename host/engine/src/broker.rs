@@ -252,6 +252,8 @@ pub trait Producer: Send {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicDescription {
     pub name: String,
+    /// What tells the topic from an earlier one of the same name; `None` where the broker does not say.
+    pub id: Option<String>,
     pub partitions: i32,
     /// Effective settings, for example `cleanup.policy`.
     pub configs: BTreeMap<String, String>,

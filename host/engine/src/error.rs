@@ -2,6 +2,7 @@
 //! Nothing else in the engine decides that.
 
 use crate::broker::{BrokerError, BrokerErrorKind};
+use crate::internal_topics::TopicRole;
 use crate::processor::ProcessorError;
 use crate::record::{Offset, Timestamp, TopicPartition};
 use crate::state::StoreError;
@@ -90,9 +91,11 @@ pub enum EngineError {
     #[error("internal topic {topic} cannot be used: {}; correct or delete it (its data is the only copy of the state if the state directory is lost)", .faults.join(", "))]
     InternalTopic { topic: String, faults: Vec<String> },
     #[error(
-        "source topic {topic} had {expected} partitions when the application started and has at least {found} now; stores are split by the old count: stop the application and move it to new topics"
+        "source topic {topic} had {expected} partitions when the application began and has at least {found} now: stores are split by the old count, so move an application that has some to new topics, or give it a new id; one without stores takes the new partitions on with its next start"
     )]
     PartitionsAdded { topic: String, expected: i32, found: i32 },
+    #[error("{}", topic_changed(.topic, *.role, .known, .found.as_deref()))]
+    TopicChanged { topic: String, role: TopicRole, known: String, found: Option<String> },
     #[error("{partition} was assigned but belongs to no source of the topology")]
     UnexpectedPartition { partition: TopicPartition },
     #[error("task {task} got {} but not {} within {waited_ms} ms; its sources must be assigned together: set partition.assignment.strategy=range", names(.held), names(.missing))]
@@ -152,6 +155,24 @@ fn names(partitions: &[TopicPartition]) -> String {
     partitions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
+/// Another topic under a known name, or none. Says what to do, since the program cannot know what is wanted.
+fn topic_changed(topic: &str, role: TopicRole, known: &str, found: Option<&str>) -> String {
+    let what = match found {
+        Some(found) => format!("was deleted and created anew (topic id {known} before, {found} now)"),
+        None => format!("was deleted (topic id {known})"),
+    };
+    match role {
+        TopicRole::Source => format!(
+            "source topic {topic} {what}: the group's offsets belong to the old one; give the application a new id, or \
+             remove its changelogs and state directories to begin anew"
+        ),
+        TopicRole::Changelog => format!(
+            "changelog {topic} {what}: the state that the group's offsets belong to is not in it; give the application \
+             a new id, or remove its changelogs, state directories and offsets to begin anew"
+        ),
+    }
+}
+
 impl EngineError {
     /// What is to be done about it.
     pub fn remedy(&self) -> Remedy {
@@ -178,6 +199,7 @@ impl EngineError {
             | Self::MissingTopics { .. }
             | Self::InternalTopic { .. }
             | Self::PartitionsAdded { .. }
+            | Self::TopicChanged { .. }
             | Self::IncompleteTask { .. }
             | Self::ChangelogRegressed { .. }
             | Self::Changelog(_)

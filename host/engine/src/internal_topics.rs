@@ -1,5 +1,6 @@
-//! The topics that an application needs: which internal ones must exist (a pure list), and their creation and
-//! verification before anything starts. Never alters or deletes a topic.
+//! The topics that an application needs: which internal ones must exist (a pure list), their creation and verification
+//! before anything starts, and whether they and the source topics are still the same later. Never alters or deletes a
+//! topic.
 
 use crate::broker::{Admin, NewTopic, TopicDescription};
 use crate::error::EngineError;
@@ -31,47 +32,194 @@ pub fn required(application_id: &str, topology: &Topology, counts: &PartitionCou
     topics
 }
 
-/// Makes sure that everything an application reads and writes is there: validates the topology, asks for its source
-/// and sink topics, creates the changelogs that are missing (`replication_factor` -1 = the broker's default) and
-/// verifies those that exist (R22). Returns the partition counts for `StreamThreadOptions`. Called once, before the
-/// stream threads start; broker errors are for the caller to retry.
+/// What a topic is to an application that depends on its staying the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TopicRole {
+    Source,
+    Changelog,
+}
+
+/// A topic as an application found it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownTopic {
+    /// `None` where the broker does not tell ids.
+    pub id: Option<String>,
+    pub partitions: i32,
+}
+
+/// The source topics and changelogs of an application as it found them. The host keeps them beside the stores, so that
+/// a later start knows whether they are still the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KnownTopics(pub BTreeMap<String, KnownTopic>);
+
+/// What a start found out about its topics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared {
+    /// For `StreamThreadOptions`.
+    pub counts: PartitionCounts,
+    /// For the next start, and for `check`.
+    pub topics: KnownTopics,
+}
+
+/// As `prepare_known`, for an application that has not run before.
 pub fn prepare(
     admin: &mut dyn Admin,
     application_id: &str,
     topology: &Topology,
     replication_factor: i32,
 ) -> Result<PartitionCounts, EngineError> {
+    let prepared = prepare_known(admin, application_id, topology, replication_factor, &KnownTopics::default())?;
+    Ok(prepared.counts)
+}
+
+/// Makes sure that everything an application reads and writes is there: validates the topology, asks for its source
+/// and sink topics, creates the changelogs that are missing (`replication_factor` -1 = the broker's default) and
+/// verifies those that exist (R22), and that none is another topic than the one it knows. A changelog that it knows is
+/// never created anew. Called once, before the stream threads start; broker errors are for the caller to retry.
+pub fn prepare_known(
+    admin: &mut dyn Admin,
+    application_id: &str,
+    topology: &Topology,
+    replication_factor: i32,
+    known: &KnownTopics,
+) -> Result<Prepared, EngineError> {
     topology.validate(application_id)?;
     let mut topics = topology.source_topics();
     topics.extend(topology.sink_topics());
     topics.sort();
     topics.dedup();
-    let counts = count_partitions(admin, &topics)?;
+    let found = describe(admin, topics.iter().map(|topic| &**topic))?;
+    let missing = found.iter().filter(|(name, found)| found.is_none() && !known.0.contains_key(*name));
+    let missing: Vec<String> = missing.map(|(name, _)| name.clone()).collect();
+    if !missing.is_empty() {
+        return Err(EngineError::MissingTopics { topics: missing });
+    }
+    let sources = topology.source_topics();
+    for topic in &sources {
+        known.verify(topic, TopicRole::Source, found.get(&**topic).and_then(Option::as_ref))?;
+    }
+    let counts = found.iter().filter_map(|(name, found)| Some((Arc::from(&**name), found.as_ref()?.partitions)));
+    let counts = PartitionCounts(counts.collect());
+    verify_partition_counts(topology, &counts, known)?;
+
+    let mut prepared = KnownTopics::default();
+    sources.iter().for_each(|topic| prepared.note(found.get(&**topic).and_then(Option::as_ref)));
     let required = required(application_id, topology, &counts);
-    let names: Vec<&str> = required.iter().map(|topic| &*topic.name).collect();
-    let found = admin.describe_topics(&names)?;
-    for (topic, found) in required.iter().zip(found) {
+    let found = describe(admin, required.iter().map(|topic| &*topic.name))?;
+    for topic in &required {
+        let found = found.get(&topic.name).and_then(Option::as_ref);
+        known.verify(&topic.name, TopicRole::Changelog, found)?;
         match found {
-            Some(found) => verify(topic, &found)?,
+            Some(found) => verify_changelog(topic, found, topology, &counts)?,
             None => create(admin, topic, replication_factor)?,
         }
     }
-    Ok(counts)
+    // Once more, for the ids of those that were created.
+    let found = describe(admin, required.iter().map(|topic| &*topic.name))?;
+    found.values().for_each(|found| prepared.note(found.as_ref()));
+    Ok(Prepared { counts, topics: prepared })
 }
 
-fn count_partitions(admin: &mut dyn Admin, topics: &[Arc<str>]) -> Result<PartitionCounts, EngineError> {
-    let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
-    let mut counts = BTreeMap::new();
-    let mut missing = Vec::new();
-    for (topic, found) in topics.iter().zip(admin.describe_topics(&names)?) {
-        match found {
-            Some(found) => {
-                counts.insert(topic.clone(), found.partitions);
-            }
-            None => missing.push(topic.to_string()),
+/// Whether everything is still as a start has found it. Called from time to time while the application runs.
+pub fn check(
+    admin: &mut dyn Admin,
+    application_id: &str,
+    topology: &Topology,
+    prepared: &Prepared,
+) -> Result<(), EngineError> {
+    let sources = topology.source_topics();
+    let required = required(application_id, topology, &prepared.counts);
+    let names = sources.iter().map(|topic| &**topic).chain(required.iter().map(|topic| &*topic.name));
+    let found = describe(admin, names)?;
+    let found = |name: &str| found.get(name).and_then(Option::as_ref);
+    for topic in &sources {
+        prepared.topics.verify(topic, TopicRole::Source, found(topic))?;
+        let (expected, now) = (prepared.counts.of(topic), found(topic).map_or(0, |found| found.partitions));
+        if now > expected {
+            return Err(EngineError::PartitionsAdded { topic: topic.to_string(), expected, found: now });
         }
     }
-    if missing.is_empty() { Ok(PartitionCounts(counts)) } else { Err(EngineError::MissingTopics { topics: missing }) }
+    for topic in &required {
+        prepared.topics.verify(&topic.name, TopicRole::Changelog, found(&topic.name))?;
+        if let Some(found) = found(&topic.name) {
+            verify(topic, found)?;
+        }
+    }
+    Ok(())
+}
+
+impl KnownTopics {
+    fn note(&mut self, found: Option<&TopicDescription>) {
+        if let Some(found) = found {
+            let known = KnownTopic { id: found.id.clone(), partitions: found.partitions };
+            self.0.insert(found.name.clone(), known);
+        }
+    }
+
+    /// Refuses another topic under a known name, or none. A broker that tells no ids cannot be checked.
+    fn verify(&self, topic: &str, role: TopicRole, found: Option<&TopicDescription>) -> Result<(), EngineError> {
+        let Some(known) = self.0.get(topic) else { return Ok(()) };
+        let known = known.id.clone().unwrap_or_else(|| "unknown".to_owned());
+        let changed = |found| EngineError::TopicChanged { topic: topic.to_owned(), role, known: known.clone(), found };
+        match found {
+            None => Err(changed(None)),
+            Some(TopicDescription { id: Some(id), .. }) if *id != known && known != "unknown" => {
+                Err(changed(Some(id.clone())))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+/// Refuses more partitions than the stores are split by, as far as the application remembers that.
+fn verify_partition_counts(
+    topology: &Topology,
+    counts: &PartitionCounts,
+    known: &KnownTopics,
+) -> Result<(), EngineError> {
+    let stateful = topology.sub_topologies.iter().filter(|part| !part.stores.is_empty());
+    for source in stateful.flat_map(|part| &part.sources) {
+        let found = counts.of(&source.topic);
+        if let Some(known) = known.0.get(&*source.topic).filter(|known| known.partitions < found) {
+            let topic = source.topic.to_string();
+            return Err(EngineError::PartitionsAdded { topic, expected: known.partitions, found });
+        }
+    }
+    Ok(())
+}
+
+/// As `verify`. A changelog with fewer partitions than its sources tells that these got more, even where nothing else
+/// remembers it.
+fn verify_changelog(
+    topic: &InternalTopic,
+    found: &TopicDescription,
+    topology: &Topology,
+    counts: &PartitionCounts,
+) -> Result<(), EngineError> {
+    let result = verify(topic, found);
+    if found.partitions >= topic.partitions {
+        return result;
+    }
+    let grown = topology.source_topics().into_iter().find(|source| counts.of(source) == topic.partitions);
+    match (&result, grown) {
+        (Err(EngineError::InternalTopic { faults, .. }), Some(source)) if faults.len() == 1 => {
+            let (topic, expected) = (source.to_string(), found.partitions);
+            Err(EngineError::PartitionsAdded { topic, expected, found: counts.of(&source) })
+        }
+        _ => result,
+    }
+}
+
+fn describe<'a>(
+    admin: &mut dyn Admin,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<BTreeMap<String, Option<TopicDescription>>, EngineError> {
+    let names: Vec<&str> = names.collect();
+    if names.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let found = admin.describe_topics(&names)?;
+    Ok(names.into_iter().map(str::to_owned).zip(found).collect())
 }
 
 fn create(admin: &mut dyn Admin, topic: &InternalTopic, replication_factor: i32) -> Result<(), EngineError> {

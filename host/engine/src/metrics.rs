@@ -73,6 +73,7 @@ metrics! {
         "Tasks that became active on this host with a warm copy"
     StandbyMisses Counter "sandbar_standby_misses_total"
         "Tasks that became active on this host though another one had the warm copy"
+    OutOfSpace Gauge "sandbar_out_of_space" "1 while nothing is processed because the disk of the stores is full"
     InputBufferRecords Gauge "sandbar_input_buffer_records" "Records that wait in the queues of tasks"
     PausedPartitions Gauge "sandbar_paused_partitions" "Source partitions that are not fetched for now"
     InFlightRecords Gauge "sandbar_producer_in_flight_records" "Records sent whose delivery report has not come"

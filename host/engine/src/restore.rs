@@ -6,16 +6,36 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::broker::{BrokerError, BrokerErrorKind, PartitionRecords, RestoreConsumer, Watermarks};
+use crate::clock::Clock;
 use crate::error::EngineError;
 use crate::record::{Offset, TopicPartition};
-use crate::state::Write;
 use crate::state::changelog::to_write;
+use crate::state::{TaskStore, Write};
 use crate::stream_thread::RestoreReport;
 use crate::task::stream_task::StreamTask;
 use crate::topology::TaskId;
 
 /// A restore that stands still for this long is reported, and its target checked (R10).
 const STALL_REPORT_MS: u64 = 30_000;
+
+/// Most records of one read: enough that a batch is cheap, few enough that a slice is not much longer than its bound.
+const READ_MAX_RECORDS: usize = 2_000;
+
+/// Most tasks of a thread that are restored at the same time.
+const TASKS_MAX: usize = 4;
+
+/// A restore over this many offsets is worth a bulk load.
+const BULK_MIN_OFFSETS: Offset = 20_000;
+
+/// The bounds of a slice, so that a restore does not hold up who shares its thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slice {
+    /// How long it may wait for a first record.
+    pub wait: Duration,
+    pub max_records: usize,
+    /// After this long no further read begins.
+    pub max_ms: u64,
+}
 
 /// Where a restore begins, by R11.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +73,11 @@ pub struct ChangelogFacts {
 }
 
 impl ChangelogFacts {
+    /// Whether there is something to be read.
+    pub fn needs_restore(&self) -> bool {
+        restore_start(self.stored, self.log) != RestoreStart::Complete
+    }
+
     /// What shows that the store was in use before, if anything does.
     pub fn evidence_of_state(&self) -> Option<String> {
         match self.stored {
@@ -86,12 +111,14 @@ pub struct StoreChangelogReader {
     changelogs: BTreeMap<TopicPartition, Changelog>,
     /// A restore that stands still for longer fails (R10).
     stall_max_ms: u64,
+    /// Records that were restored before an error, for the next answer.
+    untold: u64,
 }
 
 impl StoreChangelogReader {
     pub fn new(consumer: Box<dyn RestoreConsumer>, transaction_timeout_ms: u64) -> Self {
         let stall_max_ms = (2 * transaction_timeout_ms).max(2 * STALL_REPORT_MS);
-        Self { consumer, changelogs: BTreeMap::new(), stall_max_ms }
+        Self { consumer, changelogs: BTreeMap::new(), stall_max_ms, untold: 0 }
     }
 
     /// Log start and log end of any partitions, in the order asked.
@@ -128,7 +155,11 @@ impl StoreChangelogReader {
     pub fn begin(&mut self, task: &mut StreamTask, facts: &[ChangelogFacts], now_ms: u64) -> Result<(), EngineError> {
         for facts in facts {
             let start = match restore_start(facts.stored, facts.log) {
-                RestoreStart::Complete => continue,
+                RestoreStart::Complete => {
+                    // A restore that was broken off at its very end.
+                    end_bulk(task, facts.index)?;
+                    continue;
+                }
                 RestoreStart::From(start) => start,
                 RestoreStart::WipeAndFrom(start) => {
                     tracing::warn!(task = %task.id(), store = facts.store, changelog = %facts.changelog,
@@ -146,6 +177,11 @@ impl StoreChangelogReader {
                     });
                 }
             };
+            if facts.log.high - start >= BULK_MIN_OFFSETS
+                && let Some(store) = task.stores_mut().get_mut(facts.index)
+            {
+                store.begin_bulk()?;
+            }
             self.consumer.assign(&facts.changelog, start)?;
             let changelog = Changelog {
                 task: task.id(),
@@ -162,6 +198,12 @@ impl StoreChangelogReader {
             self.changelogs.insert(facts.changelog.clone(), changelog);
         }
         Ok(())
+    }
+
+    /// Whether one more task may be restored now. Each has memory of its own while it is.
+    pub fn has_place(&self) -> bool {
+        let tasks: BTreeSet<TaskId> = self.changelogs.values().map(|changelog| changelog.task).collect();
+        tasks.len() < TASKS_MAX
     }
 
     /// Whether nothing is being restored.
@@ -187,19 +229,37 @@ impl StoreChangelogReader {
         Ok(result?)
     }
 
-    /// One slice: reads at most `max_records`, waiting at most `timeout` for the first, and applies them. Returns how
-    /// many there were. A store that fails is left out, to begin again from its own offset; the others go on.
+    /// One slice: reads and applies what is there, within the slice's bounds. Returns how many records there were. A
+    /// store that fails is left out, to begin again from its own offset; the others go on.
     pub fn restore(
         &mut self,
         tasks: &mut BTreeMap<TaskId, StreamTask>,
-        timeout: Duration,
+        slice: Slice,
+        clock: &dyn Clock,
+    ) -> Result<u64, EngineError> {
+        let deadline_ms = clock.monotonic_ms() + slice.max_ms;
+        let (mut left, mut wait) = (slice.max_records, slice.wait);
+        while left > 0 && !self.changelogs.is_empty() {
+            let read = self.read(tasks, wait, left.min(READ_MAX_RECORDS), clock.monotonic_ms())?;
+            // Kept over an error of a later read.
+            self.untold += read;
+            left = left.saturating_sub(read as usize);
+            wait = Duration::ZERO;
+            if read == 0 || clock.monotonic_ms() >= deadline_ms {
+                break;
+            }
+        }
+        Ok(std::mem::take(&mut self.untold))
+    }
+
+    fn read(
+        &mut self,
+        tasks: &mut BTreeMap<TaskId, StreamTask>,
+        wait: Duration,
         max_records: usize,
         now_ms: u64,
     ) -> Result<u64, EngineError> {
-        if self.changelogs.is_empty() {
-            return Ok(0);
-        }
-        let polled = match self.consumer.poll(timeout, max_records) {
+        let polled = match self.consumer.poll(wait, max_records) {
             Err(error) if error.kind == BrokerErrorKind::OffsetOutOfRange => return Err(self.begin_again(error)),
             polled => polled,
         };
@@ -304,6 +364,9 @@ impl StoreChangelogReader {
         {
             store.restore(&[], changelog.position)?;
         }
+        if let Some(task) = tasks.get_mut(&changelog.task) {
+            end_bulk(task, changelog.index)?;
+        }
         self.consumer.unassign(partition)?;
         if let Some(done) = self.changelogs.remove(partition) {
             tracing::info!(task = %done.task, store = done.store, records = done.records, from = done.start,
@@ -361,6 +424,10 @@ impl StoreChangelogReader {
         };
         of_task.map(report).collect()
     }
+}
+
+fn end_bulk(task: &mut StreamTask, index: usize) -> Result<(), EngineError> {
+    Ok(task.stores_mut().get_mut(index).map_or(Ok(()), TaskStore::end_bulk)?)
 }
 
 #[cfg(test)]

@@ -56,6 +56,8 @@ pub struct TaskManager {
     restoring: BTreeMap<TaskId, u64>,
     /// Tasks whose stores another thread of the process has open still, and since when they wait (monotonic).
     waiting: BTreeMap<TaskId, u64>,
+    /// Tasks that wait for the restores of others to end.
+    in_line: BTreeSet<TaskId>,
     /// Tasks with state but without committed offsets: since when, and when that was asked last.
     missing_offsets: BTreeMap<TaskId, (u64, u64)>,
     /// The commit on its way.
@@ -78,6 +80,7 @@ impl TaskManager {
             actions: VecDeque::new(),
             restoring: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            in_line: BTreeSet::new(),
             missing_offsets: BTreeMap::new(),
             commit: None,
             last_commit_ms: now_ms,
@@ -485,6 +488,7 @@ impl TaskManager {
         }
         self.restoring.remove(&id);
         self.waiting.remove(&id);
+        self.in_line.remove(&id);
         self.missing_offsets.remove(&id);
         self.reader.remove(id)
     }

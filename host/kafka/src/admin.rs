@@ -80,11 +80,15 @@ impl TopicAdmin {
 impl Admin for TopicAdmin {
     fn describe_topics(&mut self, names: &[&str]) -> Result<Vec<Option<TopicDescription>>, BrokerError> {
         let mut descriptions = Vec::with_capacity(names.len());
-        for name in names {
+        if names.is_empty() {
+            return Ok(descriptions);
+        }
+        for (name, id) in names.iter().zip(self.metadata.topic_ids(names)?) {
             descriptions.push(match self.metadata.topic(name)? {
                 None => None,
                 Some(topic) => Some(TopicDescription {
                     name: (*name).into(),
+                    id,
                     partitions: topic.partitions,
                     configs: self.configs(name)?,
                 }),

@@ -125,6 +125,13 @@ impl MetadataClient {
         }
     }
 
+    /// The ids of topics, in the order asked; `None` where a topic does not exist or the broker does not tell.
+    pub fn topic_ids(&self, names: &[&str]) -> Result<Vec<Option<String>>, BrokerError> {
+        self.client
+            .topic_ids(names, self.request_timeout)
+            .map_err(|failure| self.error(failure, format!("ask the ids of topics {}", names.join(", "))))
+    }
+
     /// Waits until each of the topic's partitions has a leader, for a bounded time; whether they have.
     pub fn wait_until_available(&self, name: &str, timeout: Duration) -> Result<bool, BrokerError> {
         let deadline = Instant::now() + timeout;

@@ -29,6 +29,7 @@ const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 /// The directory of one application, locked.
 pub(crate) struct StateDirectory {
     path: PathBuf,
+    application_id: String,
     host_id: String,
     removals: AtomicU64,
     // The lock lasts as long as the file is open.
@@ -49,8 +50,10 @@ impl StateDirectory {
         let path = options.state_dir.join(&options.application_id);
         fs::create_dir_all(&path).map_err(|error| directory_error(&path, "create", &error))?;
         let lock = lock(&path)?;
-        let mut directory = Self { path, host_id: String::new(), removals: AtomicU64::new(0), _lock: lock };
-        directory.check_identity(options)?;
+        let application_id = options.application_id.clone();
+        let removals = AtomicU64::new(0);
+        let mut directory = Self { path, application_id, host_id: String::new(), removals, _lock: lock };
+        directory.check_identity(options.cluster_id.as_deref())?;
         directory.host_id = directory.read_or_make_host_id()?;
         directory.finish_removals();
         Ok(directory)
@@ -69,13 +72,21 @@ impl StateDirectory {
         Ok(self.path.join(task.to_string()).join("rocksdb").join(store))
     }
 
-    fn check_identity(&self, options: &RocksOptions) -> Result<(), StoreError> {
+    /// A place for passing files of a store; what is left there is removed by the next start.
+    pub fn scratch_path(&self, task: TaskId, store: &str) -> Result<PathBuf, StoreError> {
+        check_name("store", store, &self.path)?;
+        let number = self.removals.fetch_add(1, Ordering::Relaxed);
+        Ok(self.path.join(REMOVED).join(format!("{task}-{store}-{}-{number}-load", std::process::id())))
+    }
+
+    /// Checks whose directory it is; without a cluster, whether it is the application's.
+    pub fn check_identity(&self, cluster_id: Option<&str>) -> Result<(), StoreError> {
         let path = self.path.join(IDENTITY);
         let foreign = |detail: String| StoreError::Foreign { path: self.path.display().to_string(), detail };
         let wanted = Identity {
             format_version: FORMAT_VERSION,
-            application_id: options.application_id.clone(),
-            cluster_id: options.cluster_id.clone(),
+            application_id: self.application_id.clone(),
+            cluster_id: cluster_id.map(str::to_owned),
         };
         let mut text = String::new();
         match File::open(&path).and_then(|mut file| file.read_to_string(&mut text)) {

@@ -22,6 +22,16 @@ impl StoreName {
         StoreError::Io { store: self.store.clone(), task: self.task, operation, detail: detail.into() }
     }
 
+    /// What a failed call of the file system asks for.
+    pub fn file_error(&self, operation: &'static str, error: &std::io::Error) -> StoreError {
+        match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                StoreError::NoSpace { store: self.store.clone(), task: self.task, detail: error.to_string() }
+            }
+            _ => self.io(operation, error.to_string()),
+        }
+    }
+
     /// What a failed call of RocksDB asks for.
     pub fn error(&self, operation: &'static str, error: &rocksdb::Error) -> StoreError {
         let detail = error.to_string();

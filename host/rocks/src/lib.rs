@@ -3,6 +3,7 @@
 //! belongs to it. Owns the state directory: its lock, its identity, the removal of stores. Knows no changelog and no
 //! topic.
 
+mod bulk;
 mod directory;
 mod error;
 mod open_stores;
@@ -40,6 +41,14 @@ impl RocksStoreProvider {
         Ok(Self { directory, shared: Arc::new(SharedOptions::new(&options)) })
     }
 
+    /// Checks that the directory belongs to this cluster, and notes it where no cluster was known yet.
+    ///
+    /// # Errors
+    /// `Foreign` when its stores follow the changelogs of another cluster.
+    pub fn check_cluster(&self, cluster_id: &str) -> Result<(), StoreError> {
+        self.directory.check_identity(Some(cluster_id))
+    }
+
     /// `<state.dir>/<application id>`.
     pub fn path(&self) -> PathBuf {
         self.directory.path().to_path_buf()
@@ -59,7 +68,8 @@ impl RocksStoreProvider {
 impl StoreProvider for RocksStoreProvider {
     fn open(&self, task: TaskId, store: &StoreSpec) -> Result<Box<dyn StateStore>, StoreError> {
         let path = self.directory.store_path(task, &store.name)?;
-        Ok(Box::new(RocksStore::open(&path, task, store, Arc::clone(&self.shared))?))
+        let bulk_folder = self.directory.scratch_path(task, &store.name)?;
+        Ok(Box::new(RocksStore::open(&path, bulk_folder, task, store, Arc::clone(&self.shared))?))
     }
 
     fn wipe(&self, task: TaskId, store: &StoreSpec) -> Result<(), StoreError> {

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use crate::bulk::BulkBudget;
 use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, LogLevel, Options, WriteBufferManager};
 
 /// Settings of an application's stores.
@@ -45,6 +46,7 @@ impl RocksOptions {
 pub(crate) struct SharedOptions {
     cache: Cache,
     database: Options,
+    pub bulk: BulkBudget,
 }
 
 impl SharedOptions {
@@ -69,6 +71,9 @@ impl SharedOptions {
         database.set_write_buffer_manager(&buffers);
         database.set_write_buffer_size(options.write_buffer_bytes);
         database.set_max_write_buffer_number(3);
+        // RocksDB's 1 MiB at a time, for each store that has written anything, would be more than the budget where there
+        // are many.
+        database.set_arena_block_size(options.write_buffer_bytes.min(64 << 10));
         database.set_compression_type(DBCompressionType::Lz4);
         database.set_level_compaction_dynamic_level_bytes(true);
         database.set_max_open_files(i32::from(options.max_open_files));
@@ -79,7 +84,7 @@ impl SharedOptions {
         database.set_keep_log_file_num(2);
         database.set_max_log_file_size(1 << 20);
         database.set_stats_dump_period_sec(0);
-        Self { cache, database }
+        Self { cache, database, bulk: BulkBudget::new(options.write_buffers_bytes) }
     }
 
     pub fn database(&self) -> &Options {

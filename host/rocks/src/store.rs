@@ -2,7 +2,7 @@
 //! that data and changelog offset share a batch and a write buffer, and are written out together.
 
 use std::ops::{Bound, ControlFlow};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -15,13 +15,14 @@ use rocksdb::{
     WriteOptions,
 };
 
+use crate::bulk::Bulk;
 use crate::error::StoreName;
 use crate::open_stores::OpenStore;
 use crate::options::SharedOptions;
 
-const USER: u8 = 1;
+pub(crate) const USER: u8 = 1;
 const AFTER_USER: u8 = 2;
-const CHANGELOG_OFFSET: &[u8] = b"\0changelog.offset";
+pub(crate) const CHANGELOG_OFFSET: &[u8] = b"\0changelog.offset";
 const SCHEMA_VERSION: &[u8] = b"\0schema.version";
 const METADATA_ENTRIES: u64 = 2;
 
@@ -30,6 +31,10 @@ const REOPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An open store.
 pub(crate) struct RocksStore {
+    /// While the store is loaded. Goes first: it waits for its thread.
+    bulk: Option<Bulk>,
+    /// Where a load makes its files.
+    bulk_folder: PathBuf,
     // The only strong reference that lasts: views hold weak ones, so that closing the store closes the database.
     database: Arc<Database>,
     view: Arc<RocksView>,
@@ -38,13 +43,13 @@ pub(crate) struct RocksStore {
     key: Vec<u8>,
 }
 
-struct Database {
-    db: DB,
+pub(crate) struct Database {
+    pub(crate) db: DB,
     // Declared after the database, and so given back after it was closed.
     _open: OpenStore,
-    name: StoreName,
+    pub(crate) name: StoreName,
     // The cache and the write buffers must outlive the database.
-    _shared: Arc<SharedOptions>,
+    pub(crate) shared: Arc<SharedOptions>,
 }
 
 /// A view that fails, instead of reading, once the store is closed.
@@ -54,22 +59,24 @@ struct RocksView {
 }
 
 impl RocksStore {
-    pub fn open(path: &Path, task: TaskId, store: &StoreSpec, shared: Arc<SharedOptions>) -> Result<Self, StoreError> {
+    /// A load makes its files in `bulk_folder`, which is on the same disk.
+    pub fn open(
+        path: &Path,
+        bulk_folder: PathBuf,
+        task: TaskId,
+        store: &StoreSpec,
+        shared: Arc<SharedOptions>,
+    ) -> Result<Self, StoreError> {
         let name = StoreName { store: store.name.to_string(), task };
-        std::fs::create_dir_all(path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::StorageFull => {
-                StoreError::NoSpace { store: name.store.clone(), task, detail: error.to_string() }
-            }
-            _ => name.io("create its directory", format!("{}: {error}", path.display())),
-        })?;
+        std::fs::create_dir_all(path).map_err(|error| name.file_error("create its directory", &error))?;
         check_files(path, &name)?;
         let (db, open) = open_database(path, &name, &shared)?;
-        let database = Arc::new(Database { db, _open: open, name: name.clone(), _shared: shared });
+        let database = Arc::new(Database { db, _open: open, name: name.clone(), shared });
         database.check_schema_version(path, store.version)?;
         let mut write_options = WriteOptions::default();
         write_options.disable_wal(true);
         let view = Arc::new(RocksView { database: Arc::downgrade(&database), name });
-        Ok(Self { database, view, write_options, key: Vec::new() })
+        Ok(Self { bulk: None, bulk_folder, database, view, write_options, key: Vec::new() })
     }
 }
 
@@ -109,6 +116,12 @@ fn open_database(path: &Path, name: &StoreName, shared: &SharedOptions) -> Resul
 }
 
 impl Database {
+    /// How many table files begin a merge.
+    pub(crate) fn set_merge_trigger(&self, files: &str) -> Result<(), StoreError> {
+        let options = [("level0_file_num_compaction_trigger", files)];
+        self.db.set_options(&options).map_err(|error| self.name.error("set an option", &error))
+    }
+
     fn check_schema_version(&self, path: &Path, version: u32) -> Result<(), StoreError> {
         let found = self.db.get_pinned(SCHEMA_VERSION).map_err(|error| self.name.error("read its version", &error))?;
         let Some(found) = found else {
@@ -279,6 +292,9 @@ impl StateStore for RocksStore {
         if writes.is_empty() && changelog_offset.is_none() {
             return Ok(());
         }
+        if let Some(bulk) = &mut self.bulk {
+            return bulk.write(writes, changelog_offset);
+        }
         let mut batch = WriteBatch::default();
         for (key, value) in writes {
             self.key.clear();
@@ -299,10 +315,33 @@ impl StateStore for RocksStore {
     }
 
     fn changelog_offset(&self) -> Result<Option<Offset>, StoreError> {
-        self.database.changelog_offset()
+        match self.bulk.as_ref().and_then(Bulk::offset) {
+            Some(offset) => Ok(Some(offset)),
+            None => self.database.changelog_offset(),
+        }
+    }
+
+    fn begin_bulk(&mut self) -> Result<(), StoreError> {
+        if self.bulk.is_none() {
+            // What comes later must not be older than what is in the write buffer.
+            self.flush()?;
+            self.bulk = Some(Bulk::begin(Arc::clone(&self.database), self.bulk_folder.clone())?);
+        }
+        Ok(())
+    }
+
+    fn end_bulk(&mut self) -> Result<(), StoreError> {
+        if let Some(bulk) = &mut self.bulk {
+            bulk.end()?;
+            self.bulk = None;
+        }
+        Ok(())
     }
 
     fn flush(&mut self) -> Result<(), StoreError> {
+        if let Some(bulk) = &mut self.bulk {
+            bulk.write_out()?;
+        }
         let mut options = FlushOptions::default();
         options.set_wait(true);
         self.database.db.flush_opt(&options).map_err(|error| self.database.name.error("flush", &error))

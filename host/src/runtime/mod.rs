@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use engine::broker::{BrokerErrorKind, ClientSupplier, NewTopic};
-use engine::error::{EngineError, Remedy};
-use engine::internal_topics;
+use engine::error::EngineError;
 use engine::metrics::EngineMetrics;
 use engine::processor::ProcessorSupplier;
 use engine::query::QueryRegistry;
@@ -29,12 +28,12 @@ pub mod stop;
 mod stores;
 mod supervisor;
 mod threads;
+mod topics;
 
 pub use clock::wall_clock_ms;
 pub use settings::parse_duration;
 
 use crate::config::Manifest;
-use crate::exit::UnreachableError;
 use crate::terminal::Terminal;
 use crate::{app, components, rest};
 use brokers::Broker;
@@ -45,6 +44,7 @@ use stop::Stop;
 use stores::Stores;
 use supervisor::Supervisor;
 use threads::StreamThreads;
+use topics::TopicWatch;
 
 /// A clean end that takes longer than this is given up: what was not committed is processed again.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -125,6 +125,10 @@ fn application(
     stop: &Stop,
     terminal: Terminal,
 ) -> Result<()> {
+    // First, since it needs nobody's answer: a second host on the directory is gone before it does anything.
+    status.set_phase(Phase::Starting("opening the state directory"));
+    let stores = Arc::new(Stores::open(settings::rocks_options(manifest))?);
+
     status.set_phase(Phase::Starting("loading the module"));
     let Some(module) = load_module(manifest, stop, terminal)? else { return Ok(()) };
     let topology = Arc::new(app::bind(manifest, module.declaration())?);
@@ -135,24 +139,27 @@ fn application(
     let timeout = Duration::from_millis(manifest.count("default.api.timeout.ms"));
     let config = settings::clients_config(manifest, &broker.bootstrap_servers);
     let Some((clients, cluster)) = brokers::connect(config, timeout, stop, terminal)? else { return Ok(()) };
+    if let Some(cluster_id) = &cluster.cluster_id {
+        stores.check_cluster(cluster_id)?;
+    }
 
     status.set_phase(Phase::Starting("checking topics"));
     if broker.is_embedded {
         create_missing_topics(&clients, &topology, manifest.integer("embedded.partitions"), terminal)?;
     }
-    let Some(partition_counts) = prepare_topics(manifest, &clients, &topology, timeout, stop)? else { return Ok(()) };
+    let prepared = topics::prepare(manifest, &clients, &topology, &stores.path(), stop)?;
+    let Some(prepared) = prepared else { return Ok(()) };
 
-    status.set_phase(Phase::Starting("opening the state directory"));
-    let stores = Arc::new(Stores::open(settings::rocks_options(manifest, cluster.cluster_id))?);
     clients.name_host(stores.host_id(), endpoint);
     let supplier = module.supplier(Arc::clone(&topology), manifest.limits());
-    let wired = wire(manifest, &topology, partition_counts, module.digest());
+    let wired = wire(manifest, &topology, prepared.counts.clone(), module.digest());
     status.wire(wired.clone());
+    let watch = TopicWatch::start(Arc::clone(&clients), manifest.application_id(), topology, prepared, stop)?;
     let host_id = stores.host_id().to_owned();
     let threads = stream_thread_options(manifest, &wired, clients, supplier, stores)?;
     let standby = standby_options(manifest, &wired, &threads, &host_id);
     let standby = standby.map(|options| Standby::start(options, stop)).transpose()?;
-    let result = run_threads(threads, options, status, stop, terminal);
+    let result = run_threads(threads, &watch, options, status, stop, terminal);
     // It may have failed before it raised the wish.
     stop.raise();
     if let Some(standby) = standby {
@@ -164,6 +171,7 @@ fn application(
 
 fn run_threads(
     threads: Vec<StreamThreadOptions>,
+    topics: &TopicWatch,
     options: &RunOptions,
     status: &Status,
     stop: &Stop,
@@ -171,7 +179,10 @@ fn run_threads(
 ) -> Result<()> {
     let mut threads = StreamThreads::start(threads, stop)?;
     status.set_phase(Phase::Running);
-    let idle = Supervisor::new(status, terminal, options.until_idle).watch(&mut threads, stop);
+    let idle = Supervisor::new(status, terminal, options.until_idle).watch(&mut threads, topics, stop);
+    if let Some(reason) = threads.failure().and_then(|failure| topics.reason_of(failure)) {
+        threads.explain(reason.into());
+    }
     match threads.failure() {
         Some(error) => status.set_phase(Phase::Failed(format!("{error:#}"))),
         None => status.set_phase(Phase::Stopping),
@@ -269,32 +280,6 @@ fn create_missing_topics(
         }
     }
     Ok(())
-}
-
-/// Internal topics, tried again while the broker asks for it. `None` when the wish to stop came.
-fn prepare_topics(
-    manifest: &Manifest,
-    clients: &Arc<KafkaClients>,
-    topology: &Topology,
-    timeout: Duration,
-    stop: &Stop,
-) -> Result<Option<PartitionCounts>> {
-    let replication_factor = i32::try_from(manifest.integer("replication.factor")).unwrap_or(-1);
-    let deadline = std::time::Instant::now() + timeout;
-    loop {
-        let mut admin = clients.admin()?;
-        match internal_topics::prepare(admin.as_mut(), manifest.application_id(), topology, replication_factor) {
-            Ok(counts) => return Ok(Some(counts)),
-            Err(error) if error.remedy() == Remedy::Retry && std::time::Instant::now() < deadline => {
-                tracing::warn!(%error, "cannot prepare the topics yet");
-            }
-            Err(error) if error.remedy() == Remedy::Retry => return Err(UnreachableError(error.to_string()).into()),
-            Err(error) => return Err(error.into()),
-        }
-        if stop.wait(Duration::from_millis(manifest.count("retry.backoff.ms"))) {
-            return Ok(None);
-        }
-    }
 }
 
 fn wire(manifest: &Manifest, topology: &Arc<Topology>, counts: PartitionCounts, digest: &str) -> Wired {

@@ -37,10 +37,10 @@ pub fn endpoint(manifest: &Manifest, port: u16) -> String {
     format!("{host}:{port}")
 }
 
-pub fn rocks_options(manifest: &Manifest, cluster_id: Option<String>) -> RocksOptions {
+/// Without the cluster, which is checked once it is known.
+pub fn rocks_options(manifest: &Manifest) -> RocksOptions {
     let size = |key: &str| usize::try_from(manifest.count(key)).unwrap_or(usize::MAX);
     RocksOptions {
-        cluster_id,
         block_cache_bytes: size("rocksdb.block.cache.bytes"),
         write_buffers_bytes: size("rocksdb.write.buffers.bytes"),
         ..RocksOptions::new(manifest.path_of("state.dir"), manifest.application_id())

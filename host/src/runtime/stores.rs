@@ -1,10 +1,14 @@
 //! Opens each store with the backend that the manifest chose. The state directory is taken, with its lock and its
 //! identity, whatever the stores are, so that two hosts never share one.
 
+use std::path::PathBuf;
+
 use engine::state::memory::MemoryStoreProvider;
 use engine::state::{StateStore, StoreError, StoreProvider};
 use engine::topology::{StoreBackend, StoreSpec, TaskId};
 use rocks::{RocksOptions, RocksStoreProvider};
+
+use crate::exit::StateDirectoryError;
 
 /// The stores of an application, by backend.
 pub struct Stores {
@@ -16,9 +20,23 @@ impl Stores {
     /// Takes the state directory.
     ///
     /// # Errors
-    /// When the directory is in use, belongs to another application or has a newer format.
-    pub fn open(options: RocksOptions) -> Result<Self, StoreError> {
-        Ok(Self { memory: MemoryStoreProvider, rocks: RocksStoreProvider::open(options)? })
+    /// When the directory is in use, cannot be written, belongs to another application or has a newer format.
+    pub fn open(options: RocksOptions) -> Result<Self, StateDirectoryError> {
+        let rocks = RocksStoreProvider::open(options).map_err(unusable)?;
+        Ok(Self { memory: MemoryStoreProvider, rocks })
+    }
+
+    /// Checks that the stores follow the changelogs of this cluster.
+    ///
+    /// # Errors
+    /// When they follow those of another one.
+    pub fn check_cluster(&self, cluster_id: &str) -> Result<(), StateDirectoryError> {
+        self.rocks.check_cluster(cluster_id).map_err(unusable)
+    }
+
+    /// The application's folder below `state.dir`.
+    pub fn path(&self) -> PathBuf {
+        self.rocks.path()
     }
 
     /// The name of this host among those of the application, which stays with the state directory.
@@ -32,6 +50,15 @@ impl Stores {
             StoreBackend::Persistent => &self.rocks,
         }
     }
+}
+
+/// The error in words of the directory: it belongs to no store yet.
+fn unusable(error: StoreError) -> StateDirectoryError {
+    StateDirectoryError(match error {
+        StoreError::Io { operation, detail, .. } => format!("cannot {operation} {detail}; see state.dir"),
+        StoreError::NoSpace { detail, .. } => format!("no space left for the state directory: {detail}"),
+        error => error.to_string(),
+    })
 }
 
 impl StoreProvider for Stores {

@@ -12,6 +12,7 @@ use serde_json::json;
 use super::status::{Restoring, Status};
 use super::stop::Stop;
 use super::threads::StreamThreads;
+use super::topics::TopicWatch;
 use crate::terminal::Terminal;
 
 const GLANCE: Duration = Duration::from_millis(50);
@@ -67,10 +68,15 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Watches until the threads end or the wish to stop comes. True when the run ended because it was idle.
-    pub fn watch(&mut self, threads: &mut StreamThreads, stop: &Stop) -> bool {
+    /// Watches until the threads end, a topic changes or the wish to stop comes. True when the run ended because it was
+    /// idle.
+    pub fn watch(&mut self, threads: &mut StreamThreads, topics: &TopicWatch, stop: &Stop) -> bool {
         while threads.wait(GLANCE) {
             if stop.is_raised() {
+                break;
+            }
+            if let Some(fault) = topics.take_fault() {
+                threads.abandon(fault.into());
                 break;
             }
             let reports = self.status.reports();

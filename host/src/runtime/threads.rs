@@ -2,6 +2,8 @@
 //! that fails, or panics, stops the others; what it had not committed is not committed.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -28,6 +30,8 @@ pub struct StreamThreads {
     receiver: Receiver<Ended>,
     running: usize,
     stop: Stop,
+    /// What is not committed is to be dropped.
+    abandoned: Arc<AtomicBool>,
     failure: Option<anyhow::Error>,
 }
 
@@ -38,14 +42,22 @@ impl StreamThreads {
     /// When the machine gives no thread; those already running are told to stop.
     pub fn start(options: Vec<StreamThreadOptions>, stop: &Stop) -> Result<Self> {
         let (sender, receiver) = channel();
-        let mut threads = Self { handles: Vec::new(), receiver, running: 0, stop: stop.clone(), failure: None };
+        let abandoned = Arc::new(AtomicBool::new(false));
+        let mut threads = Self {
+            handles: Vec::new(),
+            receiver,
+            running: 0,
+            stop: stop.clone(),
+            abandoned: Arc::clone(&abandoned),
+            failure: None,
+        };
         for options in options {
-            let (sender, stop) = (sender.clone(), stop.clone());
+            let (sender, stop, abandoned) = (sender.clone(), stop.clone(), Arc::clone(&abandoned));
             let name = format!("stream-{}", options.thread);
             let handle = std::thread::Builder::new()
                 .name(name)
                 .stack_size(STACK_BYTES)
-                .spawn(move || run(options, &stop, &sender))
+                .spawn(move || run(options, &stop, &abandoned, &sender))
                 .inspect_err(|_| threads.stop.raise())
                 .context("cannot start a stream thread")?;
             threads.handles.push(handle);
@@ -68,6 +80,19 @@ impl StreamThreads {
             }
         }
         false
+    }
+
+    /// Stops the threads because of a fault that they do not see; what they have not committed is dropped.
+    pub fn abandon(&mut self, error: anyhow::Error) {
+        self.abandoned.store(true, Ordering::Release);
+        self.fail(error);
+    }
+
+    /// Gives the failure, if there is one, its reason instead.
+    pub fn explain(&mut self, reason: anyhow::Error) {
+        if let Some(failure) = self.failure.replace(reason) {
+            tracing::error!("{failure:#}");
+        }
     }
 
     /// The first failure, once all threads have ended or given up waiting for them.
@@ -107,10 +132,10 @@ impl StreamThreads {
     }
 }
 
-fn run(options: StreamThreadOptions, stop: &Stop, sender: &Sender<Ended>) {
+fn run(options: StreamThreadOptions, stop: &Stop, abandoned: &AtomicBool, sender: &Sender<Ended>) {
     let thread = options.thread;
     // Everything that the closure touches dies with it, so nothing half-done is seen afterwards.
-    let result = match catch_unwind(AssertUnwindSafe(|| drive(options, stop))) {
+    let result = match catch_unwind(AssertUnwindSafe(|| drive(options, stop, abandoned))) {
         Ok(result) => result.map_err(anyhow::Error::from),
         Err(panic) => Err(anyhow!("it panicked, which is a defect of the host: {}", panic_text(panic.as_ref()))),
     };
@@ -118,7 +143,7 @@ fn run(options: StreamThreadOptions, stop: &Stop, sender: &Sender<Ended>) {
     let _ = sender.send(Ended { thread, result });
 }
 
-fn drive(options: StreamThreadOptions, stop: &Stop) -> Result<(), EngineError> {
+fn drive(options: StreamThreadOptions, stop: &Stop, abandoned: &AtomicBool) -> Result<(), EngineError> {
     let mut thread = StreamThread::new(options)?;
     while !stop.is_raised() {
         match thread.run_once() {
@@ -134,7 +159,7 @@ fn drive(options: StreamThreadOptions, stop: &Stop) -> Result<(), EngineError> {
             }
         }
     }
-    thread.close(CloseMode::Clean)
+    thread.close(if abandoned.load(Ordering::Acquire) { CloseMode::Dirty } else { CloseMode::Clean })
 }
 
 /// What a panic said.

@@ -116,6 +116,42 @@ fn a_state_directory_in_use() {
 }
 
 #[test]
+fn a_state_directory_in_use_is_told_within_a_second_and_before_any_broker_is_asked() {
+    let place = Place::counting("state-locked");
+    std::fs::create_dir_all(place.folder.join("state/count")).expect("a folder");
+    let lock = std::fs::File::create(place.folder.join("state/count/.lock")).expect("a file");
+    lock.lock().expect("the lock");
+    for _ in 0..20 {
+        let started = Instant::now();
+        let run = ["run", "-b", "127.0.0.1:1", "--listen", "127.0.0.1:0", "--state-dir", "state"];
+        place.sandbar(&run).failed(5, &["state/count", "locked by another process"]);
+        assert!(started.elapsed() < Duration::from_millis(2_000), "{:?} on a shared machine", started.elapsed());
+    }
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_written() {
+    let place = Place::counting("state-read-only");
+    place.write("state", "a file where a folder should be");
+    let run = ["run", "-b", "127.0.0.1:1", "--listen", "127.0.0.1:0", "--state-dir", "state"];
+    place.sandbar(&run).failed(5, &["cannot create", "state/count", "see state.dir"]);
+
+    // The administrator may write everywhere but to a disk that is mounted for reading.
+    let script = r#"mkdir disk && mount -t tmpfs -o ro tmpfs disk && exec "$0" "$@""#;
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "--map-root-user", "sh", "-c", script, env!("CARGO_BIN_EXE_sandbar")]);
+    command.args(["run", "-b", "127.0.0.1:1", "--listen", "127.0.0.1:0", "--state-dir", "disk"]);
+    let output = command.current_dir(&place.folder).output().expect("unshare of util-linux is there");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if errors.contains("unshare") || errors.contains("mount:") {
+        eprintln!("not checked, no private mount here: {errors}");
+        return;
+    }
+    assert_eq!(output.status.code(), Some(5), "{errors}");
+    assert!(errors.contains("disk/count") && errors.contains("Read-only file system"), "{errors}");
+}
+
+#[test]
 fn a_state_directory_of_something_else() {
     let place = Place::counting("state-foreign");
     place.run_until_idle(&["--state-dir", "state"]).succeeded();

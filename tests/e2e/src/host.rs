@@ -27,6 +27,8 @@ pub struct Options<'a> {
     pub environment: Vec<(String, String)>,
     /// Another binary than the one that was built last.
     pub binary: Option<PathBuf>,
+    /// A program that becomes the host, before the host's own words.
+    pub wrapper: Vec<OsString>,
 }
 
 impl<'a> Options<'a> {
@@ -39,6 +41,7 @@ impl<'a> Options<'a> {
             arguments: Vec::new(),
             environment: Vec::new(),
             binary: None,
+            wrapper: Vec::new(),
         }
     }
 
@@ -81,8 +84,10 @@ impl Host {
         fs::create_dir_all(options.state_dir)?;
         let log = options.state_dir.with_extension(format!("{port}.log"));
         let file = File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
-        let binary = options.binary.clone().map_or_else(repository::sandbar, Ok)?;
-        let child = Command::new(binary)
+        let mut words = options.wrapper.clone();
+        words.push(options.binary.clone().map_or_else(repository::sandbar, Ok)?.into());
+        let child = Command::new(&words[0])
+            .args(&words[1..])
             .arg("run")
             .arg("-f")
             .arg(options.manifest)
@@ -242,6 +247,10 @@ impl Host {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
+    }
+
+    pub fn process_id(&self) -> u32 {
+        self.child.id()
     }
 
     /// What the host printed so far.

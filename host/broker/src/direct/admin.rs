@@ -21,6 +21,7 @@ impl DirectAdmin {
         let configs = core.describe_configs(name)?.into_iter();
         Ok(Some(TopicDescription {
             name: name.to_owned(),
+            id: Some(format!("{:032x}", topic.id.0)),
             partitions: topic.partitions.len() as i32,
             configs: configs.map(|entry| (entry.name.to_owned(), entry.value)).collect(),
         }))

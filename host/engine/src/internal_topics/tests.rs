@@ -56,7 +56,7 @@ fn missing_topics_are_all_named() {
 fn a_changelog_that_cannot_hold_state_is_refused() {
     type Configs<'a> = &'a [(&'a str, &'a str)];
     let cases: [(i32, Configs<'_>, &str); 5] = [
-        (4, &[("cleanup.policy", "compact")], "it has 4 partitions where 5 are needed"),
+        (6, &[("cleanup.policy", "compact")], "it has 6 partitions where 5 are needed"),
         (5, &[("cleanup.policy", "delete")], "its cleanup.policy is delete where compact is needed"),
         (5, &[], "its cleanup.policy is delete where compact is needed"),
         (5, &[("cleanup.policy", "compact,delete")], "its cleanup.policy is compact,delete where compact is needed"),
@@ -97,4 +97,103 @@ fn a_broken_topology_is_refused_before_the_broker_is_asked() {
     let error = prepare(&mut *admin, "app", &topology(&[], &[], &[]), -1).expect_err("it has no source");
     assert!(matches!(error, EngineError::Topology(_)), "{error}");
     assert!(broker.take_calls().is_empty());
+}
+
+fn prepare_again(broker: &MockBroker, known: &KnownTopics) -> Result<Prepared, EngineError> {
+    let mut admin = broker.admin()?;
+    prepare_known(&mut *admin, "app", &topology(&["in", "more"], &["counts"], &["out"]), -1, known)
+}
+
+fn check_again(broker: &MockBroker, prepared: &Prepared) -> Result<(), EngineError> {
+    let mut admin = broker.admin()?;
+    check(&mut *admin, "app", &topology(&["in", "more"], &["counts"], &["out"]), prepared)
+}
+
+fn prepared(broker: &MockBroker) -> Prepared {
+    prepare_again(broker, &KnownTopics::default()).expect("the first start")
+}
+
+#[test]
+fn a_start_knows_its_sources_and_changelogs() {
+    let broker = broker();
+    let prepared = prepared(&broker);
+    let names: Vec<&str> = prepared.topics.0.keys().map(String::as_str).collect();
+    assert_eq!(names, [CHANGELOG, "in", "more"]);
+    assert!(prepared.topics.0.values().all(|topic| topic.id.is_some()));
+    assert_eq!(check_again(&broker, &prepared), Ok(()));
+    assert_eq!(prepare_again(&broker, &prepared.topics), Ok(prepared));
+}
+
+#[test]
+fn a_topic_that_was_deleted_is_never_taken_for_a_new_one() {
+    for (name, role, partitions) in
+        [("in", TopicRole::Source, 3), ("more", TopicRole::Source, 5), (CHANGELOG, TopicRole::Changelog, 5)]
+    {
+        let broker = broker();
+        let prepared = prepared(&broker);
+        broker.delete_topic(name);
+        let gone = |error: Option<EngineError>| match error {
+            Some(EngineError::TopicChanged { topic, role: as_what, found: None, .. }) => {
+                assert_eq!((topic.as_str(), as_what), (name, role));
+            }
+            other => panic!("{name} deleted: {other:?}"),
+        };
+        gone(check_again(&broker, &prepared).err());
+        gone(prepare_again(&broker, &prepared.topics).err());
+        assert!(broker.topics().iter().all(|topic| topic.name != name), "{name} was created anew");
+
+        broker.create_topic(name, partitions);
+        broker.set_topic_config(name, "cleanup.policy", "compact");
+        let anew = |error: Option<EngineError>| match error {
+            Some(EngineError::TopicChanged { topic, role: as_what, found: Some(found), known }) => {
+                assert_eq!((topic.as_str(), as_what), (name, role));
+                assert_ne!(found, known);
+            }
+            other => panic!("{name} made anew: {other:?}"),
+        };
+        anew(check_again(&broker, &prepared).err());
+        anew(prepare_again(&broker, &prepared.topics).err());
+    }
+}
+
+#[test]
+fn more_partitions_under_state_are_refused_at_run_time_and_at_start() {
+    let broker = broker();
+    let prepared = prepared(&broker);
+    broker.add_partitions("more", 7);
+    let refused = EngineError::PartitionsAdded { topic: "more".into(), expected: 5, found: 7 };
+    assert_eq!(check_again(&broker, &prepared), Err(refused.clone()));
+    assert_eq!(prepare_again(&broker, &prepared.topics), Err(refused.clone()), "a start that remembers");
+    assert_eq!(prepare_again(&broker, &KnownTopics::default()), Err(refused), "a start that only has the changelog");
+
+    // The smaller of two sources may grow unseen by the changelog.
+    broker.delete_topic("more");
+    broker.create_topic("more", 5);
+    broker.add_partitions("in", 4);
+    let mut known = prepared.topics;
+    known.0.remove("more");
+    let refused = EngineError::PartitionsAdded { topic: "in".into(), expected: 3, found: 4 };
+    assert_eq!(prepare_again(&broker, &known), Err(refused));
+}
+
+#[test]
+fn an_application_without_stores_takes_new_partitions_on_with_its_next_start() {
+    let broker = broker();
+    let stateless = topology(&["in"], &[], &["out"]);
+    let mut admin = broker.admin().expect("the mock has one");
+    let before = prepare_known(&mut *admin, "app", &stateless, -1, &KnownTopics::default()).expect("the first start");
+    broker.add_partitions("in", 4);
+    let error = check(&mut *admin, "app", &stateless, &before).expect_err("nobody would read them");
+    assert!(error.to_string().contains("with its next start"), "{error}");
+    let after = prepare_known(&mut *admin, "app", &stateless, -1, &before.topics).expect("the next start");
+    assert_eq!(after.counts.of("in"), 4);
+}
+
+#[test]
+fn a_changelog_that_is_altered_while_the_application_runs_is_refused() {
+    let broker = broker();
+    let prepared = prepared(&broker);
+    broker.set_topic_config(CHANGELOG, "cleanup.policy", "delete");
+    let error = check_again(&broker, &prepared).expect_err("it deletes state");
+    assert!(matches!(error, EngineError::InternalTopic { .. }), "{error}");
 }

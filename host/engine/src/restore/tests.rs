@@ -4,6 +4,7 @@ use super::RestoreStart::{Complete, From, Regressed, WipeAndFrom};
 use super::*;
 use crate::broker::{BrokerError, BrokerErrorKind};
 use crate::stream_thread::fixture::{Fixture, task};
+use crate::testing::ManualClock;
 use std::sync::{Arc, Mutex};
 
 #[test]
@@ -96,7 +97,9 @@ impl Stalled {
     }
 
     fn at(&mut self, now_ms: u64) -> Result<u64, EngineError> {
-        self.reader.restore(&mut self.tasks, Duration::ZERO, 10, now_ms)
+        let clock = ManualClock::default();
+        clock.advance_ms(now_ms);
+        self.reader.restore(&mut self.tasks, Slice { wait: Duration::ZERO, max_records: 10, max_ms: 0 }, &clock)
     }
 }
 
@@ -131,4 +134,63 @@ fn a_log_end_that_falls_below_the_target_is_found_when_the_restore_stalls() {
     *stalled.high.lock().expect("one thread") = 5;
     assert_eq!(stalled.at(29_999), Ok(0));
     assert!(matches!(stalled.at(30_000), Err(EngineError::ChangelogRegressed { stored: 9, end: 5, .. })));
+}
+
+/// Reads of ten records each, of a log that has no end; each takes 5 ms.
+struct Endless {
+    clock: ManualClock,
+    position: Offset,
+}
+
+impl RestoreConsumer for Endless {
+    fn watermarks(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Watermarks>, BrokerError> {
+        Ok(partitions.iter().map(|_| Watermarks { low: 0, high: 1_000_000 }).collect())
+    }
+
+    fn assign(&mut self, _: &TopicPartition, _: Offset) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
+    fn unassign(&mut self, _: &TopicPartition) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
+    fn poll(&mut self, _: Duration, max_records: usize) -> Result<Vec<PartitionRecords>, BrokerError> {
+        self.clock.advance_ms(5);
+        let record = |offset| crate::record::Record {
+            offset,
+            timestamp: 0,
+            key: Some("k".into()),
+            value: Some("v".into()),
+            headers: Default::default(),
+        };
+        let first = self.position;
+        self.position += max_records.min(10) as Offset;
+        let partition = TopicPartition::new("app-counts-changelog", 0);
+        Ok(vec![PartitionRecords { partition, records: (first..self.position).map(record).collect() }])
+    }
+
+    fn position(&mut self, _: &TopicPartition) -> Result<Option<Offset>, BrokerError> {
+        Ok(Some(self.position))
+    }
+}
+
+#[test]
+fn a_slice_ends_by_its_time_and_by_its_records() {
+    let clock = ManualClock::default();
+    let consumer = Endless { clock: clock.clone(), position: 0 };
+    let mut reader = StoreChangelogReader::new(Box::new(consumer), 10_000);
+    let options = Arc::new(Fixture::counting(1).options());
+    let mut restoring = StreamTask::new(task(0), &[TopicPartition::new("in", 0)], options);
+    restoring.open_stores().expect("they open");
+    let facts = reader.look(&restoring).expect("the bounds are known");
+    reader.begin(&mut restoring, &facts, 0).expect("it begins");
+    let mut tasks = BTreeMap::from([(task(0), restoring)]);
+    let mut restore = |max_records, max_ms| {
+        let slice = Slice { wait: Duration::ZERO, max_records, max_ms };
+        reader.restore(&mut tasks, slice, &clock).expect("no fault")
+    };
+    assert_eq!(restore(1_000, 20), 40, "four reads of 5 ms");
+    assert_eq!(restore(25, 20), 25, "the last read is cut to what is left");
+    assert_eq!(restore(1_000, 0), 10, "one read at least");
 }

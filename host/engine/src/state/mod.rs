@@ -90,6 +90,18 @@ pub trait StateStore: Send {
     /// The next changelog offset to restore from; `None` for a new store.
     fn changelog_offset(&self) -> Result<Option<Offset>, StoreError>;
 
+    /// Says that many writes follow, each with its offset, and that nobody reads until `end_bulk`: the store may gather
+    /// them. A crash before that leaves an older state with its own offset, as ever. No effect where it began already.
+    fn begin_bulk(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Ends what `begin_bulk` began; everything can be read afterwards. After an error nothing is lost, and the same
+    /// call may be tried again.
+    fn end_bulk(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Makes everything written durable (R4: called on a timer, and on a clean close).
     fn flush(&mut self) -> Result<(), StoreError>;
 

@@ -214,6 +214,16 @@ impl TaskStore {
         self.backend.changelog_offset()
     }
 
+    /// Says that a long restore follows, during which nobody reads.
+    pub fn begin_bulk(&mut self) -> Result<(), StoreError> {
+        self.backend.begin_bulk()
+    }
+
+    /// The restore is over. After an error the same call may be tried again.
+    pub fn end_bulk(&mut self) -> Result<(), StoreError> {
+        self.backend.end_bulk()
+    }
+
     /// Makes what is committed durable.
     pub fn flush(&mut self) -> Result<(), StoreError> {
         self.backend.flush()

@@ -100,7 +100,7 @@ impl Default for StreamsConfig {
             task_timeout_ms: 300_000,
             commit_timeout_ms: 5_000,
             retry_backoff_ms: 100,
-            restore_max_records: 1_000,
+            restore_max_records: 10_000,
             transaction_timeout_ms: 10_000,
             missing_offsets_timeout_ms: 60_000,
             accept_missing_offsets: false,

@@ -32,6 +32,8 @@ pub(super) struct Recovery {
     rejoins: u32,
     /// A poll failed in the running turn.
     polled_in_vain: bool,
+    /// There is no space on the disk.
+    pub(super) out_of_space: bool,
     pub(super) recycles_total: u64,
 }
 
@@ -42,14 +44,19 @@ impl Recovery {
         self.note(error, now_ms);
     }
 
-    fn note(&mut self, error: &EngineError, now_ms: u64) {
+    /// True when it is another trouble than before.
+    fn note(&mut self, error: &EngineError, now_ms: u64) -> bool {
         let since = self.trouble.as_ref().map_or(now_ms, |(_, since)| *since);
-        self.trouble = Some((error.to_string(), since));
+        let text = error.to_string();
+        let new = self.trouble.as_ref().is_none_or(|(known, _)| *known != text);
+        self.trouble = Some((text, since));
+        new
     }
 
     /// A turn came to its end.
     pub(super) fn succeeded(&mut self, turn: &RunOnce) {
         self.retrying_since_ms = None;
+        self.out_of_space = false;
         if !std::mem::take(&mut self.polled_in_vain) {
             self.trouble = None;
         }
@@ -84,10 +91,11 @@ impl StreamThread {
     pub(super) fn remedy(&mut self, error: EngineError) -> Result<u64, EngineError> {
         let now_ms = self.options.clock.monotonic_ms();
         let remedy = error.remedy();
-        if remedy != Remedy::Fatal {
+        // What is tried every second until there is space again is told once.
+        if remedy != Remedy::Fatal && (self.recovery.note(&error, now_ms) || remedy != Remedy::Pause) {
             tracing::warn!(thread = self.options.thread, %error, ?remedy, "trouble");
-            self.recovery.note(&error, now_ms);
         }
+        self.recovery.out_of_space = remedy == Remedy::Pause;
         match remedy {
             Remedy::Fatal => Err(error),
             Remedy::Retry | Remedy::Rebalance => {

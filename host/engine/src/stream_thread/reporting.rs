@@ -117,6 +117,7 @@ impl StreamThread {
         metrics.set(Metric::TasksRestoring, in_state(TaskState::Restoring) + in_state(TaskState::Created));
         metrics.set(Metric::TasksRunning, in_state(TaskState::Running));
         metrics.set(Metric::TasksSuspended, in_state(TaskState::Suspended));
+        metrics.set(Metric::OutOfSpace, u64::from(self.recovery.out_of_space));
         let restores = report.tasks.iter().flat_map(|task| &task.restores);
         metrics.set(Metric::RestoreRemainingOffsets, restores.map(|restore| restore.remaining()).sum());
         let buffered = report.tasks.iter().flat_map(|task| &task.partitions).map(|partition| partition.buffered as u64);

@@ -28,6 +28,7 @@ fn a_record_goes_all_the_way() {
 mod rebalancing;
 mod restoring;
 mod scheduling;
+mod time;
 
 /// The calls of some operations, as text.
 fn calls(fixture: &Fixture, wanted: &[Operation]) -> Vec<String> {

@@ -8,7 +8,7 @@ use crate::broker::Consumer;
 use crate::error::EngineError;
 use crate::metrics::{DurationMetric, Metric};
 use crate::record::{Timestamp, TopicPartition};
-use crate::restore::ChangelogFacts;
+use crate::restore::{ChangelogFacts, Slice};
 use crate::state::StoreError;
 use crate::task::TaskState;
 use crate::task::stream_task::StreamTask;
@@ -16,6 +16,12 @@ use crate::topology::TaskId;
 
 /// How often "no committed offset" is asked again.
 const ASK_AGAIN_MS: u64 = 1_000;
+
+/// How long a slice of a restore takes at most beside running tasks, which wait meanwhile.
+const BUSY_SLICE_MS: u64 = 20;
+
+/// As `BUSY_SLICE_MS` where nobody waits but the group.
+const ALONE_SLICE_MS: u64 = 200;
 
 /// How long the partitions of an incomplete task are kept.
 const HELD_MAX_MS: u64 = 60_000;
@@ -42,9 +48,12 @@ impl TaskManager {
         }
         // Alone, a restore takes larger slices; beside running tasks it must not hold them up.
         let busy = self.tasks.len() > ids.len();
-        let max_records = self.options.config.restore_max_records * if busy { 1 } else { 10 };
-        let timeout = if busy { Duration::ZERO } else { restore_timeout };
-        let restored = self.reader.restore(&mut self.tasks, timeout, max_records, now_ms);
+        let max_records = self.options.config.restore_max_records;
+        let slice = match busy {
+            true => Slice { wait: Duration::ZERO, max_records, max_ms: BUSY_SLICE_MS },
+            false => Slice { wait: restore_timeout, max_records: 10 * max_records, max_ms: ALONE_SLICE_MS },
+        };
+        let restored = self.reader.restore(&mut self.tasks, slice, &*self.options.clock);
         // Whoever left the reader by a fault begins again at the offset of its store.
         if restored.is_err() {
             let reader = &self.reader;
@@ -61,7 +70,7 @@ impl TaskManager {
 
     /// From CREATED or SUSPENDED to RESTORING, up to the point where the reader has the task's changelogs.
     fn begin_restore(&mut self, id: TaskId, consumer: &mut dyn Consumer, now_ms: u64) -> Result<(), EngineError> {
-        if self.restoring.contains_key(&id) {
+        if self.restoring.contains_key(&id) || (self.in_line.contains(&id) && !self.reader.has_place()) {
             return Ok(());
         }
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
@@ -80,6 +89,12 @@ impl TaskManager {
         if !self.offsets_are_plausible(id, &facts, consumer, now_ms)? {
             return Ok(());
         }
+        // What needs no restore does not wait for those that do.
+        if facts.iter().any(ChangelogFacts::needs_restore) && !self.reader.has_place() {
+            self.in_line.insert(id);
+            return Ok(());
+        }
+        self.in_line.remove(&id);
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
         if let Err(error) = self.reader.begin(task, &facts, now_ms) {
             // A store may be missing after a failed wipe, and some changelogs may be assigned.

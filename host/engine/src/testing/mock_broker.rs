@@ -75,6 +75,8 @@ struct Planned {
 /// One topic.
 #[derive(Debug, Clone, Default)]
 pub(super) struct MockTopic {
+    /// The topics that were made before this one.
+    pub(super) number: u64,
     pub(super) partitions: Vec<MockLog>,
     pub(super) configs: BTreeMap<String, String>,
 }
@@ -104,6 +106,7 @@ impl MockLog {
 #[derive(Default)]
 pub(super) struct State {
     pub(super) topics: BTreeMap<String, MockTopic>,
+    topics_made: u64,
     pub(super) committed: BTreeMap<TopicPartition, OffsetAndMetadata>,
     pub(super) calls: Vec<Call>,
     planned: Vec<Planned>,
@@ -146,8 +149,19 @@ impl MockBroker {
 
     /// Adds a topic.
     pub fn create_topic(&self, name: &str, partitions: i32) {
-        let topic = MockTopic { partitions: vec![MockLog::default(); partitions as usize], ..MockTopic::default() };
-        self.state().topics.insert(name.to_owned(), topic);
+        self.state().create_topic(name, partitions, BTreeMap::new());
+    }
+
+    /// Removes a topic with its records.
+    pub fn delete_topic(&self, name: &str) {
+        self.state().topics.remove(name);
+    }
+
+    /// Gives a topic more partitions.
+    pub fn add_partitions(&self, name: &str, partitions: i32) {
+        let mut state = self.state();
+        let topic = state.topics.get_mut(name).expect("the topic exists");
+        topic.partitions.resize(partitions as usize, MockLog::default());
     }
 
     /// Changes a setting of a topic.
@@ -280,6 +294,7 @@ impl MockTopic {
     pub(super) fn describe(&self, name: &str) -> TopicDescription {
         TopicDescription {
             name: name.to_owned(),
+            id: Some(format!("id-{}", self.number)),
             partitions: self.partitions.len() as i32,
             configs: self.configs.clone(),
         }
@@ -287,6 +302,12 @@ impl MockTopic {
 }
 
 impl State {
+    pub(super) fn create_topic(&mut self, name: &str, partitions: i32, configs: BTreeMap<String, String>) {
+        let partitions = vec![MockLog::default(); partitions as usize];
+        self.topics.insert(name.to_owned(), MockTopic { number: self.topics_made, partitions, configs });
+        self.topics_made += 1;
+    }
+
     pub(super) fn log_mut(&mut self, topic: &str, partition: i32) -> &mut MockLog {
         self.find_log(&TopicPartition::new(topic, partition)).expect("the partition exists")
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::mock_broker::{MockBroker, MockLog, MockTopic, Operation, State};
+use super::mock_broker::{MockBroker, MockTopic, Operation, State};
 use crate::broker::{
     Admin, BrokerError, BrokerErrorKind, ClientSupplier, Consumer, GroupMember, GroupMetadata, Membership, NewTopic,
     OffsetAndMetadata, PartitionRecords, Polled, Producer, ProducerRecord, RebalanceEvent, RestoreConsumer, SendError,
@@ -283,7 +283,7 @@ impl MockProducer {
         if state.unauthorized.contains(&**record.topic) {
             return Err(BrokerError::new(BrokerErrorKind::Unauthorized, operation(), "the topic is denied"));
         }
-        let Some(MockTopic { partitions, configs }) = state.topics.get(&**record.topic) else {
+        let Some(MockTopic { partitions, configs, .. }) = state.topics.get(&**record.topic) else {
             return Err(BrokerError::new(BrokerErrorKind::UnknownTopic, operation(), "it does not exist"));
         };
         let compacted = configs.get("cleanup.policy").is_some_and(|policy| policy.contains("compact"));
@@ -405,9 +405,7 @@ impl Admin for MockAdmin {
                 let operation = format!("create topic {}", topic.name);
                 return Err(BrokerError::new(BrokerErrorKind::TopicExists, operation, "it exists"));
             }
-            let partitions = vec![MockLog::default(); topic.partitions as usize];
-            let configs = topic.configs.clone();
-            state.topics.insert(topic.name.clone(), MockTopic { partitions, configs });
+            state.create_topic(&topic.name, topic.partitions, topic.configs.clone());
             Ok(())
         })
     }

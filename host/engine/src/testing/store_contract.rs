@@ -49,6 +49,7 @@ pub fn store_contract(open: &mut dyn FnMut() -> Box<dyn StateStore>) {
     a_read_view_follows_the_writes(&mut *open());
     a_read_view_outlives_its_store(open());
     random_writes_agree_with_a_map(&mut *open());
+    a_bulk_load_ends_with_everything_there(&mut *open());
 }
 
 /// Runs the part of the contract about what survives a close; `open` opens the same store on every call, which is
@@ -192,6 +193,39 @@ fn a_read_view_follows_the_writes(store: &mut dyn StateStore) {
     let other_thread = std::sync::Arc::clone(&view);
     let read = std::thread::spawn(move || other_thread.get(b"b").expect("get")).join().expect("the thread ended");
     assert_eq!(read, Some(Bytes::from_static(b"2")), "a view works in any thread");
+}
+
+/// Loads come and go between other writes; the offset is known all the time.
+fn a_bulk_load_ends_with_everything_there(store: &mut dyn StateStore) {
+    let mut seed = Seed::new(4_711);
+    let mut model: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    let mut offset = 0;
+    for round in 0..8 {
+        if round % 2 == 1 {
+            store.begin_bulk().expect("begin");
+            store.begin_bulk().expect("a second begin has no effect");
+        }
+        for _ in 0..seed.below(50) {
+            let key = seed.below(90).to_string().into_bytes();
+            let value = (!seed.one_in(4)).then(|| seed.next_u64().to_string().into_bytes());
+            offset += 1;
+            store.write(&[(Bytes::from(key.clone()), value.clone().map(Bytes::from))], Some(offset)).expect("write");
+            assert_eq!(store.changelog_offset(), Ok(Some(offset)), "round {round}");
+            match value {
+                Some(value) => model.insert(key, value),
+                None => model.remove(&key),
+            };
+        }
+        if round == 3 {
+            store.flush().expect("a flush in between");
+        }
+        store.end_bulk().expect("end");
+        store.end_bulk().expect("a second end has no effect");
+        let expected: Entries = model.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        assert_eq!(scan(store, KeyRange::ALL, false, usize::MAX), expected, "round {round}");
+        assert_eq!(scan_view(&*store.read_view(), KeyRange::ALL, false), expected, "round {round}");
+        assert_eq!(store.changelog_offset(), Ok((offset > 0).then_some(offset)), "round {round}");
+    }
 }
 
 fn a_read_view_outlives_its_store(mut store: Box<dyn StateStore>) {

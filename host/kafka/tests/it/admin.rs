@@ -8,6 +8,7 @@ use crate::cluster::{Cluster, on_each_broker, unique};
 
 on_each_broker!(
     a_topic_is_described_as_it_was_created,
+    topics_have_ids_of_their_own,
     asking_for_a_topic_does_not_create_it,
     a_topic_is_created_once,
     an_impossible_topic_is_refused,
@@ -32,6 +33,21 @@ fn a_topic_is_described_as_it_was_created(cluster: &Cluster) {
     assert_eq!((topic.name.as_str(), topic.partitions), (name.as_str(), 3));
     assert_eq!(topic.configs.get("cleanup.policy").map(String::as_str), Some("compact"));
     assert_eq!(topic.configs.get("message.timestamp.type").map(String::as_str), Some("CreateTime"));
+}
+
+fn topics_have_ids_of_their_own(cluster: &Cluster) {
+    let names = [unique("one"), unique("missing"), unique("other")];
+    let mut admin = cluster.clients("admin").admin().expect("admin");
+    for name in [&names[0], &names[2]] {
+        admin.create_topic(&new_topic(name, 1, &[])).expect("create");
+    }
+    let mut ids = || {
+        let described = admin.describe_topics(&[&names[0], &names[1], &names[2]]).expect("describe");
+        described.into_iter().map(|topic| topic.map(|topic| topic.id.expect("an id"))).collect::<Vec<_>>()
+    };
+    let first = ids();
+    assert!(first[0].is_some() && first[1].is_none() && first[2].is_some() && first[0] != first[2], "{first:?}");
+    assert_eq!(ids(), first, "they stay");
 }
 
 fn asking_for_a_topic_does_not_create_it(cluster: &Cluster) {

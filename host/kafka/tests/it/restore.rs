@@ -13,6 +13,7 @@ on_each_broker!(
     reading_begins_where_it_is_told,
     partitions_come_and_go,
     an_offset_beyond_the_log_is_an_error,
+    a_hanging_transaction_is_waited_for_and_nothing_above_it_is_missed,
 );
 
 fn read_to(reader: &mut dyn RestoreConsumer, partition: &TopicPartition, end: i64) -> Vec<i64> {
@@ -100,4 +101,47 @@ fn an_offset_beyond_the_log_is_an_error(cluster: &Cluster) {
     let error = wait_for("an error", || reader.poll(Duration::from_millis(50), 1000).err());
     assert_eq!(error.kind, BrokerErrorKind::OffsetOutOfRange, "{error}");
     assert!(error.to_string().contains(&format!("{topic}-0")), "{error}");
+}
+
+/// C3: the log end counts what is committed above the transaction that hangs, and the reader does not pass it before it
+/// has ended; then everything is there.
+fn a_hanging_transaction_is_waited_for_and_nothing_above_it_is_missed(cluster: &Cluster) {
+    for aborted in [true, false] {
+        let topic = cluster.topic_with("changelog", 1, &[("cleanup.policy", "compact")]);
+        let clients = cluster.clients(&unique("app"));
+        let transactional = |id: &str| {
+            let mut producer = clients.producer(0, Some(&unique(id))).expect("producer");
+            producer.init_transactions(PATIENCE).expect("init");
+            producer.begin_transaction().expect("begin");
+            producer
+        };
+        let mut hanging = transactional("hanging");
+        send(&mut *hanging, &topic, Some(0), "h", "hanging");
+        hanging.flush(PATIENCE).expect("flush");
+        let mut committed = transactional("committed");
+        for key in ["a", "b", "c"] {
+            send(&mut *committed, &topic, Some(0), key, "committed");
+        }
+        committed.flush(PATIENCE).expect("flush");
+        committed.commit_transaction(PATIENCE).expect("commit");
+
+        let partition = TopicPartition::new(Arc::clone(&topic), 0);
+        let mut reader = clients.restore_consumer(0).expect("reader");
+        let target = reader.watermarks(std::slice::from_ref(&partition)).expect("watermarks")[0].high;
+        assert_eq!(target, 5, "four records and a marker");
+        reader.assign(&partition, 0).expect("assign");
+        let waited = std::time::Instant::now();
+        while waited.elapsed() < Duration::from_secs(2) {
+            let polled = reader.poll(Duration::from_millis(50), 1000).expect("poll");
+            assert!(polled.is_empty(), "read above a transaction that is open: {polled:?}");
+            assert_eq!(reader.position(&partition).expect("position"), Some(0), "not complete, and not declared so");
+        }
+        if aborted {
+            hanging.abort_transaction(PATIENCE).expect("abort");
+        } else {
+            hanging.commit_transaction(PATIENCE).expect("commit");
+        }
+        let expected: &[i64] = if aborted { &[1, 2, 3] } else { &[0, 1, 2, 3] };
+        assert_eq!(read_to(&mut *reader, &partition, target), expected);
+    }
 }

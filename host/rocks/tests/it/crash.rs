@@ -24,13 +24,21 @@ fn write_batch(store: &mut dyn engine::state::StateStore, n: i64) {
 fn the_child_that_dies() {
     let Ok(plan) = std::env::var(CHILD) else { return };
     let (folder, batches) = plan.split_once('|').expect("a plan");
+    let (batches, bulk) = batches.strip_suffix('b').map_or((batches, false), |batches| (batches, true));
     let batches: i64 = batches.parse().expect("a number");
     let mut options = RocksOptions::new(PathBuf::from(folder), crate::folder::APPLICATION);
     // Small buffers, so that some batches are in tables, some in buffers that are being written, some in memory only.
     options.write_buffer_bytes = 64 << 10;
+    if bulk {
+        // Files of a few hundred entries.
+        options.write_buffers_bytes = 64 << 10;
+    }
     let provider = RocksStoreProvider::open(options).expect("open");
     let mut store = open(&provider, "store");
     let from = store.changelog_offset().expect("offset").unwrap_or(0);
+    if bulk {
+        store.begin_bulk().expect("begin");
+    }
     for n in from..from + batches {
         write_batch(&mut *store, n);
         if n % 1_000 == 500 {
@@ -42,9 +50,13 @@ fn the_child_that_dies() {
 }
 
 fn die_after(folder: &Folder, batches: i64) {
+    die(folder, &batches.to_string());
+}
+
+fn die(folder: &Folder, plan: &str) {
     let status = Command::new(std::env::current_exe().expect("this binary"))
         .args(["--exact", "crash::the_child_that_dies", "--test-threads=1"])
-        .env(CHILD, format!("{}|{batches}", folder.path().display()))
+        .env(CHILD, format!("{}|{plan}", folder.path().display()))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status()
@@ -54,10 +66,18 @@ fn die_after(folder: &Folder, batches: i64) {
 
 #[test]
 fn a_crash_leaves_an_older_state_with_its_own_offset() {
-    let folder = Folder::new("crash");
+    crashes_leave_older_states(&Folder::new("crash"), "");
+}
+
+#[test]
+fn a_crash_in_a_bulk_load_does_so_too() {
+    crashes_leave_older_states(&Folder::new("crash-bulk"), "b");
+}
+
+fn crashes_leave_older_states(folder: &Folder, suffix: &str) {
     let mut previous = 0;
     for batches in [10, 700, 3_000, 9_999] {
-        die_after(&folder, batches);
+        die(folder, &format!("{batches}{suffix}"));
         let provider = folder.provider();
         let store = provider.open(TASK, &spec("store")).expect("the lock died with its owner, the store opens");
         let offset = store.changelog_offset().expect("offset").unwrap_or(0);

@@ -4,7 +4,9 @@
 mod contract;
 mod corruption;
 mod crash;
+mod damage;
 mod directory;
 mod folder;
+mod memory;
 mod rates;
 mod views;

@@ -3,6 +3,8 @@
 
 mod bad_input;
 mod bad_records;
+mod changed_topics;
+mod full_disk;
 mod java_tools;
 mod kcat;
 mod majority_vote;

@@ -137,6 +137,109 @@ fn a_restore_that_was_interrupted_goes_on_where_it_was() {
 }
 
 #[test]
+fn few_tasks_are_restored_at_a_time_and_nobody_waits_for_them_without_need() {
+    let stores = CrashStores::new();
+    let mut fixture = Fixture::counting(7);
+    fixture.stores = Arc::new(stores.clone());
+    fixture.config.restore_max_records = 1;
+    // The last task has nothing to restore.
+    for partition in 0..6 {
+        fixture.produce(partition, &["a"]);
+    }
+    let mut thread = fixture.thread();
+    fixture.settle(&mut thread).expect("no fault");
+    thread.close(CloseMode::Clean).expect("no fault");
+    stores.remove_all();
+    for partition in 0..6 {
+        for key in 0..200 {
+            fixture.append(CHANGELOG, partition, &format!("k{key}"), "x", 5);
+        }
+    }
+    fixture.broker.assign_on_subscribe(true);
+    let mut thread = fixture.thread();
+    let (mut most, mut started_beside) = (0, false);
+    for _ in 0..10_000 {
+        thread.run_once().expect("no fault");
+        fixture.clock.advance_ms(10);
+        let report = fixture.progress.read();
+        let restoring = report.tasks.iter().filter(|task| !task.restores.is_empty()).count();
+        most = most.max(restoring);
+        started_beside |= restoring == 4 && report.tasks.get(6).is_some_and(|task| task.state == TaskState::Running);
+        if report.all_running() {
+            break;
+        }
+    }
+    assert_eq!((most, started_beside), (4, true));
+    assert!((0..6).all(|partition| fixture.count(partition, "a") == Some(1)));
+    assert_eq!(fixture.progress.read().records_restored, 6 * 201);
+}
+
+#[test]
+fn a_restore_that_is_killed_twenty_times_keeps_its_progress() {
+    for seed in 0..3 {
+        let stores = CrashStores::new();
+        let mut fixture = counted(&stores);
+        stores.remove_all();
+        fixture.config.restore_max_records = 1;
+        for key in 0..400 {
+            fixture.append(CHANGELOG, 0, &format!("k{}", key % 90), &format!("v{key}"), 5);
+        }
+        let mut seed = Seed::new(seed);
+        let mut read = 0;
+        for _ in 0..20 {
+            let mut thread = fixture.thread();
+            let mut slices = 1 + seed.below(4);
+            while slices > 0 {
+                let restored = thread.run_once().expect("no fault").records_restored;
+                read += restored;
+                slices -= u64::from(restored > 0).min(slices);
+                if fixture.progress.read().all_running() {
+                    break;
+                }
+            }
+            // As a power cut: what was not flushed is gone to some part.
+            stores.crash(&mut seed);
+            drop(thread);
+            fixture.broker.assign_on_subscribe(true);
+        }
+        let mut thread = fixture.thread();
+        fixture.settle(&mut thread).expect("no fault");
+        read += fixture.progress.read().records_restored;
+        let content = stores.content(task(0), "counts").expect("the store is there");
+        assert_eq!((content.changelog_offset, content.entries.len()), (Some(402), 92));
+        assert!((0..90).all(|key| {
+            let last = if key < 40 { key + 360 } else { key + 270 };
+            content
+                .entries
+                .get(format!("k{key}").as_bytes())
+                .is_some_and(|value| value == format!("v{last}").as_bytes())
+        }));
+        assert!(read < 402 * 20, "no progress was kept: {read} records read");
+    }
+}
+
+#[test]
+fn a_changelog_that_is_cut_while_it_is_read_wipes_the_store_and_begins_again() {
+    let stores = CrashStores::new();
+    let mut fixture = counted(&stores);
+    fixture.config.restore_max_records = 1;
+    for key in 0..40 {
+        fixture.append(CHANGELOG, 0, &format!("k{key}"), "x", 5);
+    }
+    let faulty = FaultyStores::new(stores.clone());
+    fixture.stores = Arc::new(faulty.clone());
+    let mut thread = fixture.thread();
+    while thread.run_once().expect("no fault").records_restored == 0 {}
+    // As DeleteRecords or retention do: the store lacks what was cut, deletes among it.
+    fixture.broker.delete_records(CHANGELOG, 0, 30);
+    fixture.broker.fail(Operation::RestorePoll, BrokerErrorKind::OffsetOutOfRange);
+    fixture.settle(&mut thread).expect("it begins again");
+    assert_eq!(faulty.wiped(), 1);
+    let content = stores.content(task(0), "counts").expect("the store is there");
+    assert_eq!((content.changelog_offset, content.entries.len()), (Some(42), 12));
+}
+
+#[test]
 fn a_changelog_that_was_cut_above_the_store_wipes_the_store() {
     let stores = CrashStores::new();
     let mut fixture = counted(&stores);
