@@ -249,10 +249,6 @@ impl Host {
         Ok(())
     }
 
-    pub fn process_id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// What the host printed so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
