@@ -128,7 +128,7 @@ fn a_hanging_transaction_is_waited_for_and_nothing_above_it_is_missed(cluster: &
         let partition = TopicPartition::new(Arc::clone(&topic), 0);
         let mut reader = clients.restore_consumer(0).expect("reader");
         let target = reader.watermarks(std::slice::from_ref(&partition)).expect("watermarks")[0].high;
-        assert_eq!(target, 5, "four records and a marker");
+        assert!([4, 5].contains(&target), "four records, and the marker once the coordinator has written it: {target}");
         reader.assign(&partition, 0).expect("assign");
         let waited = std::time::Instant::now();
         while waited.elapsed() < Duration::from_secs(2) {
