@@ -30,7 +30,7 @@ sim: setup ## Replay one simulated schedule: SEED=17, KIND=exactly-once, at-leas
 	@cargo run --quiet --locked --package sim -- replay $(or $(KIND),exactly-once) $(SEED)
 
 sim-long: setup ## Simulate 100,000 schedules; goes on where it was stopped
-	@cargo run --quiet --locked --package sim -- long tests/sim/results.tsv 100000
+	@cargo run --quiet --locked --profile sim --package sim -- long tests/sim/results.tsv 100000
 
 sim-mutants: setup ## Prove that the simulation notices when something is taken out of the engine
 	@cargo xtask mutants

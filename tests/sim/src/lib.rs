@@ -11,7 +11,7 @@ pub mod observation;
 pub mod scenario;
 mod stages;
 pub mod tally;
-mod watch;
+pub mod watch;
 pub mod workload;
 pub mod world;
 

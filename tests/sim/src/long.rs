@@ -26,11 +26,13 @@ pub fn play(path: &Path, to: u64) -> Result<bool, String> {
     };
     std::fs::write(path, &text).map_err(fault)?;
     let mut from = next(&text)?;
+    // That of the sources which were compiled, if they have not changed since.
+    let version = version();
     let mut file = OpenOptions::new().append(true).open(path).map_err(fault)?;
     while from < to {
         let end = (from + SLICE).min(to);
         let campaign = Campaign::play(&schedules(from, end), usize::MAX);
-        writeln!(file, "{}", line(from, end, &campaign)).map_err(fault)?;
+        writeln!(file, "{}", line(from, end, &version, &campaign)).map_err(fault)?;
         println!("{end} of {to} schedules, {} of this slice failed", campaign.failures.len());
         println!("{}", campaign.describe_failures());
         from = end;
@@ -55,7 +57,7 @@ fn next(text: &str) -> Result<u64, String> {
     rows(text).last().map_or(Ok(0), |row| field(&row, 1))
 }
 
-fn line(from: u64, to: u64, campaign: &Campaign) -> String {
+fn line(from: u64, to: u64, version: &str, campaign: &Campaign) -> String {
     let commit: BTreeMap<&str, u64> = campaign.coverage.iter().map(|(place, count)| (place.as_str(), *count)).collect();
     let mut seeds = String::new();
     for failure in &campaign.failures {
@@ -64,7 +66,7 @@ fn line(from: u64, to: u64, campaign: &Campaign) -> String {
     }
     let played: BTreeMap<&str, u64> = campaign.played.iter().map(|(kind, count)| (kind.name(), *count)).collect();
     let parts = [join(&played), join(&campaign.counts), join(&commit)];
-    format!("{from}\t{to}\t{}\t{}\t{}\t{}", campaign.failures.len(), version(), parts.join("\t"), seeds.trim_end())
+    format!("{from}\t{to}\t{}\t{}\t{}\t{}", campaign.failures.len(), version, parts.join("\t"), seeds.trim_end())
 }
 
 fn join(counts: &BTreeMap<&str, u64>) -> String {

@@ -284,6 +284,7 @@ impl World {
         if !copies_may_differ {
             self.watch.borrow_mut().check_stores(&self.broker, &host.name, &host.stores)?;
         }
+        self.forget_offsets_in_rebalance();
         if self.happens(self.scenario.wipe_one_in) {
             host.stores.remove_all();
             self.note(&host.name, "state directory removed");

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::broker::{
-    BrokerErrorKind, ClientSupplier, Consumer, OffsetAndMetadata, Producer, ProducerRecord, RebalanceEvent, SendError,
-    StartOffset,
+    BrokerErrorKind, ClientSupplier, Consumer, GroupMetadata, OffsetAndMetadata, Producer, ProducerRecord,
+    RebalanceEvent, SendError, StartOffset,
 };
 use engine::record::TopicPartition;
 use engine::testing::{ContractHost, ManualClock, Seed, membership_contract};
@@ -277,6 +277,63 @@ fn a_crashed_host_has_no_effect_any_more() {
     broker.faults().revive("h0");
     clients.producer(0, None).expect("a producer of the new process");
     assert_eq!(broker.records(&TopicPartition::new("in", 0)).expect("records").len(), 1);
+}
+
+/// A producer with an open transaction that has committed offset 1 of `in-0`.
+fn with_open_transaction(broker: &DirectBroker, host: &str) -> Box<dyn Producer> {
+    let clients = broker.clients(ClientOptions::new(host, "app"));
+    let mut producer = clients.producer(0, Some("app-id")).expect("a producer");
+    producer.init_transactions(ZERO).expect("init");
+    producer.begin_transaction().expect("begin");
+    let offset = OffsetAndMetadata { offset: 1, metadata: String::new() };
+    let group = GroupMetadata {
+        group_id: "app".to_owned(),
+        generation_id: -1,
+        member_id: String::new(),
+        group_instance_id: None,
+    };
+    producer.send_offsets(&[(TopicPartition::new("in", 0), offset)], &group, ZERO).expect("send offsets");
+    producer
+}
+
+#[test]
+fn a_delayed_end_arrives_later_and_a_newer_producer_is_safe_from_it() {
+    for recycled in [false, true] {
+        let clock = ManualClock::new(1_000);
+        let broker = broker(&clock, Faults::none(), 1);
+        let mut producer = with_open_transaction(&broker, "h0");
+        broker.faults().set_rates(FaultRates { delayed_end_one_in: 1, ..FaultRates::default() });
+        assert_eq!(producer.commit_transaction(ZERO).expect_err("no reply").kind, BrokerErrorKind::Retriable);
+        broker.faults().set_rates(FaultRates::default());
+        let committed = || broker.core().committed_offset("app", "in", 0).map(|committed| committed.offset);
+        assert_eq!(committed(), None, "it is on its way");
+        let anew = recycled.then(|| with_open_transaction(&broker, "h0"));
+        clock.advance_ms(8_000);
+        broker.tick();
+        assert_eq!(committed(), (!recycled).then_some(1), "recycled: {recycled}");
+        if let Some(mut anew) = anew {
+            anew.commit_transaction(ZERO).expect("its transaction is still its own");
+            assert_eq!(committed(), Some(1));
+        }
+    }
+}
+
+#[test]
+fn offsets_that_a_transaction_is_going_to_commit_are_waited_for() {
+    let clock = ManualClock::new(1_000);
+    let broker = broker(&clock, Faults::none(), 1);
+    let mut consumer = broker.clients(ClientOptions::new("h1", "app")).consumer(0).expect("a consumer");
+    let partitions = [TopicPartition::new("in", 0)];
+    assert_eq!(consumer.committed(&partitions).expect("none yet"), [None]);
+    let mut producer = with_open_transaction(&broker, "h0");
+    assert_eq!(consumer.committed(&partitions).expect_err("open").kind, BrokerErrorKind::Retriable);
+    producer.commit_transaction(ZERO).expect("commit");
+    let mut offset = || consumer.committed(&partitions).expect("committed").remove(0).map(|committed| committed.offset);
+    assert_eq!(offset(), Some(1));
+    broker.faults().forget_offsets(true);
+    assert_eq!(offset(), None);
+    broker.faults().forget_offsets(false);
+    assert_eq!(offset(), Some(1));
 }
 
 #[test]

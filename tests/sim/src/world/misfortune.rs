@@ -31,11 +31,7 @@ impl World {
         self.trouble_disks();
         self.trouble_logs();
         if self.happens(scenario.forget_offsets_one_in) {
-            self.broker.faults().forget_offsets(true);
-            let until = self.step() + 1 + self.below(150);
-            self.state.borrow_mut().offsets_forgotten_until = Some(until);
-            self.note("broker", "knows no committed offsets");
-            self.count("offsets forgotten");
+            self.forget_offsets();
         }
         let forgotten_until = self.state.borrow().offsets_forgotten_until;
         if forgotten_until.is_some_and(|until| self.step() >= until) {
@@ -43,6 +39,32 @@ impl World {
             self.state.borrow_mut().offsets_forgotten_until = None;
             self.note("broker", "knows committed offsets again");
         }
+    }
+
+    /// Partitions are given to others soon: with luck the coordinator has forgotten their offsets then.
+    pub(super) fn forget_offsets_in_rebalance(&self) {
+        if self.scenario.forget_offsets_one_in > 0 && self.happens(2) {
+            self.forget_offsets();
+        }
+    }
+
+    /// The coordinator knows no committed offset for a while. Where there is no state yet nobody could tell that from a
+    /// first start, so every task has some.
+    fn forget_offsets(&self) {
+        let has_state = |partition: i32| {
+            [TALLIES, LATEST].into_iter().any(|store| {
+                let log = self.broker.core().partition(&changelog_topic(APPLICATION, store), partition);
+                log.is_ok_and(|log| log.bounds().last_stable_offset > log.bounds().log_start_offset)
+            })
+        };
+        if !self.state.borrow().is_troubled || !(0..self.scenario.partitions).all(has_state) {
+            return;
+        }
+        self.broker.faults().forget_offsets(true);
+        let until = self.step() + 1 + self.below(600);
+        self.state.borrow_mut().offsets_forgotten_until = Some(until);
+        self.note("broker", "knows no committed offsets");
+        self.count("offsets forgotten");
     }
 
     fn crash_somebody(&self) {
@@ -78,6 +100,7 @@ impl World {
             let closed = host.close(until);
             self.state.borrow_mut().running.pop();
             self.count(if closed.is_ok() { "clean leave" } else { "failed leave" });
+            self.forget_offsets_in_rebalance();
             if self.broker.faults().is_crashed(&host.name) {
                 host.crash(&mut self.state.borrow_mut().seed, until);
                 self.broker.faults().revive(&host.name);

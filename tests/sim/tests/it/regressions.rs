@@ -3,7 +3,12 @@
 use sim::{Kind, Scenario, run};
 
 /// A seed and what it found.
-const SEEDS: [(Kind, u64, &str); 1] = [(Kind::Zombies, 12, "a later output shows the tally that a zombie set back")];
+const SEEDS: [(Kind, u64, &str); 4] = [
+    (Kind::AtLeastOnce, 201, "records of a changelog were deleted under a restore, which stopped the application"),
+    (Kind::ExactlyOnce, 2_965, "forgotten offsets of a task without state look like a first start"),
+    (Kind::Zombies, 12, "a later output shows the tally that a zombie set back"),
+    (Kind::Zombies, 526, "a zombie wrote to a changelog after the last write of its store"),
+];
 
 #[test]
 fn seeds_that_failed_once_pass() {

@@ -7,6 +7,7 @@ use sim::{Kind, Observation, Rules, Scenario, Violation, check, run};
 
 const CLEAN: Rules = Rules { replays: 0, zombies: false };
 const REPLAYS: Rules = Rules { replays: 3, zombies: false };
+const ZOMBIES: Rules = Rules { replays: 3, zombies: true };
 
 /// Runs whose observations are changed.
 const SEEDS: u64 = 20;
@@ -147,12 +148,39 @@ fn uncommitted_input(observation: &mut Observation, _seed: &mut Seed) -> bool {
     offset.map(|offset| *offset -= 1).is_some()
 }
 
+/// An output that lacks its own record, which no zombie explains.
+fn forget_own_record(observation: &mut Observation, seed: &mut Seed) -> bool {
+    let inputs = observation.inputs.clone();
+    let Some((&partition, outputs)) = observation.outputs.iter_mut().find(|(_, outputs)| !outputs.is_empty()) else {
+        return false;
+    };
+    let Some(output) = any(seed, outputs.len()).map(|index| &mut outputs[index]) else { return false };
+    let own = inputs
+        .iter()
+        .find(|input| (input.topic, input.partition, input.sequence) == (output.topic, partition, output.sequence));
+    let Some(own) = own else { return false };
+    output.tallied = Tallied { count: output.tallied.count - 1, sum: output.tallied.sum - own.amount() };
+    true
+}
+
+/// A reader saw an output that was taken back later.
+fn read_what_was_aborted(observation: &mut Observation, _seed: &mut Seed) -> bool {
+    let read = observation.read_meanwhile.values_mut().find(|read| !read.is_empty());
+    read.map(|read| read.push(read[0].clone())).is_some()
+}
+
+/// Compaction lost a row.
+fn compact_too_much(observation: &mut Observation, _seed: &mut Seed) -> bool {
+    let history = observation.histories.values_mut().find(|rows| !rows.is_empty());
+    history.map(|rows| rows.insert(b"lost".to_vec(), vec![1])).is_some()
+}
+
 /// Every defect, and the rules under which it must be found.
-const DEFECTS: [(&str, Defect, &[Rules]); 15] = [
-    ("drop an output", drop_an_output, &[CLEAN, REPLAYS]),
+const DEFECTS: [(&str, Defect, &[Rules]); 18] = [
+    ("drop an output", drop_an_output, &[CLEAN, REPLAYS, ZOMBIES]),
     ("repeat an output", repeat_an_output, &[CLEAN]),
-    ("repeat an output too often", repeat_an_output_too_often, &[CLEAN, REPLAYS]),
-    ("swap outputs", swap_outputs, &[CLEAN, REPLAYS]),
+    ("repeat an output too often", repeat_an_output_too_often, &[CLEAN, REPLAYS, ZOMBIES]),
+    ("swap outputs", swap_outputs, &[CLEAN, REPLAYS, ZOMBIES]),
     ("tear an output", tear_an_output, &[CLEAN, REPLAYS]),
     ("lose a row", lose_a_row, &[CLEAN, REPLAYS]),
     ("stale row", stale_row, &[CLEAN, REPLAYS]),
@@ -160,10 +188,13 @@ const DEFECTS: [(&str, Defect, &[Rules]); 15] = [
     ("count twice", count_twice, &[CLEAN]),
     ("stale latest", stale_latest, &[CLEAN, REPLAYS]),
     ("resurrected row", resurrected_row, &[CLEAN, REPLAYS]),
-    ("stale changelog", stale_changelog, &[CLEAN, REPLAYS]),
-    ("stale restore", stale_restore, &[CLEAN, REPLAYS]),
+    ("stale changelog", stale_changelog, &[CLEAN, REPLAYS, ZOMBIES]),
+    ("stale restore", stale_restore, &[CLEAN, REPLAYS, ZOMBIES]),
     ("old store offset", old_store_offset, &[CLEAN, REPLAYS]),
-    ("uncommitted input", uncommitted_input, &[CLEAN, REPLAYS]),
+    ("uncommitted input", uncommitted_input, &[CLEAN, REPLAYS, ZOMBIES]),
+    ("forget the own record", forget_own_record, &[CLEAN, REPLAYS, ZOMBIES]),
+    ("read what was aborted", read_what_was_aborted, &[CLEAN, REPLAYS, ZOMBIES]),
+    ("compact too much", compact_too_much, &[CLEAN, REPLAYS, ZOMBIES]),
 ];
 
 #[test]

@@ -55,6 +55,31 @@ fn a_crash_leaves_a_prefix_that_is_not_older_than_the_last_flush() {
 }
 
 #[test]
+fn a_damaged_store_fails_until_it_is_wiped() {
+    let stores = CrashStores::new();
+    let mut store = open(&stores);
+    store.write(&[write(1)], Some(1)).expect("write");
+    stores.damage_any(&mut Seed::new(1)).expect("there is one");
+    assert!(matches!(store.get(b"1"), Err(StoreError::Corrupt { .. })));
+    assert!(matches!(store.write(&[write(2)], Some(2)), Err(StoreError::Corrupt { .. })));
+    assert!(matches!(store.flush(), Err(StoreError::Corrupt { .. })));
+    drop(store);
+    assert!(matches!(stores.open(TaskId::default(), &spec()), Err(StoreError::Corrupt { .. })));
+    stores.wipe(TaskId::default(), &spec()).expect("wipe");
+    assert_eq!(open(&stores).changelog_offset(), Ok(None));
+}
+
+#[test]
+fn whoever_drives_the_host_says_whether_a_write_reaches_the_disk() {
+    let stores = CrashStores::new();
+    let mut store = open(&stores);
+    stores.ask_before_writes(std::sync::Arc::new(|task, store| task == TaskId::default() && store != "counts"));
+    assert!(matches!(store.write(&[write(1)], Some(1)), Err(StoreError::Io { .. })));
+    drop(store);
+    assert_eq!(stores.content(TaskId::default(), "counts").expect("is there").changelog_offset, None);
+}
+
+#[test]
 fn a_store_is_open_once_and_a_full_disk_takes_nothing() {
     let stores = CrashStores::new();
     let mut store = open(&stores);
