@@ -3,7 +3,7 @@
 //! driven by calls of `run_once`; which tasks are its own comes from `assignment`, each host computing it alone. Never
 //! produces, never joins the group, and gives a task up as soon as a stream thread of the host wants it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -240,7 +240,7 @@ impl StandbyThread {
 
     /// Closes what is to be kept warm elsewhere. The copy stays on the disk.
     fn close_unwanted(&mut self, now_ms: u64) {
-        let unwanted = self.tasks.keys().filter(|id| !self.placement.keep().contains(id)).copied();
+        let unwanted = self.tasks.keys().copied().filter(|&id| !self.placement.stays(id));
         for id in unwanted.collect::<Vec<_>>() {
             let Some(mut task) = self.stop_reading(id, now_ms) else { continue };
             tracing::info!(task = %id, "standby task closed");
@@ -456,10 +456,11 @@ impl StandbyThread {
                 stores: Vec::new(),
             },
         };
+        let known: BTreeSet<&TaskId> = self.placement.keep().iter().chain(self.tasks.keys()).collect();
         let report = StandbyReport {
             trouble: self.reader_trouble.clone().or_else(|| self.membership_trouble.clone()),
             records: self.records,
-            tasks: self.placement.keep().iter().map(report).collect(),
+            tasks: known.into_iter().map(report).collect(),
         };
         self.options.metrics.set(Metric::StandbyTasks, self.tasks.len() as u64);
         self.options.report.publish(report);

@@ -57,6 +57,12 @@ impl Placement {
         &self.keep
     }
 
+    /// Whether an open copy is to stay open: it is to be kept warm, or the group has given the task to this host, and a
+    /// stream thread will ask for it in a moment.
+    pub fn stays(&self, task: TaskId) -> bool {
+        self.keep.contains(&task) || self.view.active_host(task) == Some(&self.host_id)
+    }
+
     /// Takes what the group says of its members, `None` while it is rebalancing.
     pub fn update(&mut self, members: Option<&[GroupMember]>, topology: &Topology, now_ms: u64) -> Placed {
         let Some(members) = members else { return Placed::Unsettled };

@@ -2,7 +2,7 @@
 //! task without harm to the others.
 
 use super::*;
-use crate::assignment::MemberName;
+use crate::assignment::{GroupView, MemberName, assign_standbys};
 use crate::broker::{GroupMember, RebalanceEvent};
 use crate::query::{QueryError, Role};
 use crate::record::Offset;
@@ -49,6 +49,10 @@ impl Warm {
         options.metrics = Arc::clone(&self.fixture.metrics);
         options.report = Arc::clone(&self.report);
         StandbyThread::new(options).expect("the thread can be made")
+    }
+
+    fn topology(&self) -> Arc<Topology> {
+        Arc::clone(self.fixture.processors.topology())
     }
 
     /// As the active task would: the count of a key, in the changelog.
@@ -165,7 +169,13 @@ fn a_task_that_moves_elsewhere_is_closed_and_stays_on_the_disk() {
     warm.log(0, "a", 1);
     let mut thread = warm.thread();
     warm.turns(&mut thread, 3);
-    warm.fixture.broker.set_members(Some(vec![member("h1", &[0])]));
+    // A third host to which the task's copy belongs more than to this one.
+    let view =
+        |third: &str| GroupView::of(&[member("h0", &[0]), member("h1", &[]), member(third, &[])], &warm.topology());
+    let wanted = |third: &String| assign_standbys(&view(third), &[task(0)].into(), 1)["h1"].is_empty();
+    let third = (2..100).map(|number| format!("h{number}")).find(wanted).expect("one of many");
+    let members = vec![member("h0", &[0]), member("h1", &[]), member(&third, &[])];
+    warm.fixture.broker.set_members(Some(members));
     warm.turns(&mut thread, 40);
     assert!(warm.report.read().tasks.is_empty());
     assert_eq!(stores.content(task(0), "counts").expect("the store is there").changelog_offset, Some(1));
@@ -379,6 +389,28 @@ fn a_promoted_task_takes_the_open_stores_and_restores_what_is_missing() {
     assert_eq!(warm.count(0, "a"), Some(53));
     let end = warm.state(0).stores[0].end;
     assert_eq!(warm.begun(), [format!("{CHANGELOG}-0@{end}")], "nothing is read again");
+}
+
+#[test]
+fn a_copy_stays_warm_until_the_stream_thread_comes_for_it() {
+    let (warm, mut standby, mut stream) = beside_each_other(CrashStores::new());
+    warm.log(0, "a", 1);
+    warm.turns(&mut standby, 3);
+    stream.run_once().expect("joins");
+    // The standby thread hears of it first, and the stream thread is busy for a while.
+    warm.fixture.broker.set_members(Some(vec![member("h1", &[0])]));
+    warm.log(0, "a", 2);
+    warm.turns(&mut standby, 80);
+    assert_eq!(warm.count(0, "a"), Some(2));
+    let committed = crate::broker::OffsetAndMetadata { offset: 0, metadata: String::new() };
+    warm.fixture.broker.set_committed(TopicPartition::new("in", 0), Some(committed));
+    warm.fixture.broker.rebalance(0, RebalanceEvent::Assigned(vec![TopicPartition::new("in", 0)]));
+    stream.run_once().expect("waits");
+    warm.turns(&mut standby, 1);
+    stream.run_once().expect("takes it");
+    assert_eq!(warm.fixture.progress.read().tasks[0].promoted_with, Some(0));
+    warm.turns(&mut standby, 5);
+    assert!(warm.report.read().tasks.is_empty());
 }
 
 #[test]
