@@ -137,7 +137,7 @@ pub fn run(options: &Options, body: impl FnOnce(&mut Campaign) -> Result<()>) ->
         Err(error) => {
             let reason = format!("{error:#}");
             println!("{} seed {}: FAILED: {reason}", options.row, options.seed);
-            slice.failure = Some(reason.lines().next().unwrap_or_default().to_owned());
+            slice.failure = Some(reason.lines().next().unwrap_or_default().chars().take(200).collect());
         }
     }
     slice.seconds = started.elapsed().as_secs();

@@ -141,7 +141,8 @@ impl Work {
             let faults = left.min(row.faults);
             let slice = (row.run)(&Request { name: row.name, seed, faults, records: self.records });
             passed &= slice.passed();
-            if self.record {
+            // What could not even begin, for want of a broker or of time on the machine, is no result.
+            if self.record && (slice.passed() || slice.faults > 0) {
                 results::add(&results_file(), &slice)?;
             }
             println!("{}", slice.summary());
