@@ -45,6 +45,8 @@ impl RocksOptions {
 /// What the databases share.
 pub(crate) struct SharedOptions {
     cache: Cache,
+    buffers: WriteBufferManager,
+    buffers_max_bytes: usize,
     database: Options,
     pub bulk: BulkBudget,
 }
@@ -84,11 +86,19 @@ impl SharedOptions {
         database.set_keep_log_file_num(2);
         database.set_max_log_file_size(1 << 20);
         database.set_stats_dump_period_sec(0);
-        Self { cache, database, bulk: BulkBudget::new(options.write_buffers_bytes) }
+        // RocksDB begins to write out at the budget; a quarter more is its time to do so.
+        let buffers_max_bytes = options.write_buffers_bytes + options.write_buffers_bytes / 4;
+        Self { cache, buffers, buffers_max_bytes, database, bulk: BulkBudget::new(options.write_buffers_bytes) }
     }
 
     pub fn database(&self) -> &Options {
         &self.database
+    }
+
+    /// Whether the stores write faster than their buffers can be written out. RocksDB would let them, or else hold up
+    /// every writer without a word, even on a full disk.
+    pub fn is_over_budget(&self) -> bool {
+        self.buffers.get_usage() > self.buffers_max_bytes
     }
 
     pub fn memory_usage_bytes(&self) -> u64 {

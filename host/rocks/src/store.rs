@@ -311,7 +311,9 @@ impl StateStore for RocksStore {
         self.database
             .db
             .write_opt(batch, &self.write_options)
-            .map_err(|error| self.database.name.error("write", &error))
+            .map_err(|error| self.database.name.error("write", &error))?;
+        // Whoever writes waits. The same batch may be written again where that fails.
+        if self.database.shared.is_over_budget() { self.flush() } else { Ok(()) }
     }
 
     fn changelog_offset(&self) -> Result<Option<Offset>, StoreError> {
