@@ -378,9 +378,11 @@ impl TaskManager {
         if now_ms.saturating_sub(self.last_flush_ms) < self.options.config.statestore_flush_interval_ms {
             return Ok(());
         }
+        let mut running = self.tasks.values_mut().filter(|task| task.state() == TaskState::Running);
+        running.try_for_each(StreamTask::flush_stores)?;
+        // Where it failed, on a full disk for example, it is tried again and not first in a minute.
         self.last_flush_ms = now_ms;
-        let running = self.tasks.values_mut().filter(|task| task.state() == TaskState::Running);
-        running.into_iter().try_for_each(StreamTask::flush_stores)
+        Ok(())
     }
 
     /// Asks for the ends of empty partitions whose tasks have records of others, so that they know whether to wait.
