@@ -15,7 +15,7 @@ use crate::folder::{Folder, spec};
 const CHILD: &str = "SANDBAR_ROCKS_MEMORY";
 const STORES: i32 = 200;
 const VALUE_BYTES: usize = 20_000;
-const VALUES: usize = 100;
+const VALUES: usize = 60;
 const MIB: usize = 1 << 20;
 const BUDGET: usize = 48 * MIB;
 /// What RocksDB takes for an open database beside cache and buffers.
