@@ -85,7 +85,7 @@ fn a_store_that_its_changelog_does_not_explain_is_found() {
     }
     let scenario = Scenario { partitions: 1, ..Scenario::new(Kind::Clean, 0) };
     let spec = declare(1).sub_topologies.remove(0).stores.remove(0);
-    let check = |value: &'static [u8], offset, thinned| {
+    let check_as = |value: &'static [u8], offset, thinned, exactly_once| {
         let stores = CrashStores::new();
         let mut store = stores.open(TaskId::default(), &spec).expect("opens");
         store.write(&[(Bytes::from_static(b"k"), Some(Bytes::from_static(value)))], offset).expect("write");
@@ -95,12 +95,15 @@ fn a_store_that_its_changelog_does_not_explain_is_found() {
         if thinned {
             watch.look_before_thinning(&broker, &scenario);
         }
-        watch.check_stores(&broker, "h0", &stores).is_ok()
+        watch.check_stores(&broker, "h0", &stores, exactly_once).is_ok()
     };
+    let check = |value, offset, thinned| check_as(value, offset, thinned, true);
     assert!(check(b"2", Some(2), false));
     assert!(!check(b"3", Some(2), false), "ahead of its offset");
     assert!(!check(b"1", Some(2), false), "behind its offset");
     assert!(!check(b"1", None, false), "without an offset");
     assert!(check(b"1", Some(2), true), "the record in between may be gone");
     assert!(!check(b"3", Some(2), true), "ahead of its offset");
+    assert!(check_as(b"1", Some(2), false, false), "the record in between was in flight");
+    assert!(!check_as(b"3", Some(2), false, false), "ahead of its offset");
 }
