@@ -136,6 +136,19 @@ pub fn table(slices: &[Slice]) -> String {
         let of_row: Vec<&Slice> = slices.iter().filter(|slice| slice.row == row).collect();
         text.push_str(&line(row, &of_row));
     }
+    text.push_str(&failures(slices));
+    text
+}
+
+/// Why slices were not carried through, with the load of the machine, which is a reason more often than not.
+fn failures(slices: &[Slice]) -> String {
+    let mut text = String::new();
+    for slice in slices {
+        if let Some(reason) = &slice.failure {
+            let Slice { row, seed, load_average: [before, after], .. } = slice;
+            let _ = write!(text, "\nFailed: {row} seed {seed}, at a load of {before:.0} to {after:.0}: {reason}\n");
+        }
+    }
     text
 }
 

@@ -31,7 +31,8 @@ fn slices_of_a_row_are_summed_and_defects_and_failures_show() {
     let expected =
         "| A1 | 2 | 10 | 2000 | 0 | 0 | 2 | hanging: 1; 1 slices failed | 1.0 / 2.0 / 2.0 | 0 | max stall ms: 7 |";
     assert!(row.starts_with(expected), "{row}");
-    assert_eq!(text.lines().count(), 4);
+    assert!(text.contains("\nFailed: A1 seed 0, at a load of 0 to 0: a host ended\n"), "{text}");
+    assert_eq!(text.lines().filter(|line| line.starts_with('|')).count(), 4);
 }
 
 #[test]
