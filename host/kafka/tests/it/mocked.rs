@@ -109,3 +109,25 @@ fn transact(producer: &mut dyn Producer, group: &GroupMetadata) -> Result<(), Br
     producer.send_offsets(&offset(7), group, PATIENCE)?;
     producer.commit_transaction(PATIENCE)
 }
+
+/// The request that was lost may still come to the broker, and would end the next transaction of the same epoch.
+#[test]
+fn a_lost_answer_ends_the_producer_and_not_the_commit() {
+    let (cluster, clients) = cluster();
+    let mut producer = clients.producer(0, Some(&unique("id"))).expect("producer");
+    producer.init_transactions(PATIENCE).expect("init");
+    for _ in 0..2 {
+        producer.begin_transaction().expect("begin");
+        send(&mut *producer, &TOPIC.into(), Some(0), "key", "value");
+        producer.flush(PATIENCE).expect("flush");
+        producer.commit_transaction(PATIENCE).expect("commit");
+    }
+    producer.begin_transaction().expect("begin");
+    send(&mut *producer, &TOPIC.into(), Some(0), "key", "value");
+    producer.flush(PATIENCE).expect("flush");
+    cluster.request_errors(RDKafkaApiKey::EndTxn, &[Code::RD_KAFKA_RESP_ERR__TRANSPORT]);
+    producer.commit_transaction(PATIENCE).expect("the client commits on another connection");
+    let error = producer.begin_transaction().expect_err("the producer is used up");
+    assert_eq!(error.kind, BrokerErrorKind::Abortable, "{error}");
+    assert!(error.to_string().contains("answers were lost"), "{error}");
+}
