@@ -391,13 +391,19 @@ impl StoreChangelogReader {
                 });
             }
             if stalled_ms >= STALL_REPORT_MS && !changelog.stall_reported {
-                changelog.stall_reported = true;
                 tracing::warn!(task = %changelog.task, store = changelog.store, changelog = %partition, stalled_ms,
                     position = changelog.position, target = changelog.target, "restore stands still");
                 stalled.push(partition.clone());
             }
         }
-        for (partition, log) in stalled.iter().zip(self.watermarks(&stalled)?) {
+        let logs = self.watermarks(&stalled)?;
+        // Only now: without the answer it is asked again in the next slice.
+        for partition in &stalled {
+            if let Some(changelog) = self.changelogs.get_mut(partition) {
+                changelog.stall_reported = true;
+            }
+        }
+        for (partition, log) in stalled.iter().zip(logs) {
             if let Some(changelog) = self.changelogs.get(partition).filter(|changelog| log.high < changelog.target) {
                 return Err(EngineError::ChangelogRegressed {
                     task: changelog.task,

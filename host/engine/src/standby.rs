@@ -301,7 +301,8 @@ impl StandbyThread {
 
     /// Closes a task that failed, and lets it begin again after a while. A corrupt store is wiped (R12).
     fn put_off(&mut self, id: TaskId, error: &EngineError, now_ms: u64) {
-        drop(self.stop_reading(id, now_ms));
+        // Given up at the end, after a wipe.
+        let _claim = self.stop_reading(id, now_ms).and_then(StandbyTask::close);
         let text = error.to_string();
         let earlier = self.off.get(&id);
         let backoff_ms = earlier.map_or(OFF_MS, |off| (2 * off.backoff_ms).min(OFF_MAX_MS));

@@ -165,7 +165,7 @@ impl StreamThread {
         if now_ms.saturating_sub(self.last_poll_ms) >= STOOD_STILL_MS {
             self.stood_still = self.options.config.processing_guarantee == ProcessingGuarantee::AtLeastOnce;
         }
-        producer.set_now(now_ms);
+        producer.set_now(now_ms, self.options.clock.wall_clock_ms());
         producer.poll(Duration::ZERO)?;
         self.manager.pause_full_partitions(consumer)?;
         match consumer.poll(timeout, self.options.config.max_poll_records) {

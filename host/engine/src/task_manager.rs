@@ -451,16 +451,11 @@ impl TaskManager {
         self.restoring.remove(&id);
         self.reader.remove(id)?;
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
-        task.close_dirty()?;
+        let wiped = task.close_dirty_and_wipe(store);
         self.options.metrics.add(Metric::TasksClosedDirty, 1);
-        let topology = Arc::clone(self.options.processors.topology());
-        let stores = topology.sub_topology(id.sub_topology).map_or(&[][..], |sub_topology| &sub_topology.stores);
-        // The task lives again even if the wipe fails: opening the store finds the damage once more.
+        // The task lives again even if the wipe failed: opening the store finds the damage once more.
         task.revive()?;
-        if let Some(spec) = stores.iter().find(|spec| &*spec.name == store) {
-            self.options.stores.wipe(id, spec)?;
-        }
-        Ok(())
+        wiped
     }
 
     /// Drops a task without writing.

@@ -83,8 +83,11 @@ impl Admin for TopicAdmin {
         if names.is_empty() {
             return Ok(descriptions);
         }
-        for (name, id) in names.iter().zip(self.metadata.topic_ids(names)?) {
-            descriptions.push(match self.metadata.topic(name)? {
+        let topics = names.iter().map(|name| self.metadata.topic(name)).collect::<Result<Vec<_>, _>>()?;
+        // Asked afterwards: a topic that was created in between would be known without its id, and then be taken for any.
+        let ids = self.metadata.topic_ids(names)?;
+        for ((name, topic), id) in names.iter().zip(topics).zip(ids) {
+            descriptions.push(match topic {
                 None => None,
                 Some(topic) => Some(TopicDescription {
                     name: (*name).into(),

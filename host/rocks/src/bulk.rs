@@ -88,6 +88,11 @@ impl Bulk {
     }
 
     pub fn write(&mut self, writes: &[Write], offset: Option<Offset>) -> Result<(), StoreError> {
+        // A file that failed is gathered again. Nothing is added to it before it is written, or a full disk would fill the
+        // memory.
+        if self.writing.is_none() && self.gathered.bytes >= self.database.shared.bulk.share() {
+            self.write_out()?;
+        }
         for (key, value) in writes {
             self.gathered.bytes += key.len() + value.as_ref().map_or(0, Bytes::len) + ENTRY_OVERHEAD_BYTES;
         }

@@ -59,6 +59,12 @@ struct RocksView {
 }
 
 impl RocksStore {
+    /// The database, for a load's own tests.
+    #[cfg(test)]
+    pub(crate) fn database(&self) -> Arc<Database> {
+        Arc::clone(&self.database)
+    }
+
     /// A load makes its files in `bulk_folder`, which is on the same disk.
     pub fn open(
         path: &Path,

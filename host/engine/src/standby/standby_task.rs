@@ -223,6 +223,13 @@ impl StandbyTask {
         }
     }
 
+    /// Closes the stores and keeps the hold on the task, so that nobody opens what is about to be wiped.
+    pub fn close(mut self) -> Option<StandbyClaim> {
+        self.unregister();
+        self.stores.clear();
+        self.claim.take()
+    }
+
     fn unregister(&mut self) {
         for registration in self.stores.iter_mut().filter_map(|store| store.registration.take()) {
             self.queries.unregister(registration);

@@ -131,8 +131,8 @@ impl StreamThread {
     /// copy of this host's identity. The older one gives way for good: coming back, it would only fence the other in
     /// turn, for ever.
     fn rejoin(&mut self, error: EngineError) -> Result<u64, EngineError> {
-        let now_ms = self.options.clock.monotonic_ms();
-        let age_ms = self.producer.as_ref().and_then(|producer| producer.transaction_age_ms(now_ms));
+        let (now_ms, wall_clock_ms) = (self.options.clock.monotonic_ms(), self.options.clock.wall_clock_ms());
+        let age_ms = self.producer.as_ref().and_then(|producer| producer.transaction_age_ms(now_ms, wall_clock_ms));
         if age_ms.is_some_and(|age_ms| age_ms < self.options.config.transaction_timeout_ms) {
             let transactional_id = self.options.transactional_id.clone().unwrap_or_default();
             let thread = self.options.thread;

@@ -486,7 +486,9 @@ fn a_thread_whose_transaction_grew_too_old_joins_anew() {
     }
     fixture.broker.assign_on_subscribe(true);
     fixture.broker.fail(Operation::CommitTransaction, BrokerErrorKind::Fenced);
-    fixture.clock.advance_ms(fixture.config.transaction_timeout_ms);
+    // The machine slept, which the monotonic clock does not see.
+    let timeout_ms = fixture.config.transaction_timeout_ms as i64;
+    fixture.clock.set_wall_clock_ms(crate::clock::Clock::wall_clock_ms(&fixture.clock) + timeout_ms);
     fixture.settle(&mut thread).expect("it joins anew");
     assert_eq!(fixture.committed("in", 0), Some(1));
 }

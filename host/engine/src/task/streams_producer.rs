@@ -8,16 +8,16 @@ use std::time::Duration;
 use crate::broker::{
     BrokerError, BrokerErrorKind, GroupMetadata, OffsetAndMetadata, Producer, ProducerRecord, SendError,
 };
-use crate::record::{Offset, TopicPartition};
+use crate::record::{Offset, Timestamp, TopicPartition};
 
 /// Owns the producer and the state of its transaction.
 pub struct StreamsProducer {
     producer: Box<dyn Producer>,
     transactional: bool,
     in_transaction: bool,
-    /// The time of the thread's turn, and when the latest transaction began (monotonic).
-    now_ms: u64,
-    began_ms: u64,
+    /// The time of the thread's turn, and of the one in which the latest transaction began: monotonic and wall clock.
+    now_ms: (u64, Timestamp),
+    began_ms: (u64, Timestamp),
     /// The open transaction has work of a task that was closed dirty: it must not be committed.
     abandoned: bool,
     /// The highest acknowledged offset of each partition since the last commit of its task.
@@ -41,22 +41,25 @@ impl StreamsProducer {
             producer,
             transactional,
             in_transaction: false,
-            now_ms: 0,
-            began_ms: 0,
+            now_ms: (0, 0),
+            began_ms: (0, 0),
             abandoned: false,
             acknowledged: BTreeMap::new(),
             records_sent: 0,
         }
     }
 
-    /// Tells it the time, monotonic.
-    pub fn set_now(&mut self, now_ms: u64) {
-        self.now_ms = now_ms;
+    /// Tells it the time, monotonic and by the wall clock.
+    pub fn set_now(&mut self, now_ms: u64, wall_clock_ms: Timestamp) {
+        self.now_ms = (now_ms, wall_clock_ms);
     }
 
-    /// How old the open transaction is, if there is one.
-    pub fn transaction_age_ms(&self, now_ms: u64) -> Option<u64> {
-        self.in_transaction.then(|| now_ms.saturating_sub(self.began_ms))
+    /// How old the open transaction is, if there is one, by the clock on which it is older: the monotonic one stands
+    /// still while the machine sleeps, and the broker's goes on.
+    pub fn transaction_age_ms(&self, now_ms: u64, wall_clock_ms: Timestamp) -> Option<u64> {
+        let (began_ms, began_wall_clock_ms) = self.began_ms;
+        let by_wall_clock_ms = wall_clock_ms.saturating_sub(began_wall_clock_ms).max(0).unsigned_abs();
+        self.in_transaction.then(|| now_ms.saturating_sub(began_ms).max(by_wall_clock_ms))
     }
 
     /// Sends a record, in a transaction where the guarantee asks for one.

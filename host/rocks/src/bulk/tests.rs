@@ -26,3 +26,31 @@ fn the_last_write_of_each_key_wins_and_keys_are_sorted() {
         assert_eq!(found, model.into_iter().collect::<Vec<_>>(), "round {round}");
     }
 }
+
+#[test]
+fn a_load_that_cannot_be_written_takes_no_more() {
+    let folder = std::env::temp_dir().join(format!("sandbar-rocks-bulk-{}", std::process::id()));
+    let mut options = crate::RocksOptions::new(&folder, "a");
+    options.write_buffers_bytes = 3 << 20;
+    let shared = Arc::new(crate::options::SharedOptions::new(&options));
+    let topology = engine::testing::topology(&["in"], &["counts"], &["out"]);
+    let task = engine::topology::TaskId { sub_topology: 0, partition: 0 };
+    let spec = &topology.sub_topologies[0].stores[0];
+    let store = crate::store::RocksStore::open(&folder.join("store"), task, spec, shared).expect("a store");
+    let mut bulk = Bulk::begin(store.database(), folder.join("files")).expect("a load");
+    fs::remove_dir_all(folder.join("files")).expect("no file can be made any more");
+    let share = bulk.database.shared.bulk.share();
+    let mut refused = 0;
+    for number in 0..400_i64 {
+        let write = (Bytes::from(number.to_string()), Some(Bytes::from(vec![0; 16 << 10])));
+        refused += usize::from(bulk.write(&[write], Some(number)).is_err());
+        assert!(bulk.gathered.bytes <= 3 * share + (32 << 10), "{} bytes after {number}", bulk.gathered.bytes);
+    }
+    assert!(refused > 200, "{refused} of 400 were refused");
+    fs::create_dir_all(folder.join("files")).expect("files can be made again");
+    bulk.end().expect("everything is written");
+    assert!(bulk.offset().is_none());
+    drop(bulk);
+    drop(store);
+    fs::remove_dir_all(folder).expect("removed");
+}

@@ -249,6 +249,20 @@ impl StreamTask {
         Ok(())
     }
 
+    /// Closes without writing anything and wipes a store, before anybody else can open it.
+    pub fn close_dirty_and_wipe(&mut self, store: &str) -> Result<(), EngineError> {
+        if !matches!(self.state, TaskState::Suspended | TaskState::Closed) {
+            self.suspend()?;
+        }
+        self.stores.clear();
+        let topology = Arc::clone(self.options.processors.topology());
+        let specs = topology.sub_topology(self.id.sub_topology).map_or(&[][..], |sub_topology| &sub_topology.stores);
+        let spec = specs.iter().find(|spec| &*spec.name == store);
+        let wiped = spec.map_or(Ok(()), |spec| self.options.stores.wipe(self.id, spec));
+        self.close_dirty()?;
+        Ok(wiped?)
+    }
+
     /// Begins a new life with the same partitions: CLOSED to CREATED.
     pub fn revive(&mut self) -> Result<(), EngineError> {
         self.move_to(TaskState::Created)
