@@ -36,7 +36,8 @@ fn a_load_that_cannot_be_written_takes_no_more() {
     let topology = engine::testing::topology(&["in"], &["counts"], &["out"]);
     let task = engine::topology::TaskId { sub_topology: 0, partition: 0 };
     let spec = &topology.sub_topologies[0].stores[0];
-    let store = crate::store::RocksStore::open(&folder.join("store"), task, spec, shared).expect("a store");
+    let store = crate::store::RocksStore::open(&folder.join("store"), folder.join("load"), task, spec, shared)
+        .expect("a store");
     let mut bulk = Bulk::begin(store.database(), folder.join("files")).expect("a load");
     fs::remove_dir_all(folder.join("files")).expect("no file can be made any more");
     let share = bulk.database.shared.bulk.share();
