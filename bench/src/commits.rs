@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use engine::broker::{ClientSupplier, ProducerRecord};
+use engine::broker::ClientSupplier;
 use engine::metrics::{DURATION_BUCKETS_MS, DurationMetric, EngineMetrics, Metric};
 use engine::stream_thread::{ProcessingGuarantee, StreamsConfig};
 use engine::topology::StoreBackend;
@@ -179,17 +179,8 @@ fn feed(bootstrap: &str, metrics: &EngineMetrics, done: &AtomicBool) -> Result<C
     let (started, mut index, mut before) = (Instant::now(), 0, None);
     while !done.load(Ordering::Relaxed) {
         for _ in 0..PER_TICK {
-            let input = input(index);
+            real_kafka::send(&mut *producer, input(index).record(&topic))?;
             index += 1;
-            let record = ProducerRecord {
-                topic: &topic,
-                partition: Some(input.partition),
-                timestamp: input.timestamp,
-                key: Some(input.key.as_bytes()),
-                value: Some(input.value.as_bytes()),
-                headers: &[],
-            };
-            real_kafka::send(&mut *producer, record)?;
         }
         producer.poll(Duration::ZERO)?;
         if before.is_none() && metrics.get(Metric::RecordsProcessed) >= WARM_UP_COMMITS * RECORDS_PER_COMMIT {

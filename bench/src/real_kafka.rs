@@ -54,16 +54,7 @@ pub fn fill(bootstrap: &str, records: u64) -> Result<()> {
     let topic: Arc<str> = INPUT.into();
     let mut producer = clients.producer(0, None)?;
     for index in 0..records {
-        let input = input(index);
-        let record = ProducerRecord {
-            topic: &topic,
-            partition: Some(input.partition),
-            timestamp: input.timestamp,
-            key: Some(input.key.as_bytes()),
-            value: Some(input.value.as_bytes()),
-            headers: &[],
-        };
-        send(&mut *producer, record)?;
+        send(&mut *producer, input(index).record(&topic))?;
     }
     Ok(producer.flush(LIMIT)?)
 }

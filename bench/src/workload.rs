@@ -2,7 +2,9 @@
 //! evenly over a fixed number, values are JSON of about 100 bytes.
 
 use std::fmt;
+use std::sync::Arc;
 
+use engine::broker::ProducerRecord;
 use engine::testing::topology;
 use engine::topology::{StoreBackend, Topology};
 
@@ -67,6 +69,20 @@ pub struct Input {
     pub timestamp: i64,
     pub key: String,
     pub value: String,
+}
+
+impl Input {
+    /// As it is sent to the input topic.
+    pub fn record<'a>(&'a self, topic: &'a Arc<str>) -> ProducerRecord<'a> {
+        ProducerRecord {
+            topic,
+            partition: Some(self.partition),
+            timestamp: self.timestamp,
+            key: Some(self.key.as_bytes()),
+            value: Some(self.value.as_bytes()),
+            headers: &[],
+        }
+    }
 }
 
 /// Record `index` of the input. A multiplicative hash spreads the keys; a key always has the same partition.
