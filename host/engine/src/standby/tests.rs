@@ -12,7 +12,7 @@ use crate::testing::{CrashStores, Operation, Seed, number};
 
 const CHANGELOG: &str = "app-counts-changelog";
 
-fn member(host: &str, partitions: &[i32]) -> GroupMember {
+pub(super) fn member(host: &str, partitions: &[i32]) -> GroupMember {
     let name = MemberName { host_id: host.to_owned(), endpoint: format!("{host}:7070"), thread: 0 };
     GroupMember {
         member_id: host.to_owned(),

@@ -1,23 +1,11 @@
 //! The answer stays while the group is changing, and a copy that is warm elsewhere is named.
 
 use super::*;
-use crate::assignment::MemberName;
-use crate::record::TopicPartition;
+use crate::standby::tests::member;
 use crate::testing::topology;
 
 fn task(partition: i32) -> TaskId {
     TaskId { sub_topology: 0, partition }
-}
-
-fn member(host: &str, partitions: &[i32]) -> GroupMember {
-    let name = MemberName { host_id: host.to_owned(), endpoint: format!("{host}:7070"), thread: 0 };
-    GroupMember {
-        member_id: host.to_owned(),
-        client_id: name.client_id("app"),
-        group_instance_id: None,
-        host: "/127.0.0.1".to_owned(),
-        assigned: partitions.iter().map(|&partition| TopicPartition::new("in", partition)).collect(),
-    }
 }
 
 fn placement(host: &str, partitions: i32) -> (Placement, Topology) {

@@ -232,8 +232,8 @@ impl StreamTask {
         Ok(flushed?)
     }
 
-    /// Closes without writing anything.
-    pub fn close_dirty(&mut self) -> Result<(), EngineError> {
+    /// Takes the stores from queries and closes them, without writing anything. The hold on the task stays.
+    fn close_stores(&mut self) -> Result<(), EngineError> {
         for registration in self.registrations.drain(..) {
             self.options.queries.unregister(registration);
         }
@@ -241,6 +241,12 @@ impl StreamTask {
             self.suspend()?;
         }
         self.stores.clear();
+        Ok(())
+    }
+
+    /// Closes without writing anything.
+    pub fn close_dirty(&mut self) -> Result<(), EngineError> {
+        self.close_stores()?;
         self.claim.release();
         self.warm = false;
         if self.state == TaskState::Suspended {
@@ -251,10 +257,7 @@ impl StreamTask {
 
     /// Closes without writing anything and wipes a store, before anybody else can open it.
     pub fn close_dirty_and_wipe(&mut self, store: &str) -> Result<(), EngineError> {
-        if !matches!(self.state, TaskState::Suspended | TaskState::Closed) {
-            self.suspend()?;
-        }
-        self.stores.clear();
+        self.close_stores()?;
         let topology = Arc::clone(self.options.processors.topology());
         let specs = topology.sub_topology(self.id.sub_topology).map_or(&[][..], |sub_topology| &sub_topology.stores);
         let spec = specs.iter().find(|spec| &*spec.name == store);
