@@ -119,17 +119,9 @@ impl Watch {
         Ok(())
     }
 
-    /// After a crash each store holds what its changelog says up to the offset that the store names, or at least nothing
-    /// else: a commit of at-least-once that was given up may have records in flight, which reach the changelog behind the
-    /// back of the store when that is restored already. What they were made of is processed again.
-    pub fn check_stores(
-        &mut self,
-        broker: &DirectBroker,
-        host: &str,
-        stores: &CrashStores,
-        exactly_once: bool,
-    ) -> Result<(), Violation> {
-        let is_exact = exactly_once && !self.thinned;
+    /// After a crash each store holds what its changelog says up to the offset that the store names.
+    pub fn check_stores(&mut self, broker: &DirectBroker, host: &str, stores: &CrashStores) -> Result<(), Violation> {
+        let is_exact = !self.thinned;
         for ((task, store), content) in stores.durable_contents() {
             let partition = TopicPartition::new(changelog_topic(APPLICATION, &store), task.partition);
             let history = self.histories.entry(partition.clone()).or_default();

@@ -18,7 +18,7 @@ pub struct StreamsProducer {
     /// The time of the thread's turn, and of the one in which the latest transaction began: monotonic and wall clock.
     now_ms: (u64, Timestamp),
     began_ms: (u64, Timestamp),
-    /// The open transaction has work of a task that was closed dirty: it must not be committed.
+    /// The open transaction, or what is on its way without one, has work of a task that was closed dirty.
     abandoned: bool,
     /// The highest acknowledged offset of each partition since the last commit of its task.
     acknowledged: BTreeMap<TopicPartition, Offset>,
@@ -76,17 +76,23 @@ impl StreamsProducer {
     }
 
     /// Sees to it that the open transaction is never committed: what a task that is closed dirty has sent is in it, and
-    /// its offsets are not. From here on every call of a transaction says that the producer must be made anew (R5).
-    pub fn abandon_transaction(&mut self) {
-        self.abandoned |= self.in_transaction;
+    /// its offsets are not. Without transactions it is what is still on its way, and would reach a changelog behind the
+    /// back of the task's next owner, who has read that to its end. From here on every call says that the producer must
+    /// be made anew (R5).
+    pub fn abandon(&mut self) {
+        self.abandoned |= if self.transactional { self.in_transaction } else { self.producer.in_flight() > 0 };
     }
 
     fn check_abandoned(&self) -> Result<(), BrokerError> {
         if !self.abandoned {
             return Ok(());
         }
-        let detail = "it has work of a task that was dropped";
-        Err(BrokerError::new(BrokerErrorKind::Abortable, "go on with the transaction", detail))
+        let (what, detail) = if self.transactional {
+            ("go on with the transaction", "it has work of a task that was dropped")
+        } else {
+            ("go on with the producer", "it sends work of a task that was dropped")
+        };
+        Err(BrokerError::new(BrokerErrorKind::Abortable, what, detail))
     }
 
     fn begin(&mut self) -> Result<(), BrokerError> {
@@ -101,6 +107,7 @@ impl StreamsProducer {
 
     /// Serves delivery reports. An error is doubt.
     pub fn poll(&mut self, timeout: Duration) -> Result<(), BrokerError> {
+        self.check_abandoned()?;
         self.producer.poll(timeout).map_err(in_doubt)
     }
 

@@ -94,12 +94,12 @@ impl TaskManager {
             Action::CloseClean(id) => {
                 // Without its last commit it is closed dirty.
                 if self.tasks.get(&id).is_some_and(StreamTask::commit_needed) {
-                    producer.abandon_transaction();
+                    producer.abandon();
                 }
                 self.close_clean(id)
             }
             Action::CloseDirty(id) => {
-                producer.abandon_transaction();
+                producer.abandon();
                 self.close_dirty(id)
             }
             Action::Unassign(partitions) => {

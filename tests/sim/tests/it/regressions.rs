@@ -3,8 +3,13 @@
 use sim::{Kind, Scenario, run};
 
 /// A seed and what it found.
-const SEEDS: [(Kind, u64, &str); 6] = [
+const SEEDS: [(Kind, u64, &str); 7] = [
     (Kind::AtLeastOnce, 201, "records of a changelog were deleted under a restore, which stopped the application"),
+    (
+        Kind::AtLeastOnce,
+        1_469,
+        "records in flight of a task that was given up replaced what its next owner had written",
+    ),
     (Kind::AtLeastOnce, 3_368, "records in flight of a commit that was given up reached a changelog after its restore"),
     (
         Kind::AtLeastOnce,
