@@ -142,6 +142,34 @@ impl Hosts {
         slot.restored += application.map_or(0, |application| application.records_restored());
     }
 
+    /// Changelog records that a running host has restored since its start.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn restored_by(&self, number: usize) -> Result<u64> {
+        let host = self.slots[number].host.as_ref().context("the host does not run")?;
+        Ok(host.application()?.records_restored())
+    }
+
+    /// Fails unless each of two hosts has tasks, and warm copies of all tasks of the other one.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn check_warm(&self) -> Result<()> {
+        let applications: Vec<_> = self.running().map(Host::application).collect::<Result<_>>()?;
+        ensure!(applications.len() == 2, "{} hosts run", applications.len());
+        for (application, other) in applications.iter().zip(applications.iter().rev()) {
+            let (active, warm) = (other.running_tasks(), application.following_tasks());
+            ensure!(!active.is_empty() && active == warm, "{warm:?} are warm and {active:?} are active elsewhere");
+        }
+        Ok(())
+    }
+
+    /// The binary of further starts.
+    pub fn set_binary(&mut self, binary: Option<PathBuf>) {
+        self.setup.binary = binary;
+    }
+
     /// Changelog records that all processes together have restored, up to their last word.
     pub fn records_restored(&self) -> u64 {
         self.slots.iter().map(|slot| slot.restored).sum()

@@ -5,6 +5,7 @@ mod failpoints;
 mod kills;
 mod network;
 mod processes;
+mod standbys;
 
 use std::time::Duration;
 
@@ -64,10 +65,12 @@ pub const ROWS: &[Row] = &[
     row("A7-control", "the same, without the rule that makes a new producer", 50, 50, network::delayed_end_txn_control)
         .with_failpoints(),
     row("A8", "modules that trap inside transactions", 20, 60, processes::trap),
+    row("A9", "hosts ended and started again one after the other, as for a new version", 10, 40, processes::rolling),
     row("B1", "the broker killed, back after 3 s", 6, 30, network::kill_broker),
     row("B2", "the broker away for 70 s", 2, 4, network::broker_away),
     row("B3", "partitions, half-open and slow connections, delays, resets", 15, 50, network::bad_network),
     row("B7", "calls that take longer than max.poll.interval.ms", 10, 30, processes::slow).records(50_000),
+    row("C5", "hosts killed whose tasks are warm on the other one", 10, 50, standbys::fail_over),
     row("H2", "hosts ended by SIGTERM in any state", 40, 200, processes::terminate),
 ];
 

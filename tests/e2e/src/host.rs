@@ -274,6 +274,13 @@ impl Application {
         running.filter_map(|task| task["task"].as_str()).map(str::to_owned).collect()
     }
 
+    /// The standby tasks of this host that have caught up.
+    pub fn following_tasks(&self) -> BTreeSet<String> {
+        let standby = self.body["standby"]["tasks"].as_array().into_iter().flatten();
+        let following = standby.filter(|task| task["state"].as_str() == Some("FOLLOWING"));
+        following.filter_map(|task| task["task"].as_str()).map(str::to_owned).collect()
+    }
+
     /// The partitions that this host's tasks process.
     pub fn running_partitions(&self) -> BTreeSet<u32> {
         let tasks = self.running_tasks();

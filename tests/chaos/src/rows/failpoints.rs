@@ -32,8 +32,15 @@ const POINTS: [(&str, u64); 16] = [
     ("after-handover", 1),
 ];
 
-/// After this time a host that has not come to its point is killed, and comes to it another time.
-const LIMIT: Duration = Duration::from_secs(25);
+/// Points that a host comes to only when the other one has gone for longer than a session, or has come back from that.
+const OF_REBALANCES: [&str; 4] = ["before-revoke", "after-revoke", "before-handover", "after-handover"];
+
+/// Longer than a session, with the time in which the other host takes over.
+const LONG_PAUSE: Duration = Duration::from_secs(6);
+
+/// After this time a host that has not come to its point is killed, and comes to it another time; where the point is one
+/// of a rebalance, the other host is. The second host is given longer, so that not both are gone at once.
+const LIMITS: [Duration; 2] = [Duration::from_secs(20), Duration::from_secs(32)];
 
 pub fn run(request: &Request) -> Slice {
     let mut options = options(request, 3_000);
@@ -68,8 +75,8 @@ fn abort_hosts(campaign: &mut Campaign, aborts: u64) -> Result<()> {
     let mut missed = 0;
     while armed.iter().any(Option::is_some) {
         std::thread::sleep(Duration::from_millis(20));
-        for (number, armed) in armed.iter_mut().enumerate() {
-            let Some(Armed { point, passes, since }) = armed else { continue };
+        for number in 0..armed.len() {
+            let Some(Armed { point, passes, since }) = &armed[number] else { continue };
             if let Some(status) = campaign.hosts.ended(number)? {
                 let log = campaign.hosts.log_of(number);
                 let reached = log.contains(&format!("failpoint {point}"));
@@ -77,21 +84,50 @@ fn abort_hosts(campaign: &mut Campaign, aborts: u64) -> Result<()> {
                 campaign.count(&format!("at {point}"), 1);
                 campaign.hosts.forget(number);
                 campaign.fault((0..campaign.options.partitions).collect());
-                let pause = Duration::from_millis(campaign.random.below(800));
-                std::thread::sleep(pause);
-            } else if since.elapsed() > LIMIT {
+            } else if since.elapsed() > LIMITS[number % LIMITS.len()] {
                 missed += 1;
                 ensure!(missed <= aborts, "the hosts do not come to their points, at last {point} of {passes}");
-                queue.push_back((point, passes.div_ceil(2)));
+                if OF_REBALANCES.contains(point) {
+                    push(campaign, &mut armed, number)?;
+                    continue;
+                }
+                queue.push_back((*point, passes.div_ceil(2)));
                 campaign.count("not reached, killed", 1);
                 campaign.hosts.kill(number)?;
             } else {
                 continue;
             }
-            *armed = arm(campaign, number, &mut queue)?;
+            let waits = armed[1 - number].as_ref().is_some_and(|other| OF_REBALANCES.contains(&other.point));
+            let pause = if waits { LONG_PAUSE } else { Duration::from_millis(campaign.random.below(800)) };
+            std::thread::sleep(pause);
+            armed[number] = arm(campaign, number, &mut queue)?;
         }
     }
     campaign.go_on(Duration::from_secs(2))
+}
+
+/// Has the host that waits for a rebalance see two: the other one goes, and comes back.
+fn push(campaign: &mut Campaign, armed: &mut [Option<Armed>], number: usize) -> Result<()> {
+    let other = 1 - number;
+    if let Some(armed) = &mut armed[number] {
+        armed.since = Instant::now();
+    }
+    if campaign.hosts.ended(other)?.is_some() {
+        return Ok(());
+    }
+    campaign.count("killed for the other's sake", 1);
+    campaign.hosts.kill(other)?;
+    std::thread::sleep(LONG_PAUSE);
+    if let Some(armed) = &mut armed[other] {
+        armed.since = Instant::now();
+        set_point(campaign, other, armed.point, armed.passes);
+    }
+    campaign.hosts.start(other)
+}
+
+fn set_point(campaign: &mut Campaign, number: usize, point: &str, passes: u64) {
+    let variable = ("SANDBAR_FAILPOINT".to_owned(), format!("{point}:{passes}"));
+    campaign.hosts.slots[number].variables.push(variable);
 }
 
 /// Starts a host towards the next point; towards none when there is no other.
@@ -101,8 +137,7 @@ fn arm(campaign: &mut Campaign, number: usize, queue: &mut VecDeque<(&'static st
         Armed { point, passes, since: Instant::now() }
     });
     if let Some(Armed { point, passes, .. }) = &armed {
-        let variable = ("SANDBAR_FAILPOINT".to_owned(), format!("{point}:{passes}"));
-        campaign.hosts.slots[number].variables.push(variable);
+        set_point(campaign, number, point, *passes);
     }
     campaign.hosts.start(number)?;
     Ok(armed)

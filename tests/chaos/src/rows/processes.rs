@@ -1,5 +1,7 @@
-//! Rows about whole processes: frozen ones (A4), two of one identity (A5), modules that trap (A8), orderly ends (H2).
+//! Rows about whole processes: frozen ones (A4), two of one identity (A5), modules that trap (A8), a new
+//! version (A9), calls that are too slow (B7), orderly ends (H2).
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -122,7 +124,7 @@ pub fn slow(request: &Request) -> Slice {
     let mut options = options(request, 12_000).set("config.idle.one.in", request.records / request.faults.max(1));
     options.static_members = false;
     options = options
-        .set("config.idle.turns", 3_000_000_000_u64)
+        .set("config.idle.turns", 12_000_000_000_u64)
         .set("processor.deadline.ms", 120_000)
         .set("kafka.consumer.session.timeout.ms", 2_500)
         .set("max.poll.interval.ms", 3_000);
@@ -143,6 +145,43 @@ pub fn slow(request: &Request) -> Slice {
         }
         campaign.go_on(Duration::from_secs(3))
     })
+}
+
+/// A9: a host that ends in order and comes back, as another version perhaps, goes on where it was and restores nothing.
+/// `SANDBAR_OTHER_BINARY` names the other version's binary; the two take turns.
+pub fn rolling(request: &Request) -> Slice {
+    let mut options = options(request, 9_000);
+    options.static_members = true;
+    options = options.set("kafka.consumer.session.timeout.ms", 6_000);
+    campaign::run(&options, |campaign| {
+        let other = std::env::var_os("SANDBAR_OTHER_BINARY").map(PathBuf::from);
+        let hosts = campaign.options.hosts;
+        for number in 0..usize::try_from(request.faults)? {
+            rest(campaign)?;
+            // Both hosts get the one version, then both the other.
+            let binary = if number / hosts % 2 == 0 { other.clone() } else { None };
+            campaign.count("of the other version", u64::from(binary.is_some()));
+            campaign.hosts.set_binary(binary);
+            restart_one(campaign, number % hosts)?;
+        }
+        campaign.hosts.set_binary(None);
+        rest(campaign)
+    })
+}
+
+fn restart_one(campaign: &mut Campaign, victim: usize) -> Result<()> {
+    let partitions = campaign.hosts.partitions_of(victim);
+    campaign.fault(partitions.clone());
+    campaign.hosts.terminate(victim)?;
+    campaign.hosts.start(victim)?;
+    wait_until(Duration::from_secs(30), || {
+        let running = campaign.hosts.partitions_of(victim);
+        ensure!(running == partitions, "host {victim} processes {running:?}, and not yet {partitions:?}");
+        Ok(())
+    })?;
+    let restored = campaign.hosts.restored_by(victim)?;
+    campaign.count("restored by restarted hosts", restored);
+    Ok(())
 }
 
 /// H2: in whatever state a host is, it ends in time.
