@@ -1,6 +1,6 @@
 //! The clock behind call deadlines: a thread that moves the engine's epoch forward once per millisecond while calls
 //! run, and sleeps for good while none do. One epoch is one millisecond of wall-clock time, also when the thread was
-//! late.
+//! late; but not when it was so late that the whole process must have stood still, guests and all.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,6 +12,9 @@ use wasmtime::Engine;
 const TICK: Duration = Duration::from_millis(1);
 /// Ticks without a call after which the thread sleeps until the next one; waking it costs a system call.
 const IDLE_TICKS: u32 = 100;
+/// Above this the thread was not late by what else the machine had to do: the process was stopped by a signal, or its
+/// machine slept or was paused. No call has run meanwhile, so that none may be ended for it.
+const STOOD_STILL: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct Shared {
@@ -80,10 +83,9 @@ fn run(engine: &Engine, shared: &Shared) {
     let mut idle_ticks = 0;
     while !shared.stop.load(Ordering::SeqCst) {
         std::thread::sleep(TICK);
-        while last.elapsed() >= TICK {
-            engine.increment_epoch();
-            last += TICK;
-        }
+        let (epochs, next) = epochs_due(last, Instant::now());
+        (0..epochs).for_each(|_| engine.increment_epoch());
+        last = next;
         if shared.running_calls.load(Ordering::SeqCst) != 0 {
             idle_ticks = 0;
             continue;
@@ -102,3 +104,16 @@ fn run(engine: &Engine, shared: &Shared) {
         }
     }
 }
+
+/// How many epochs have begun since the last one did, and when the latest of them did.
+fn epochs_due(last: Instant, now: Instant) -> (u32, Instant) {
+    let passed = now.saturating_duration_since(last);
+    if passed > STOOD_STILL {
+        return (1, now);
+    }
+    let epochs = u32::try_from(passed.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX);
+    (epochs, last + TICK * epochs)
+}
+
+#[cfg(test)]
+mod tests;
