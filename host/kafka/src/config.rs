@@ -206,6 +206,9 @@ fn defaults(role: Role) -> &'static [(&'static str, &'static str)] {
             ("partition.assignment.strategy", "cooperative-sticky"),
             ("retry.backoff.ms", "20"),
             ("reconnect.backoff.max.ms", "2000"),
+            // A connection that has gone silent is noticed by a request that is not answered. Java's clients wait so
+            // long, librdkafka twice as long.
+            ("socket.timeout.ms", "30000"),
         ],
         Role::Producer => &[
             ("linger.ms", "5"),
@@ -214,7 +217,9 @@ fn defaults(role: Role) -> &'static [(&'static str, &'static str)] {
             ("log.connection.close", "false"),
             ("reconnect.backoff.max.ms", "2000"),
         ],
-        Role::Admin => &[("log.connection.close", "false"), ("reconnect.backoff.max.ms", "2000")],
+        Role::Admin => {
+            &[("log.connection.close", "false"), ("reconnect.backoff.max.ms", "2000"), ("socket.timeout.ms", "30000")]
+        }
     }
 }
 

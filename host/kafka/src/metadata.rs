@@ -32,6 +32,9 @@ pub struct ConnectAttempt {
 /// A topic to ask for when only the brokers matter: asking for all would load the names of the whole cluster.
 const PROBE: &str = "__consumer_offsets";
 
+/// Stream threads ask for log ends between two batches, so the answer is waited for in short pieces; they ask again.
+const WATERMARKS_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// The client for looking.
 pub(crate) struct MetadataClient {
     client: Client,
@@ -156,7 +159,7 @@ impl MetadataClient {
     /// Log start and log end, open transactions included.
     pub fn watermarks(&self, partition: &TopicPartition) -> Result<Watermarks, BrokerError> {
         self.client
-            .watermarks(&partition.topic, partition.partition, self.request_timeout)
+            .watermarks(&partition.topic, partition.partition, self.request_timeout.min(WATERMARKS_TIMEOUT))
             .map(|(low, high)| Watermarks { low, high })
             .map_err(|failure| self.error(failure, format!("ask the log end of {partition}")))
     }
