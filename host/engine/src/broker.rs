@@ -178,7 +178,6 @@ pub struct GroupMember {
     pub member_id: String,
     /// What the member calls itself; `assignment::MemberName` is in it when it is a host of the application.
     pub client_id: String,
-    pub group_instance_id: Option<String>,
     /// From where it is connected, as the broker sees it.
     pub host: String,
     pub assigned: Vec<TopicPartition>,

@@ -33,7 +33,6 @@ impl Membership for GroupObserver {
         let members = members.into_iter().map(|member| GroupMember {
             member_id: member.member_id,
             client_id: member.client_id,
-            group_instance_id: member.group_instance_id,
             host: member.host,
             assigned: member.assigned.into_iter().map(|(topic, at)| TopicPartition::new(topic, at)).collect(),
         });

@@ -30,7 +30,6 @@ impl Membership for DirectMembership {
         let members = described.members.into_iter().map(|member| GroupMember {
             member_id: member.member_id,
             client_id: member.client_id,
-            group_instance_id: member.instance_id,
             host: member.client_host,
             assigned: decode_assignment(&member.assignment).into_iter().collect(),
         });

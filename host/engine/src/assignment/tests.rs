@@ -81,7 +81,6 @@ fn members_of_a_host_are_put_together_and_strangers_keep_nothing() {
     let member = |client_id: &str, partitions: &[i32]| GroupMember {
         member_id: client_id.to_owned(),
         client_id: client_id.to_owned(),
-        group_instance_id: None,
         host: "/127.0.0.1".to_owned(),
         assigned: partitions.iter().map(|&partition| TopicPartition::new("in", partition)).collect(),
     };

@@ -17,7 +17,6 @@ pub(super) fn member(host: &str, partitions: &[i32]) -> GroupMember {
     GroupMember {
         member_id: host.to_owned(),
         client_id: name.client_id("app"),
-        group_instance_id: None,
         host: "/127.0.0.1".to_owned(),
         assigned: partitions.iter().map(|&partition| TopicPartition::new("in", partition)).collect(),
     }

@@ -1,21 +1,22 @@
-//! The description of a consumer group, copied out of librdkafka's structures.
+//! The description of a consumer group, copied out of librdkafka's structures. Asks by `rd_kafka_list_groups`: the newer
+//! `DescribeConsumerGroups` goes to the coordinator as an admin request, and librdkafka 2.12 ends the process by an
+//! assertion when the coordinator is lost at the wrong moment (`rd_kafka_enq_once_del_source_return`).
 
-use std::ffi::c_char;
+use std::ffi::c_int;
 use std::ptr;
+use std::slice;
 use std::time::Duration;
 
 use rdkafka::bindings as sys;
-use rdkafka::bindings::rd_kafka_consumer_group_state_t as State;
 use rdkafka::error::RDKafkaErrorCode;
 
-use super::{Client, ErrorText, Failure, PartitionList, c_name, owned_text, timeout_ms};
+use super::{Client, Failure, c_name, owned_text, timeout_ms};
 
 /// A member as the group's coordinator describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DescribedMember {
     pub member_id: String,
     pub client_id: String,
-    pub group_instance_id: Option<String>,
     pub host: String,
     /// Topic and partition.
     pub assigned: Vec<(String, i32)>,
@@ -29,100 +30,114 @@ pub(crate) enum DescribedGroup {
     Rebalancing,
 }
 
-/// How long the answer may be late after its time, which librdkafka watches itself.
-const GRACE: Duration = Duration::from_secs(1);
-
 impl Client {
-    /// Asks the coordinator of a group for its members.
+    /// Asks the brokers for a group and its members. A group that nobody has joined yet is settled and empty.
     pub fn describe_group(&self, group: &str, timeout: Duration) -> Result<DescribedGroup, Failure> {
         let name = c_name(group)?;
-        let mut names: [*const c_char; 1] = [name.as_ptr()];
-        let mut text = ErrorText::new();
-        let (buffer, size) = text.parts();
-        // SAFETY: live client; the options and the queue are ours, used only here and destroyed once, after the event
-        // that came through the queue; the names live through the call that copies them; the buffer has its length.
-        unsafe {
-            let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
-            let options = sys::rd_kafka_AdminOptions_new(self.raw(), operation);
-            let set = sys::rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms(timeout), buffer, size);
-            if let Err(failure) = Failure::check_code(set) {
-                sys::rd_kafka_AdminOptions_destroy(options);
-                return Err(Failure::with_detail(failure.code, text.to_string()));
-            }
-            let queue = sys::rd_kafka_queue_new(self.raw());
-            sys::rd_kafka_DescribeConsumerGroups(self.raw(), names.as_mut_ptr(), names.len(), options, queue);
-            let event = sys::rd_kafka_queue_poll(queue, timeout_ms(timeout + GRACE));
-            let described = read(event);
-            if !event.is_null() {
-                sys::rd_kafka_event_destroy(event);
-            }
-            sys::rd_kafka_queue_destroy(queue);
-            sys::rd_kafka_AdminOptions_destroy(options);
-            described
+        let mut list: *const sys::rd_kafka_group_list = ptr::null();
+        // SAFETY: live client, NUL-terminated name that lives through the call, a place to write to.
+        let code = unsafe { sys::rd_kafka_list_groups(self.raw(), name.as_ptr(), &mut list, timeout_ms(timeout)) };
+        let list = GroupList(list);
+        match (Failure::check_code(code), list.groups().first()) {
+            // A partial answer that has the group is whole: one broker coordinates it.
+            (Ok(()), Some(group)) => read(group),
+            (Err(failure), Some(group)) if failure.code == RDKafkaErrorCode::Partial => read(group),
+            (Ok(()), None) => Ok(DescribedGroup::Settled(Vec::new())),
+            (Err(failure), _) => Err(failure),
+        }
+    }
+}
+
+/// A list that librdkafka has made, or null.
+struct GroupList(*const sys::rd_kafka_group_list);
+
+impl GroupList {
+    fn groups(&self) -> &[sys::rd_kafka_group_info] {
+        // SAFETY: null or a live list.
+        let list = unsafe { self.0.as_ref() };
+        // SAFETY: the list's groups are as many as it says, and live as long as it.
+        list.map_or(&[][..], |list| unsafe { elements(list.groups, list.group_cnt) })
+    }
+}
+
+impl Drop for GroupList {
+    fn drop(&mut self) {
+        if !self.0.is_null() {
+            // SAFETY: ours, destroyed once, and nothing that points into it outlives it.
+            unsafe { sys::rd_kafka_group_list_destroy(self.0) }
         }
     }
 }
 
 /// # Safety
-/// `event` is null or a live event.
-unsafe fn read(event: *mut sys::rd_kafka_event_t) -> Result<DescribedGroup, Failure> {
-    if event.is_null() {
-        return Err(Failure::of_code(RDKafkaErrorCode::OperationTimedOut));
+/// `first` is null or the first of `count` live elements.
+unsafe fn elements<'a, T>(first: *const T, count: c_int) -> &'a [T] {
+    match usize::try_from(count) {
+        // SAFETY: not null, and as many as the caller promises.
+        Ok(count) if count > 0 && !first.is_null() => unsafe { slice::from_raw_parts(first, count) },
+        _ => &[],
     }
-    // SAFETY: the event is live; what is asked of it lives as long and is copied.
+}
+
+fn read(group: &sys::rd_kafka_group_info) -> Result<DescribedGroup, Failure> {
+    Failure::check_code(group.err)?;
+    // SAFETY: the texts of a live group are NUL-terminated or null.
+    let state = unsafe { owned_text(group.state) };
+    if !["Stable", "Empty", "Dead"].contains(&state.as_str()) {
+        return Ok(DescribedGroup::Rebalancing);
+    }
+    // SAFETY: a live group has as many members as it says.
+    let members = unsafe { elements(group.members, group.member_cnt) };
+    members.iter().map(member).collect::<Result<_, _>>().map(DescribedGroup::Settled)
+}
+
+fn member(member: &sys::rd_kafka_group_member_info) -> Result<DescribedMember, Failure> {
+    // SAFETY: the member is live; its texts are NUL-terminated or null, its assignment has the size it says, and
+    // everything is copied.
     unsafe {
-        if let Err(failure) = Failure::check_code(sys::rd_kafka_event_error(event)) {
-            let detail = owned_text(sys::rd_kafka_event_error_string(event));
-            return Err(Failure::with_detail(failure.code, detail));
-        }
-        let result = sys::rd_kafka_event_DescribeConsumerGroups_result(event);
-        let mut count = 0;
-        let groups = if result.is_null() {
-            ptr::null_mut()
-        } else {
-            sys::rd_kafka_DescribeConsumerGroups_result_groups(result, &mut count)
-        };
-        if groups.is_null() || count == 0 {
-            return Err(Failure::with_detail(RDKafkaErrorCode::Unknown, "the answer describes no group"));
-        }
-        let group = *groups;
-        let error = sys::rd_kafka_ConsumerGroupDescription_error(group);
-        if !error.is_null() {
-            let code = sys::rd_kafka_error_code(error).into();
-            // Nobody has joined it yet.
-            if code == RDKafkaErrorCode::GroupIdNotFound {
-                return Ok(DescribedGroup::Settled(Vec::new()));
-            }
-            return Err(Failure::with_detail(code, owned_text(sys::rd_kafka_error_string(error))));
-        }
-        Ok(match sys::rd_kafka_ConsumerGroupDescription_state(group) {
-            State::RD_KAFKA_CONSUMER_GROUP_STATE_STABLE
-            | State::RD_KAFKA_CONSUMER_GROUP_STATE_EMPTY
-            | State::RD_KAFKA_CONSUMER_GROUP_STATE_DEAD => {
-                let members = 0..sys::rd_kafka_ConsumerGroupDescription_member_count(group);
-                let member = |index| member(sys::rd_kafka_ConsumerGroupDescription_member(group, index));
-                DescribedGroup::Settled(members.map(member).collect())
-            }
-            _ => DescribedGroup::Rebalancing,
+        let assignment = elements(member.member_assignment.cast::<u8>(), member.member_assignment_size);
+        let member_id = owned_text(member.member_id);
+        let assigned = assigned_partitions(assignment).ok_or_else(|| {
+            let detail = format!("the assignment of member {member_id} cannot be read");
+            Failure::with_detail(RDKafkaErrorCode::BadMessage, detail)
+        })?;
+        Ok(DescribedMember {
+            member_id,
+            client_id: owned_text(member.client_id),
+            host: owned_text(member.client_host),
+            assigned,
         })
     }
 }
 
-/// # Safety
-/// `member` is live.
-unsafe fn member(member: *const sys::rd_kafka_MemberDescription_t) -> DescribedMember {
-    // SAFETY: the member is live; its texts are NUL-terminated or null, and everything is copied.
-    unsafe {
-        let instance = sys::rd_kafka_MemberDescription_group_instance_id(member);
-        let assignment = sys::rd_kafka_MemberDescription_assignment(member);
-        let partitions =
-            if assignment.is_null() { ptr::null() } else { sys::rd_kafka_MemberAssignment_partitions(assignment) };
-        DescribedMember {
-            member_id: owned_text(sys::rd_kafka_MemberDescription_consumer_id(member)),
-            client_id: owned_text(sys::rd_kafka_MemberDescription_client_id(member)),
-            group_instance_id: (!instance.is_null()).then(|| owned_text(instance)),
-            host: owned_text(sys::rd_kafka_MemberDescription_host(member)),
-            assigned: PartitionList::names_of(partitions.cast_mut()),
+/// The partitions of a `ConsumerProtocolAssignment`: a version, then topics with their partitions, then what concerns the
+/// assignor alone. A member that has none yet has no bytes at all.
+fn assigned_partitions(bytes: &[u8]) -> Option<Vec<(String, i32)>> {
+    let mut assigned = Vec::new();
+    if bytes.is_empty() {
+        return Some(assigned);
+    }
+    let (_version, mut rest) = bytes.split_first_chunk::<2>()?;
+    let topics = take_count(&mut rest)?;
+    for _ in 0..topics {
+        let (length, after) = rest.split_first_chunk::<2>()?;
+        let (name, after) = after.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+        let topic = std::str::from_utf8(name).ok()?;
+        rest = after;
+        for _ in 0..take_count(&mut rest)? {
+            let (partition, after) = rest.split_first_chunk::<4>()?;
+            assigned.push((topic.to_owned(), i32::from_be_bytes(*partition)));
+            rest = after;
         }
     }
+    Some(assigned)
 }
+
+fn take_count(bytes: &mut &[u8]) -> Option<u32> {
+    let (count, rest) = bytes.split_first_chunk::<4>()?;
+    *bytes = rest;
+    u32::try_from(i32::from_be_bytes(*count)).ok()
+}
+
+#[cfg(test)]
+mod tests;
