@@ -375,10 +375,35 @@ impl StoreChangelogReader {
         Ok(())
     }
 
-    /// Reports and finally fails a restore that stands still (R10).
+    /// Reports and finally fails a restore that stands still (R10). Only time counts in which the broker was there: it is
+    /// asked when a restore has stood still for long, and before it fails.
     fn watch(&mut self, now_ms: u64) -> Result<(), EngineError> {
         let mut stalled = Vec::new();
         for (partition, changelog) in &mut self.changelogs {
+            let stalled_ms = now_ms.saturating_sub(changelog.moved_ms);
+            if stalled_ms >= STALL_REPORT_MS && !changelog.stall_reported {
+                tracing::warn!(task = %changelog.task, store = changelog.store, changelog = %partition, stalled_ms,
+                    position = changelog.position, target = changelog.target, "restore stands still");
+                stalled.push(partition.clone());
+            } else if stalled_ms >= self.stall_max_ms {
+                stalled.push(partition.clone());
+            }
+        }
+        let logs = match self.watermarks(&stalled) {
+            Ok(logs) => logs,
+            Err(error) => {
+                // Nothing can move while nobody answers; the wait begins anew.
+                for partition in &stalled {
+                    if let Some(changelog) = self.changelogs.get_mut(partition) {
+                        changelog.moved_ms = now_ms;
+                    }
+                }
+                return Err(error);
+            }
+        };
+        for partition in &stalled {
+            let Some(changelog) = self.changelogs.get_mut(partition) else { continue };
+            changelog.stall_reported = true;
             let stalled_ms = now_ms.saturating_sub(changelog.moved_ms);
             if stalled_ms >= self.stall_max_ms {
                 return Err(EngineError::RestoreStalled {
@@ -389,18 +414,6 @@ impl StoreChangelogReader {
                     target: changelog.target,
                     stalled_ms,
                 });
-            }
-            if stalled_ms >= STALL_REPORT_MS && !changelog.stall_reported {
-                tracing::warn!(task = %changelog.task, store = changelog.store, changelog = %partition, stalled_ms,
-                    position = changelog.position, target = changelog.target, "restore stands still");
-                stalled.push(partition.clone());
-            }
-        }
-        let logs = self.watermarks(&stalled)?;
-        // Only now: without the answer it is asked again in the next slice.
-        for partition in &stalled {
-            if let Some(changelog) = self.changelogs.get_mut(partition) {
-                changelog.stall_reported = true;
             }
         }
         for (partition, log) in stalled.iter().zip(logs) {

@@ -48,10 +48,19 @@ struct Hanging {
     high: Arc<Mutex<Offset>>,
     readable: Offset,
     reachable: Arc<Mutex<bool>>,
+    /// Polls without a broker are empty, as librdkafka's are; else they fail.
+    silent: bool,
+}
+
+fn no_broker() -> BrokerError {
+    BrokerError::new(BrokerErrorKind::Retriable, "fetch", "no broker")
 }
 
 impl RestoreConsumer for Hanging {
     fn watermarks(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Watermarks>, BrokerError> {
+        if !*self.reachable.lock().expect("one thread") {
+            return Err(no_broker());
+        }
         let high = *self.high.lock().expect("one thread");
         Ok(partitions.iter().map(|_| Watermarks { low: 0, high }).collect())
     }
@@ -65,10 +74,10 @@ impl RestoreConsumer for Hanging {
     }
 
     fn poll(&mut self, _: Duration, _: usize) -> Result<Vec<PartitionRecords>, BrokerError> {
-        if *self.reachable.lock().expect("one thread") {
+        if self.silent || *self.reachable.lock().expect("one thread") {
             return Ok(Vec::new());
         }
-        Err(BrokerError::new(BrokerErrorKind::Retriable, "fetch", "no broker"))
+        Err(no_broker())
     }
 
     fn position(&mut self, _: &TopicPartition) -> Result<Option<Offset>, BrokerError> {
@@ -85,8 +94,12 @@ struct Stalled {
 
 impl Stalled {
     fn new() -> Self {
+        Self::with_polls(false)
+    }
+
+    fn with_polls(silent: bool) -> Self {
         let (high, reachable) = (Arc::new(Mutex::new(9)), Arc::new(Mutex::new(true)));
-        let consumer = Hanging { high: Arc::clone(&high), readable: 4, reachable: Arc::clone(&reachable) };
+        let consumer = Hanging { high: Arc::clone(&high), readable: 4, reachable: Arc::clone(&reachable), silent };
         let mut reader = StoreChangelogReader::new(Box::new(consumer), 10_000);
         let options = Arc::new(Fixture::counting(1).options());
         let mut restoring = StreamTask::new(task(0), &[TopicPartition::new("in", 0)], options);
@@ -125,6 +138,20 @@ fn time_without_a_broker_is_not_held_against_a_restore() {
     }
     *stalled.reachable.lock().expect("one thread") = true;
     assert_eq!(stalled.at(100_000), Ok(0));
+}
+
+#[test]
+fn a_broker_that_is_silently_away_is_asked_before_a_restore_fails() {
+    let mut stalled = Stalled::with_polls(true);
+    assert_eq!(stalled.at(0), Ok(0));
+    *stalled.reachable.lock().expect("one thread") = false;
+    for now_ms in [30_000, 60_000, 90_000] {
+        assert!(matches!(stalled.at(now_ms), Err(EngineError::Broker(_))), "at {now_ms}");
+    }
+    *stalled.reachable.lock().expect("one thread") = true;
+    assert_eq!(stalled.at(120_000), Ok(0));
+    assert_eq!(stalled.at(149_999), Ok(0));
+    assert!(matches!(stalled.at(150_000), Err(EngineError::RestoreStalled { .. })));
 }
 
 #[test]
