@@ -115,6 +115,33 @@ fn a_transaction_with_work_of_a_lost_task_is_never_committed() {
     assert_eq!(fixture.count(1, "b"), Some(1));
 }
 
+/// Without a transaction nothing undoes what is still on its way. It must not reach a changelog after the next owner has
+/// read that to its end, so it goes with the producer that has it.
+#[test]
+fn a_producer_that_still_sends_work_of_a_lost_task_is_made_anew() {
+    let fixture = Fixture::counting(2);
+    let mut thread = fixture.thread();
+    fixture.settle(&mut thread).expect("no fault");
+    fixture.broker.take_calls();
+    fixture.broker.hold_deliveries(true);
+    fixture.produce(0, &["a"]);
+    for _ in 0..5 {
+        thread.run_once().expect("no fault");
+    }
+    fixture.broker.rebalance(0, RebalanceEvent::Lost(partitions("in", &[0])));
+    thread.run_once().expect("it is remedied");
+    fixture.broker.hold_deliveries(false);
+    fixture.settle(&mut thread).expect("it is remedied");
+    assert_eq!(calls(&fixture, &[Operation::CreateProducer]).len(), 1);
+    assert_eq!(fixture.progress.read().recycles, 1);
+
+    // One that has nothing on its way is kept.
+    fixture.broker.take_calls();
+    fixture.broker.rebalance(0, RebalanceEvent::Lost(partitions("in", &[1])));
+    fixture.settle(&mut thread).expect("no fault");
+    assert_eq!(calls(&fixture, &[Operation::CreateProducer]), [""; 0]);
+}
+
 #[test]
 fn an_incomplete_task_waits_for_its_other_partitions_and_then_says_what_is_missing() {
     let processors = Arc::new(NativeSupplier::new(topology(&["in", "more"], &["counts"], &["out"]), |_| Count));
