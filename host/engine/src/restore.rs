@@ -379,7 +379,7 @@ impl StoreChangelogReader {
     /// asked when a restore has stood still for long, and before it fails.
     fn watch(&mut self, now_ms: u64) -> Result<(), EngineError> {
         let mut stalled = Vec::new();
-        for (partition, changelog) in &mut self.changelogs {
+        for (partition, changelog) in &self.changelogs {
             let stalled_ms = now_ms.saturating_sub(changelog.moved_ms);
             if stalled_ms >= STALL_REPORT_MS && !changelog.stall_reported {
                 tracing::warn!(task = %changelog.task, store = changelog.store, changelog = %partition, stalled_ms,
@@ -389,23 +389,26 @@ impl StoreChangelogReader {
                 stalled.push(partition.clone());
             }
         }
-        let logs = match self.watermarks(&stalled) {
-            Ok(logs) => logs,
-            Err(error) => {
-                // Nothing can move while nobody answers; the wait begins anew.
-                for partition in &stalled {
-                    if let Some(changelog) = self.changelogs.get_mut(partition) {
-                        changelog.moved_ms = now_ms;
-                    }
-                }
-                return Err(error);
-            }
-        };
-        for partition in &stalled {
+        let logs = self.watermarks(&stalled);
+        for (index, partition) in stalled.iter().enumerate() {
             let Some(changelog) = self.changelogs.get_mut(partition) else { continue };
-            changelog.stall_reported = true;
+            let Ok(logs) = &logs else {
+                // Nothing can move while nobody answers; the wait begins anew.
+                (changelog.moved_ms, changelog.stall_reported) = (now_ms, false);
+                continue;
+            };
+            if let Some(log) = logs.get(index).filter(|log| log.high < changelog.target) {
+                return Err(EngineError::ChangelogRegressed {
+                    task: changelog.task,
+                    store: changelog.store.clone(),
+                    changelog: partition.clone(),
+                    stored: changelog.target,
+                    end: log.high,
+                });
+            }
             let stalled_ms = now_ms.saturating_sub(changelog.moved_ms);
-            if stalled_ms >= self.stall_max_ms {
+            // What was not said before is not final: a process that stood still has only begun to wait.
+            if stalled_ms >= self.stall_max_ms && changelog.stall_reported {
                 return Err(EngineError::RestoreStalled {
                     task: changelog.task,
                     store: changelog.store.clone(),
@@ -415,19 +418,9 @@ impl StoreChangelogReader {
                     stalled_ms,
                 });
             }
+            changelog.stall_reported = true;
         }
-        for (partition, log) in stalled.iter().zip(logs) {
-            if let Some(changelog) = self.changelogs.get(partition).filter(|changelog| log.high < changelog.target) {
-                return Err(EngineError::ChangelogRegressed {
-                    task: changelog.task,
-                    store: changelog.store.clone(),
-                    changelog: partition.clone(),
-                    stored: changelog.target,
-                    end: log.high,
-                });
-            }
-        }
-        Ok(())
+        logs.map(drop)
     }
 
     /// How far the restores of a task are.
