@@ -166,11 +166,14 @@ impl StreamThread {
             self.stood_still = self.options.config.processing_guarantee == ProcessingGuarantee::AtLeastOnce;
         }
         producer.set_now(now_ms, self.options.clock.wall_clock_ms());
-        producer.poll(Duration::ZERO)?;
+        producer.serve(Duration::ZERO)?;
         self.manager.pause_full_partitions(consumer)?;
         match consumer.poll(timeout, self.options.config.max_poll_records) {
             Ok(polled) => {
                 self.last_poll_ms = now_ms;
+                // Only now: a consumer that was fenced says so after it has said that it lost its partitions, and a new
+                // producer would fence the host that took them over.
+                producer.check_abandoned()?;
                 self.manager.add_records(polled.records)?;
                 self.manager.add_events(polled.events);
             }

@@ -83,7 +83,13 @@ impl StreamsProducer {
         self.abandoned |= if self.transactional { self.in_transaction } else { self.producer.in_flight() > 0 };
     }
 
-    fn check_abandoned(&self) -> Result<(), BrokerError> {
+    /// Fails where the producer must be made anew before partitions go to somebody else, who may begin to write at once.
+    pub fn check_before_unassign(&self) -> Result<(), BrokerError> {
+        if self.transactional { Ok(()) } else { self.check_abandoned() }
+    }
+
+    /// Fails once `abandon` has found something.
+    pub fn check_abandoned(&self) -> Result<(), BrokerError> {
         if !self.abandoned {
             return Ok(());
         }
@@ -107,7 +113,12 @@ impl StreamsProducer {
 
     /// Serves delivery reports. An error is doubt.
     pub fn poll(&mut self, timeout: Duration) -> Result<(), BrokerError> {
-        self.check_abandoned()?;
+        self.serve(timeout)?;
+        self.check_abandoned()
+    }
+
+    /// As `poll`, and without a word on what a dropped task has left: the consumer is asked first why it was dropped.
+    pub fn serve(&mut self, timeout: Duration) -> Result<(), BrokerError> {
         self.producer.poll(timeout).map_err(in_doubt)
     }
 

@@ -103,6 +103,7 @@ impl TaskManager {
                 self.close_dirty(id)
             }
             Action::Unassign(partitions) => {
+                producer.check_before_unassign()?;
                 consumer.unassign(&partitions)?;
                 for partition in &partitions {
                     self.assigned.remove(partition);
