@@ -1,6 +1,6 @@
 //! The clock behind call deadlines: a thread that moves the engine's epoch forward once per millisecond while calls
 //! run, and sleeps for good while none do. One epoch is one millisecond of wall-clock time, also when the thread was
-//! late; but not when it was so late that the whole process must have stood still, guests and all.
+//! late; but no more than a second when it was so late that the whole process must have stood still, guests and all.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,8 +12,8 @@ use wasmtime::Engine;
 const TICK: Duration = Duration::from_millis(1);
 /// Ticks without a call after which the thread sleeps until the next one; waking it costs a system call.
 const IDLE_TICKS: u32 = 100;
-/// Above this the thread was not late by what else the machine had to do: the process was stopped by a signal, or its
-/// machine slept or was paused. No call has run meanwhile, so that none may be ended for it.
+/// Above this the thread was hardly late by what else the machine had to do: the process was stopped by a signal, or its
+/// machine slept or was paused. No call has run meanwhile, so that none may be ended for it; no more than this counts.
 const STOOD_STILL: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
@@ -109,10 +109,14 @@ fn run(engine: &Engine, shared: &Shared) {
 fn epochs_due(last: Instant, now: Instant) -> (u32, Instant) {
     let passed = now.saturating_duration_since(last);
     if passed > STOOD_STILL {
-        return (1, now);
+        return (epochs_in(STOOD_STILL), now);
     }
-    let epochs = u32::try_from(passed.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX);
+    let epochs = epochs_in(passed);
     (epochs, last + TICK * epochs)
+}
+
+fn epochs_in(time: Duration) -> u32 {
+    u32::try_from(time.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use engine::processor::ProcessorError;
 /// The bounds of one application's instances. Each field has a key of the manifest with the same meaning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// `processor.deadline.ms`: how long one call may run, in wall-clock milliseconds.
+    /// `processor.deadline.ms`: how long one call may run, in wall-clock milliseconds; of a time in which the whole
+    /// process stood still a second counts at most.
     pub deadline_ms: u64,
     /// `processor.memory.max.bytes`: linear memory of one instance, all its memories together.
     pub memory_max_bytes: u64,
