@@ -38,7 +38,10 @@ impl Client {
         // SAFETY: live client, NUL-terminated name that lives through the call, a place to write to.
         let code = unsafe { sys::rd_kafka_list_groups(self.raw(), name.as_ptr(), &mut list, timeout_ms(timeout)) };
         let list = GroupList(list);
-        match (Failure::check_code(code), list.groups().first()) {
+        let groups = list.groups();
+        // While its coordinator moves, a group is in the lists of two brokers.
+        let sound = groups.iter().find(|group| Failure::check_code(group.err).is_ok());
+        match (Failure::check_code(code), sound.or(groups.first())) {
             // A partial answer that has the group is whole: one broker coordinates it.
             (Ok(()), Some(group)) => read(group),
             (Err(failure), Some(group)) if failure.code == RDKafkaErrorCode::Partial => read(group),
