@@ -116,7 +116,8 @@ fn push(campaign: &mut Campaign, armed: &mut [Option<Armed>], number: usize) -> 
         return Ok(());
     }
     campaign.count("killed for the other's sake", 1);
-    campaign.hosts.kill(other)?;
+    // It may come to its own point at this moment, and comes to it again.
+    campaign.hosts.stop_hard(other)?;
     std::thread::sleep(LONG_PAUSE);
     if let Some(armed) = &mut armed[other] {
         armed.since = Instant::now();

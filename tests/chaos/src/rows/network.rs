@@ -64,7 +64,7 @@ fn delay_end_txn(campaign: &mut Campaign) -> Result<()> {
 /// does as the leader of its former life.
 pub fn kill_broker(request: &Request) -> Slice {
     let mut options = options(request, 25_000);
-    options.proxied = true;
+    (options.proxied, options.broker_restarts) = (true, true);
     campaign::run(&options, |campaign| {
         for _ in 0..request.faults {
             rest(campaign)?;
@@ -104,7 +104,7 @@ fn recovered(campaign: &mut Campaign) -> Result<()> {
 pub fn broker_away(request: &Request) -> Slice {
     const AWAY: Duration = Duration::from_secs(70);
     let mut options = options(request, 110_000);
-    options.proxied = true;
+    (options.proxied, options.broker_restarts) = (true, true);
     campaign::run(&options, |campaign| {
         for _ in 0..request.faults {
             rest(campaign)?;

@@ -180,6 +180,7 @@ fn restart_one(campaign: &mut Campaign, victim: usize) -> Result<()> {
         Ok(())
     })?;
     let restored = campaign.hosts.restored_by(victim)?;
+    ensure!(restored == 0, "host {victim} restored {restored} records after an orderly end");
     campaign.count("restored by restarted hosts", restored);
     Ok(())
 }

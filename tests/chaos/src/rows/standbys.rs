@@ -12,6 +12,9 @@ use crate::results::Slice;
 /// How long a copy may take to become warm, and a task to go on.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// What warm copies may lack: about what is committed in a second.
+const RESTORED_MAX: u64 = 2_000;
+
 pub fn fail_over(request: &Request) -> Slice {
     // A static member would be waited for until its session is over, a while in which it comes back.
     let mut options = options(request, 13_000);
@@ -34,7 +37,7 @@ fn fail_over_one(campaign: &mut Campaign, victim: usize) -> Result<()> {
     let restored_before = campaign.hosts.restored_by(survivor)?;
     let partitions = campaign.hosts.partitions_of(victim);
     campaign.hosts.kill(victim)?;
-    campaign.fault(partitions);
+    campaign.fault(partitions.clone());
     let killed = Instant::now();
     wait_until(LIMIT, || {
         let running = campaign.hosts.partitions_of(survivor).len();
@@ -44,6 +47,8 @@ fn fail_over_one(campaign: &mut Campaign, victim: usize) -> Result<()> {
     let took_ms = u64::try_from(killed.elapsed().as_millis()).unwrap_or(u64::MAX);
     let promoted = u64::try_from(promotions(campaign) - promoted_before)?;
     let restored = campaign.hosts.restored_by(survivor)?.saturating_sub(restored_before);
+    ensure!(promoted >= partitions.len() as u64, "{promoted} of the tasks {partitions:?} were promoted");
+    ensure!(restored <= RESTORED_MAX, "{promoted} promoted tasks restored {restored} records");
     campaign.count("tasks promoted", promoted);
     campaign.count("restored by promoted tasks", restored);
     campaign.at_most("max restored at once", restored);
