@@ -104,9 +104,9 @@ pub const MUTANTS: &[Mutant] = &[
         edits: &[
             Edit {
                 file: COMMIT,
-                old: "            (Self::Drain, ProcessingGuarantee::ExactlyOnceV2) => Self::CommitTransaction,",
-                new: "            (Self::Drain, ProcessingGuarantee::ExactlyOnceV2) if {on} => Self::WriteStores,
-            (Self::Drain, ProcessingGuarantee::ExactlyOnceV2) => Self::CommitTransaction,",
+                old: "            (Self::SendOffsets, _) => Self::CommitTransaction,",
+                new: "            (Self::SendOffsets, _) if {on} => Self::WriteStores,
+            (Self::SendOffsets, _) => Self::CommitTransaction,",
             },
             Edit {
                 file: COMMIT,

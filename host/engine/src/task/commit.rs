@@ -19,14 +19,13 @@ const DRAIN_SLICE: Duration = Duration::from_millis(10);
 /// The stages of a commit, in their order.
 ///
 /// ```text
-/// at least once: SendOutputs ─▶ DrainOutputs ─▶ WriteChangelogs ─▶ Drain ─▶ CommitOffsets ─▶ WriteStores ─▶ Completed
-/// exactly once:  SendOutputs ─▶ WriteChangelogs ─▶ SendOffsets ─▶ Drain ─▶ CommitTransaction ─▶ WriteStores ─▶ Completed
+/// SendOutputs ─┬─▶ DrainOutputs ─┬─▶ WriteChangelogs ─▶ Drain ─┬─▶ CommitOffsets ───────────────────┬─▶ WriteStores ─▶ Completed
+///              └─────────────────┘                             └─▶ SendOffsets ─▶ CommitTransaction ┘
+///                       at least once: upper ways; exactly once: lower ways
 /// ```
 /// A crash may leave changelogs that are ahead of the offsets. Whoever goes on from there does the records in between
 /// again on the newer state, and its outputs differ from those of the first time. So under at-least-once the first ones
-/// must be there before the changelogs are written; a transaction needs no such order. Its offsets are sent while the
-/// records are on their way, which saves the time of two requests: like the records they count only with the
-/// transaction, and that is not committed before every record is acknowledged.
+/// must be there before the changelogs are written; a transaction needs no such order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CommitStage {
     /// Outputs that found no room are handed to the producer.
@@ -35,12 +34,12 @@ pub enum CommitStage {
     DrainOutputs,
     /// The overlays' entries are sent to the changelogs.
     WriteChangelogs,
-    /// The source offsets join the transaction.
-    SendOffsets,
     /// Everything that was sent is acknowledged.
     Drain,
     /// The source offsets are committed with the group.
     CommitOffsets,
+    /// The source offsets join the transaction.
+    SendOffsets,
     CommitTransaction,
     /// The overlays move into their stores, each with its changelog offset in the same batch.
     WriteStores,
@@ -53,10 +52,10 @@ impl CommitStage {
         Some(match (self, guarantee) {
             (Self::SendOutputs, ProcessingGuarantee::AtLeastOnce) => Self::DrainOutputs,
             (Self::SendOutputs, ProcessingGuarantee::ExactlyOnceV2) | (Self::DrainOutputs, _) => Self::WriteChangelogs,
-            (Self::WriteChangelogs, ProcessingGuarantee::AtLeastOnce) | (Self::SendOffsets, _) => Self::Drain,
-            (Self::WriteChangelogs, ProcessingGuarantee::ExactlyOnceV2) => Self::SendOffsets,
+            (Self::WriteChangelogs, _) => Self::Drain,
             (Self::Drain, ProcessingGuarantee::AtLeastOnce) => Self::CommitOffsets,
-            (Self::Drain, ProcessingGuarantee::ExactlyOnceV2) => Self::CommitTransaction,
+            (Self::Drain, ProcessingGuarantee::ExactlyOnceV2) => Self::SendOffsets,
+            (Self::SendOffsets, _) => Self::CommitTransaction,
             (Self::CommitOffsets | Self::CommitTransaction, _) => Self::WriteStores,
             (Self::WriteStores, _) => Self::Completed,
             (Self::Completed, _) => return None,

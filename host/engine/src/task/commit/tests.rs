@@ -15,7 +15,7 @@ fn the_stages_of_each_guarantee_are_in_the_order_that_loses_nothing() {
     );
     assert_eq!(
         stages(ProcessingGuarantee::ExactlyOnceV2),
-        [SendOutputs, WriteChangelogs, SendOffsets, Drain, CommitTransaction, WriteStores, Completed]
+        [SendOutputs, WriteChangelogs, Drain, SendOffsets, CommitTransaction, WriteStores, Completed]
     );
 }
 
