@@ -171,11 +171,11 @@ impl StreamThread {
         match consumer.poll(timeout, self.options.config.max_poll_records) {
             Ok(polled) => {
                 self.last_poll_ms = now_ms;
+                self.manager.add_records(polled.records)?;
+                self.manager.add_events(polled.events);
                 // Only now: a consumer that was fenced says so after it has said that it lost its partitions, and a new
                 // producer would fence the host that took them over.
                 producer.check_abandoned()?;
-                self.manager.add_records(polled.records)?;
-                self.manager.add_events(polled.events);
             }
             // A broker that is away is no reason to stop, however long it takes; what is here can be processed.
             Err(error) if error.kind == BrokerErrorKind::Retriable => {

@@ -32,10 +32,13 @@ broker.heartbeat.interval.ms=500
 group.min.session.timeout.ms=1000
 ";
 
-/// Has a coordinator end transactions of hosts that are gone soon after their time. Not where the broker is killed: a lone
-/// broker that ends one before it is registered again finds its own partitions without a leader, takes them for deleted,
-/// and forgets the markers (`TransactionMarkerChannelManager`); the transaction then hangs for good.
+/// Has a coordinator end transactions of hosts that are gone soon after their time.
 const QUICK_ABORTS: &str = "transaction.abort.timed.out.transaction.cleanup.interval.ms=1000\n";
+
+/// Where the broker is killed it leaves that to the hosts, which come back with their transactional ids. A lone broker that
+/// ends a transaction before it is registered again finds its own partitions without a leader, takes them for deleted, and
+/// forgets the markers (`TransactionMarkerChannelManager`); the transaction then hangs for good.
+const NO_ABORTS: &str = "transaction.abort.timed.out.transaction.cleanup.interval.ms=60000\n";
 
 /// How long readers may have to wait for a transaction of a host that did not come back.
 const STABLE_LIMIT: Duration = Duration::from_secs(40);
@@ -170,7 +173,7 @@ impl Campaign {
         let folder = hosts::scratch(&name)?;
         let listener = options.proxied.then(Proxy::bind).transpose()?;
         let proxy_port = listener.as_ref().map(|(port, _)| *port);
-        let quick_aborts = if options.broker_restarts { "" } else { QUICK_ABORTS };
+        let quick_aborts = if options.broker_restarts { NO_ABORTS } else { QUICK_ABORTS };
         let kafka = OwnKafka::start("chaos", &format!("{KAFKA_SETTINGS}{quick_aborts}"), proxy_port)?;
         let proxy = listener.map(|(_, listener)| Proxy::start(listener, kafka.proxied_port()));
         let direct = Broker::Kafka(kafka.bootstrap());

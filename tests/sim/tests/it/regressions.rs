@@ -3,7 +3,7 @@
 use sim::{Kind, Scenario, run};
 
 /// A seed and what it found.
-const SEEDS: [(Kind, u64, &str); 7] = [
+const SEEDS: [(Kind, u64, &str); 8] = [
     (Kind::AtLeastOnce, 201, "records of a changelog were deleted under a restore, which stopped the application"),
     (
         Kind::AtLeastOnce,
@@ -16,6 +16,7 @@ const SEEDS: [(Kind, u64, &str); 7] = [
         4_063,
         "a store that a crash left was behind its changelog, which records in flight had reached",
     ),
+    (Kind::ExactlyOnce, 482, "an assignment that came while a producer was made anew was forgotten"),
     (Kind::ExactlyOnce, 2_965, "forgotten offsets of a task without state look like a first start"),
     (Kind::Zombies, 12, "a later output shows the tally that a zombie set back"),
     (Kind::Zombies, 526, "a zombie wrote to a changelog after the last write of its store"),

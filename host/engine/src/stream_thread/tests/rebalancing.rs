@@ -115,6 +115,26 @@ fn a_transaction_with_work_of_a_lost_task_is_never_committed() {
     assert_eq!(fixture.count(1, "b"), Some(1));
 }
 
+/// librdkafka tells the loss of the partitions before it tells why. A producer that is made in between would fence the
+/// copy of this host that took them over (row A5).
+#[test]
+fn a_consumer_that_is_fenced_after_it_lost_its_partitions_makes_no_new_producer() {
+    let mut fixture = Fixture::counting(1);
+    fixture.config.processing_guarantee = ProcessingGuarantee::ExactlyOnceV2;
+    let mut thread = fixture.thread();
+    fixture.settle(&mut thread).expect("no fault");
+    fixture.produce(0, &["a"]);
+    while fixture.texts("out", 0).is_empty() {
+        thread.run_once().expect("no fault");
+    }
+    fixture.broker.take_calls();
+    fixture.broker.rebalance(0, RebalanceEvent::Lost(partitions("in", &[0])));
+    fixture.broker.fail_after(1, Operation::Poll, BrokerErrorKind::Fenced);
+    let error = (0..5).find_map(|_| thread.run_once().err()).expect("the other copy goes on").to_string();
+    assert!(error.starts_with("another process runs with the identity of this host"), "{error}");
+    assert_eq!(calls(&fixture, &[Operation::CreateProducer, Operation::InitTransactions]), [""; 0]);
+}
+
 /// Without a transaction nothing undoes what is still on its way. It must not reach a changelog after the next owner has
 /// read that to its end, so it goes with the producer that has it.
 #[test]
