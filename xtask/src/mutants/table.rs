@@ -264,8 +264,8 @@ pub const MUTANTS: &[Mutant] = &[
         what: "a transaction that holds work of a lost task is committed",
         edits: &[Edit {
             file: REBALANCE,
-            old: "            Action::CloseDirty(id) => {\n                producer.abandon_transaction();",
-            new: "            Action::CloseDirty(id) => {\n                if !{on} { producer.abandon_transaction(); }",
+            old: "            Action::CloseDirty(id) => {\n                producer.abandon();",
+            new: "            Action::CloseDirty(id) => {\n                if !{on} { producer.abandon(); }",
         }],
     },
     Mutant {

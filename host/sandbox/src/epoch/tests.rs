@@ -1,3 +1,5 @@
+//! How many epochs a late tick is worth.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! The assignment of a member, as the brokers hand it on.
+
 use super::assigned_partitions;
 
 /// Version 0, two topics, no user data.
