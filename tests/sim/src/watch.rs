@@ -119,9 +119,17 @@ impl Watch {
         Ok(())
     }
 
-    /// After a crash each store holds what its changelog says up to the offset that the store names.
-    pub fn check_stores(&mut self, broker: &DirectBroker, host: &str, stores: &CrashStores) -> Result<(), Violation> {
-        let is_exact = !self.thinned;
+    /// After a crash each store holds what its changelog says up to the offset that the store names, or under
+    /// at-least-once at least nothing else: nobody is fenced there, and after a restart of the broker two hosts may write
+    /// for one task until the group has settled. What their records were made of is processed again.
+    pub fn check_stores(
+        &mut self,
+        broker: &DirectBroker,
+        host: &str,
+        stores: &CrashStores,
+        exactly_once: bool,
+    ) -> Result<(), Violation> {
+        let is_exact = exactly_once && !self.thinned;
         for ((task, store), content) in stores.durable_contents() {
             let partition = TopicPartition::new(changelog_topic(APPLICATION, &store), task.partition);
             let history = self.histories.entry(partition.clone()).or_default();

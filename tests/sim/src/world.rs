@@ -282,7 +282,8 @@ impl World {
         self.broker.faults().revive(&host.name);
         let copies_may_differ = !self.scenario.is_exactly_once() && self.has_zombies();
         if !copies_may_differ {
-            self.watch.borrow_mut().check_stores(&self.broker, &host.name, &host.stores)?;
+            let exactly_once = self.scenario.is_exactly_once();
+            self.watch.borrow_mut().check_stores(&self.broker, &host.name, &host.stores, exactly_once)?;
         }
         self.forget_offsets_in_rebalance();
         if self.happens(self.scenario.wipe_one_in) {
