@@ -173,8 +173,8 @@ impl Campaign {
         let folder = hosts::scratch(&name)?;
         let listener = options.proxied.then(Proxy::bind).transpose()?;
         let proxy_port = listener.as_ref().map(|(port, _)| *port);
-        let quick_aborts = if options.broker_restarts { NO_ABORTS } else { QUICK_ABORTS };
-        let kafka = OwnKafka::start("chaos", &format!("{KAFKA_SETTINGS}{quick_aborts}"), proxy_port)?;
+        let aborts = if options.broker_restarts { NO_ABORTS } else { QUICK_ABORTS };
+        let kafka = OwnKafka::start("chaos", &format!("{KAFKA_SETTINGS}{aborts}"), proxy_port)?;
         let proxy = listener.map(|(_, listener)| Proxy::start(listener, kafka.proxied_port()));
         let direct = Broker::Kafka(kafka.bootstrap());
         topics::create(&direct, &hosts::input_topic(&name), options.partitions)?;

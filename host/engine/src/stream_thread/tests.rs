@@ -252,6 +252,15 @@ fn a_thread_can_be_closed_in_every_state() {
     }
 }
 
+/// A counting application under a guarantee, whose tasks run.
+fn settled(partitions: i32, guarantee: ProcessingGuarantee) -> (Fixture, StreamThread) {
+    let mut fixture = Fixture::counting(partitions);
+    fixture.config.processing_guarantee = guarantee;
+    let mut thread = fixture.thread();
+    fixture.settle(&mut thread).expect("no fault");
+    (fixture, thread)
+}
+
 /// Runs until the thread stops and returns why.
 fn fault(fixture: &Fixture, thread: &mut StreamThread) -> EngineError {
     fixture.settle(thread).expect_err("the thread must stop")
@@ -462,10 +471,7 @@ fn a_fenced_thread_joins_anew_and_two_that_fence_each_other_end_loudly() {
 
 #[test]
 fn a_thread_whose_transaction_is_taken_by_another_ends_and_does_not_come_back() {
-    let mut fixture = Fixture::counting(1);
-    fixture.config.processing_guarantee = ProcessingGuarantee::ExactlyOnceV2;
-    let mut thread = fixture.thread();
-    fixture.settle(&mut thread).expect("no fault");
+    let (fixture, mut thread) = settled(1, ProcessingGuarantee::ExactlyOnceV2);
     fixture.produce(0, &["a"]);
     fixture.broker.take_calls();
     fixture.broker.fail(Operation::CommitTransaction, BrokerErrorKind::Fenced);
@@ -476,10 +482,7 @@ fn a_thread_whose_transaction_is_taken_by_another_ends_and_does_not_come_back() 
 
 #[test]
 fn a_thread_whose_transaction_grew_too_old_joins_anew() {
-    let mut fixture = Fixture::counting(1);
-    fixture.config.processing_guarantee = ProcessingGuarantee::ExactlyOnceV2;
-    let mut thread = fixture.thread();
-    fixture.settle(&mut thread).expect("no fault");
+    let (fixture, mut thread) = settled(1, ProcessingGuarantee::ExactlyOnceV2);
     fixture.produce(0, &["a"]);
     while fixture.texts("out", 0).is_empty() {
         thread.run_once().expect("no fault");

@@ -2,7 +2,7 @@
 
 use super::super::fixture::Fixture;
 use super::super::*;
-use super::{calls, fault, partitions};
+use super::{calls, fault, partitions, settled};
 use crate::broker::RebalanceEvent;
 use crate::metrics::Metric;
 use crate::testing::{Count, NativeSupplier, Operation, topology};
@@ -72,9 +72,7 @@ fn lost_tasks_write_nothing() {
 /// their first outputs must be there by then.
 #[test]
 fn outputs_are_acknowledged_before_changelogs_are_written() {
-    let fixture = Fixture::counting(1);
-    let mut thread = fixture.thread();
-    fixture.settle(&mut thread).expect("no fault");
+    let (fixture, mut thread) = settled(1, ProcessingGuarantee::AtLeastOnce);
     fixture.broker.take_calls();
     fixture.broker.hold_deliveries(true);
     fixture.produce(0, &["a"]);
@@ -93,10 +91,7 @@ fn outputs_are_acknowledged_before_changelogs_are_written() {
 /// be committed, neither with the other tasks' work nor with that of a task that comes back.
 #[test]
 fn a_transaction_with_work_of_a_lost_task_is_never_committed() {
-    let mut fixture = Fixture::counting(2);
-    fixture.config.processing_guarantee = ProcessingGuarantee::ExactlyOnceV2;
-    let mut thread = fixture.thread();
-    fixture.settle(&mut thread).expect("no fault");
+    let (fixture, mut thread) = settled(2, ProcessingGuarantee::ExactlyOnceV2);
     fixture.produce(0, &["a"]);
     fixture.produce(1, &["b"]);
     while fixture.texts("out", 0).len() + fixture.texts("out", 1).len() < 2 {
@@ -119,10 +114,7 @@ fn a_transaction_with_work_of_a_lost_task_is_never_committed() {
 /// copy of this host that took them over (row A5).
 #[test]
 fn a_consumer_that_is_fenced_after_it_lost_its_partitions_makes_no_new_producer() {
-    let mut fixture = Fixture::counting(1);
-    fixture.config.processing_guarantee = ProcessingGuarantee::ExactlyOnceV2;
-    let mut thread = fixture.thread();
-    fixture.settle(&mut thread).expect("no fault");
+    let (fixture, mut thread) = settled(1, ProcessingGuarantee::ExactlyOnceV2);
     fixture.produce(0, &["a"]);
     while fixture.texts("out", 0).is_empty() {
         thread.run_once().expect("no fault");
@@ -139,9 +131,7 @@ fn a_consumer_that_is_fenced_after_it_lost_its_partitions_makes_no_new_producer(
 /// read that to its end, so it goes with the producer that has it.
 #[test]
 fn a_producer_that_still_sends_work_of_a_lost_task_is_made_anew() {
-    let fixture = Fixture::counting(2);
-    let mut thread = fixture.thread();
-    fixture.settle(&mut thread).expect("no fault");
+    let (fixture, mut thread) = settled(2, ProcessingGuarantee::AtLeastOnce);
     fixture.broker.take_calls();
     fixture.broker.hold_deliveries(true);
     fixture.produce(0, &["a"]);
