@@ -15,7 +15,7 @@ use crate::workload::{Input, multiplicities};
 pub struct Rules {
     /// How often one record may be processed again at most; 0 after a run without failures.
     pub replays: u32,
-    /// Whether a host may have written after it lost its tasks. At-least-once has no fencing: what such a host had
+    /// Whether anybody may have written after it lost its tasks. At-least-once has no fencing: what such a host had
     /// sent already reaches a changelog behind its successor's back, so that copies of a store may differ and a
     /// tally may fall behind, in a later output too. Apart from that outputs are judged as always.
     pub zombies: bool,

@@ -178,9 +178,13 @@ impl World {
         own + injected as u32 + refused
     }
 
-    /// Whether a host may have written after its tasks were given to others.
+    /// Whether somebody may have written after its tasks were given to others: a host that stood still, or a thread that
+    /// had not heard yet that the broker was restarted and has forgotten the members of its groups. The first to join
+    /// again is given everything, and the others go on until their next heartbeat.
     pub fn has_zombies(&self) -> bool {
-        self.state.borrow().events.contains_key("stall")
+        let events = &self.state.borrow().events;
+        let has_others = self.hosts.len() * self.scenario.threads > 1;
+        events.contains_key("stall") || (has_others && events.contains_key("broker restart"))
     }
 
     /// Plays the workload with all faults, then without any until everything is processed and committed.

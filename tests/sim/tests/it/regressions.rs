@@ -3,7 +3,7 @@
 use sim::{Kind, Scenario, run};
 
 /// A seed and what it found.
-const SEEDS: [(Kind, u64, &str); 8] = [
+const SEEDS: [(Kind, u64, &str); 10] = [
     (Kind::AtLeastOnce, 201, "records of a changelog were deleted under a restore, which stopped the application"),
     (
         Kind::AtLeastOnce,
@@ -16,6 +16,8 @@ const SEEDS: [(Kind, u64, &str); 8] = [
         4_063,
         "a store that a crash left was behind its changelog, which records in flight had reached",
     ),
+    (Kind::AtLeastOnce, 6_997, "two wrote for one task after a restart of the broker, which forgets members"),
+    (Kind::AtLeastOnce, 7_208, "two wrote for one task after a restart of the broker, which forgets members"),
     (Kind::ExactlyOnce, 482, "an assignment that came while a producer was made anew was forgotten"),
     (Kind::ExactlyOnce, 2_965, "forgotten offsets of a task without state look like a first start"),
     (Kind::Zombies, 12, "a later output shows the tally that a zombie set back"),
