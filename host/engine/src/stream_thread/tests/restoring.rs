@@ -257,6 +257,33 @@ fn a_changelog_that_was_cut_above_the_store_wipes_the_store() {
     assert_eq!(fixture.queries.get("counts", 0, b"c", false).expect("it runs").value.as_deref(), Some(&b"x"[..]));
 }
 
+/// Row C7: the offset of a store that nobody writes to any more is on the disk within the flush interval, so that neither
+/// a crash nor a changelog that ends there by then costs a restore.
+#[test]
+fn an_idle_store_is_flushed_in_time_and_survives_the_end_of_its_changelog() {
+    for seed in 0..20 {
+        let stores = CrashStores::new();
+        let mut fixture = counted(&stores);
+        let mut thread = fixture.thread();
+        for key in ["a", "c", "d"] {
+            fixture.append("in", 0, key, "", 10);
+            fixture.settle(&mut thread).expect("no fault");
+        }
+        fixture.clock.advance_ms(fixture.config.statestore_flush_interval_ms);
+        thread.run_once().expect("no fault");
+        stores.crash(&mut Seed::new(seed));
+        drop(thread);
+        fixture.broker.assign_on_subscribe(true);
+        fixture.broker.delete_records(CHANGELOG, 0, 5);
+        let faulty = FaultyStores::new(stores.clone());
+        fixture.stores = Arc::new(faulty.clone());
+        let mut thread = fixture.thread();
+        fixture.settle(&mut thread).expect("no fault");
+        assert_eq!((faulty.wiped(), fixture.progress.read().records_restored), (0, 0), "seed {seed}");
+        assert_eq!((fixture.count(0, "a"), fixture.count(0, "d")), (Some(3), Some(1)), "seed {seed}");
+    }
+}
+
 #[test]
 fn a_changelog_that_is_cut_above_its_restore_begins_it_again() {
     let stores = CrashStores::new();
