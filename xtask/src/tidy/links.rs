@@ -1,4 +1,5 @@
-//! That the links of the documentation lead somewhere. Looks at relative links only; the network is never asked.
+//! That the links of the documentation lead somewhere, and that the tests it names (`path.rs::function`) exist. Looks at
+//! relative links only; the network is never asked.
 
 use std::collections::BTreeSet;
 
@@ -19,6 +20,24 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
                 found.push(Finding { rule: "link", path: page.path.clone(), line, what, size: None });
             }
         }
+        for (line, path, function) in named_tests(&page.text) {
+            let source = files.iter().find(|file| file.path == path);
+            if !source.is_some_and(|source| source.text.contains(&format!("fn {function}("))) {
+                let what = format!("there is no `{path}::{function}`");
+                found.push(Finding { rule: "named-test", path: page.path.clone(), line, what, size: None });
+            }
+        }
+    }
+    found
+}
+
+/// The tests that a page names, as line, path and function.
+fn named_tests(text: &str) -> Vec<(usize, &str, &str)> {
+    let mut found = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let names = line.split('`').skip(1).step_by(2).filter_map(|name| name.split_once("::"));
+        let tests = names.filter(|(path, _)| path.ends_with(".rs"));
+        found.extend(tests.map(|(path, function)| (index + 1, path, function)));
     }
     found
 }

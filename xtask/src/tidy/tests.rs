@@ -122,6 +122,18 @@ fn links_lead_somewhere() {
     assert_eq!(broken(&["docs/src/a.md"]), ["link"]);
 }
 
+#[test]
+fn named_tests_exist() {
+    let broken = |name: &str| -> Vec<&'static str> {
+        let page = SourceFile::new("docs/a.md", &format!("By `{name}` and `std::mem::swap`.\n"));
+        let test = SourceFile::new("host/tests/it/a.rs", "//! Tests.\n\n#[test]\nfn it_holds() {}\n");
+        findings(&[page, test]).into_iter().map(|finding| finding.rule).collect()
+    };
+    assert!(broken("host/tests/it/a.rs::it_holds").is_empty());
+    assert_eq!(broken("host/tests/it/a.rs::it_falls"), ["named-test"]);
+    assert_eq!(broken("host/tests/it/b.rs::it_holds"), ["named-test"]);
+}
+
 fn long_function(size: usize) -> Finding {
     let what = String::new();
     Finding { rule: "function-length", path: "a.rs".to_owned(), line: 1, what, size: Some(size) }
