@@ -157,8 +157,12 @@ impl Failure {
 
 impl Client {
     /// The engine's error, with the reason of the last connection failure where the code alone only says that the time
-    /// was over.
+    /// was over, and with what was fatal where it only says that something was: one who is fenced must know that.
     pub(crate) fn error(&self, failure: Failure, operation: impl Into<String>) -> BrokerError {
+        let failure = match failure.code {
+            Code::Fatal => self.fatal_error().unwrap_or(failure),
+            _ => failure,
+        };
         let silent = matches!(
             failure.code,
             Code::OperationTimedOut

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use engine::broker::{BrokerError, PartitionRecords};
 use engine::record::{Header, Headers, Record, TopicPartition};
-use rdkafka::error::RDKafkaErrorCode;
 
 use crate::native::{Client, ConsumerQueue, Message, Messages};
 
@@ -174,12 +173,7 @@ fn intern(topics: &mut Vec<Arc<str>>, name: &str) -> Arc<str> {
     topic
 }
 
-fn consumer_error(client: &Client, message: &Message<'_>, mut failure: crate::native::Failure) -> BrokerError {
-    if failure.code == RDKafkaErrorCode::Fatal
-        && let Some(fatal) = client.fatal_error()
-    {
-        failure = fatal;
-    }
+fn consumer_error(client: &Client, message: &Message<'_>, failure: crate::native::Failure) -> BrokerError {
     let topic = message.topic();
     let operation = match (topic.is_empty(), message.partition() >= 0) {
         (true, _) => "poll".to_string(),

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use engine::broker::{BrokerErrorKind, ClientSupplier, GroupMetadata, OffsetAndMetadata, Producer};
+use engine::broker::{
+    BrokerErrorKind, ClientSupplier, GroupMetadata, OffsetAndMetadata, Producer, ProducerRecord, SendError,
+};
 use engine::record::TopicPartition;
 use kafka::topics::ReadOptions;
 
@@ -15,6 +17,7 @@ on_each_broker!(
     offsets_are_committed_with_the_transaction,
     offsets_of_no_member_are_refused_before_the_broker_is_asked,
     a_zombie_is_fenced,
+    a_zombie_that_goes_on_sending_hears_that_it_is_fenced,
     many_transactions_one_after_the_other,
 );
 
@@ -157,6 +160,35 @@ fn a_zombie_is_fenced(cluster: &Cluster) {
     send(&mut *successor, &topic, Some(0), "k", "successor");
     successor.commit_transaction(PATIENCE).expect("commit");
     assert_eq!(values(cluster, &topic), ["successor"]);
+}
+
+/// The client hears of it while it sends: whoever meets it first must be told why.
+fn a_zombie_that_goes_on_sending_hears_that_it_is_fenced(cluster: &Cluster) {
+    let topic = cluster.topic("zombie-sends", 1);
+    let id = unique("id");
+    let mut zombie = transactional(cluster, &id);
+    zombie.begin_transaction().expect("begin");
+    send(&mut *zombie, &topic, Some(0), "k", "zombie");
+    zombie.flush(PATIENCE).expect("flush");
+    let successor = transactional(cluster, &id);
+    let record = ProducerRecord {
+        topic: &topic,
+        partition: Some(0),
+        timestamp: 1,
+        key: Some(b"k"),
+        value: Some(b"zombie"),
+        headers: &[],
+    };
+    let started = Instant::now();
+    let error = loop {
+        assert!(started.elapsed() < PATIENCE, "it was never refused");
+        match zombie.send(record) {
+            Ok(()) | Err(SendError::QueueFull) => std::thread::sleep(Duration::from_millis(1)),
+            Err(SendError::Failed(error)) => break error,
+        }
+    };
+    assert_eq!(error.kind, BrokerErrorKind::Fenced, "{error}");
+    drop(successor);
 }
 
 fn many_transactions_one_after_the_other(cluster: &Cluster) {
