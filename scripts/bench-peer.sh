@@ -19,5 +19,6 @@ scripts/kafka.sh start
 trap 'scripts/kafka.sh clean' EXIT
 SANDBAR_KAFKA_BOOTSTRAP=$(scripts/kafka.sh bootstrap)
 export SANDBAR_KAFKA_BOOTSTRAP SANDBAR_GUESTS=${SANDBAR_GUESTS:-$target/guests}
+export SANDBAR_BENCH_RESULTS=${SANDBAR_BENCH_RESULTS-$PWD/docs/benchmarks}
 export SANDBAR_BENCH_BINARY=$target/release/sandbar SANDBAR_BENCH_PEER=$target/peer
 "$target/release/bench" peer

@@ -8,6 +8,7 @@
 mod brokers;
 mod commits;
 mod drive;
+mod floors;
 mod measure;
 mod peer;
 mod real_kafka;

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
 use engine::broker::{
-    BrokerErrorKind, ClientSupplier, NewTopic, Producer, ProducerRecord, RebalanceEvent, SendError, StartOffset,
+    BrokerErrorKind, ClientSupplier, NewTopic, PartitionRecords, Producer, ProducerRecord, RebalanceEvent, SendError,
+    StartOffset,
 };
 use engine::stream_thread::StreamsConfig;
 use kafka::{KafkaClients, KafkaClientsConfig};
@@ -17,7 +18,7 @@ use sandbox::Runtime;
 use crate::drive::{Drive, Stores};
 use crate::measure::{Sample, measure};
 use crate::sandbox_tax::{Place, processors};
-use crate::workload::{INPUT, OUTPUT, PARTITIONS, Work, input};
+use crate::workload::{INPUT, Input, OUTPUT, PARTITIONS, Work, input};
 
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -36,76 +37,115 @@ pub fn send(producer: &mut dyn Producer, record: ProducerRecord<'_>) -> Result<(
     }
 }
 
-/// Creates the topics and writes the input, once for all runs.
-pub fn fill(bootstrap: &str, records: u64) -> Result<()> {
+fn new_topic(name: &str) -> NewTopic {
+    NewTopic { name: name.to_owned(), partitions: PARTITIONS, replication_factor: 1, configs: BTreeMap::new() }
+}
+
+/// Makes a topic that must not be there yet, and writes it.
+pub fn fill_topic(bootstrap: &str, name: &str, inputs: impl Iterator<Item = Input>) -> Result<()> {
     let clients = clients(bootstrap, "bench-fill")?;
-    let mut admin = clients.admin()?;
-    for name in [INPUT, OUTPUT] {
-        let topic =
-            NewTopic { name: name.to_owned(), partitions: PARTITIONS, replication_factor: 1, configs: BTreeMap::new() };
-        match admin.create_topic(&topic) {
-            Err(error) if error.kind == BrokerErrorKind::TopicExists && name == INPUT => {
-                bail!("the topic {INPUT} exists already; run the benchmark on a fresh broker");
-            }
-            Err(error) if error.kind != BrokerErrorKind::TopicExists => return Err(error.into()),
-            _ => {}
+    match clients.admin()?.create_topic(&new_topic(name)) {
+        Err(error) if error.kind == BrokerErrorKind::TopicExists => {
+            bail!("the topic {name} exists already; run the benchmark on a fresh broker");
         }
+        created => created?,
     }
-    let topic: Arc<str> = INPUT.into();
+    let topic: Arc<str> = name.into();
     let mut producer = clients.producer(0, None)?;
-    for index in 0..records {
-        send(&mut *producer, input(index).record(&topic))?;
+    for input in inputs {
+        send(&mut *producer, input.record(&topic))?;
     }
     Ok(producer.flush(LIMIT)?)
 }
 
-/// Consumes the input and produces it to the output, one thread, nothing between.
-pub fn raw(bootstrap: &str, run: &str, records: u64) -> Result<Sample> {
-    let clients = clients(bootstrap, run)?;
-    let output: Arc<str> = OUTPUT.into();
-    let mut producer = clients.producer(0, None)?;
-    let mut consumer = clients.consumer(0)?;
+/// Creates the topics and writes the input, once for all runs.
+pub fn fill(bootstrap: &str, records: u64) -> Result<()> {
+    let mut admin = clients(bootstrap, "bench-fill")?.admin()?;
+    match admin.create_topic(&new_topic(OUTPUT)) {
+        Err(error) if error.kind != BrokerErrorKind::TopicExists => return Err(error.into()),
+        _ => {}
+    }
+    fill_topic(bootstrap, INPUT, (0..records).map(input))
+}
+
+/// Reads the first `records` of the input as a group of its own, without an engine.
+fn consume(
+    bootstrap: &str,
+    run: &str,
+    records: u64,
+    mut each: impl FnMut(&PartitionRecords) -> Result<()>,
+) -> Result<u64> {
+    let mut consumer = clients(bootstrap, run)?.consumer(0)?;
     consumer.subscribe(&[INPUT.into()])?;
-    let sample = measure(|| {
-        let (mut done, start) = (0, Instant::now());
-        while done < records {
-            if start.elapsed() > LIMIT {
-                return Err(anyhow!("{done} of {records} records after {} s", LIMIT.as_secs()));
-            }
-            let polled = consumer.poll(Duration::from_millis(100), 1_000)?;
-            for event in polled.events {
-                match event {
-                    RebalanceEvent::Assigned(partitions) => {
-                        let starts: Vec<_> =
-                            partitions.into_iter().map(|partition| (partition, StartOffset::Earliest)).collect();
-                        consumer.assign(&starts)?;
-                    }
-                    RebalanceEvent::Revoked(partitions) | RebalanceEvent::Lost(partitions) => {
-                        consumer.unassign(&partitions)?;
-                    }
+    let (mut done, start) = (0, Instant::now());
+    while done < records {
+        if start.elapsed() > LIMIT {
+            return Err(anyhow!("{done} of {records} records after {} s", LIMIT.as_secs()));
+        }
+        let polled = consumer.poll(Duration::from_millis(100), 1_000)?;
+        for event in polled.events {
+            match event {
+                RebalanceEvent::Assigned(partitions) => {
+                    let starts: Vec<_> =
+                        partitions.into_iter().map(|partition| (partition, StartOffset::Earliest)).collect();
+                    consumer.assign(&starts)?;
+                }
+                RebalanceEvent::Revoked(partitions) | RebalanceEvent::Lost(partitions) => {
+                    consumer.unassign(&partitions)?;
                 }
             }
-            for batch in polled.records {
-                for record in &batch.records {
-                    let record = ProducerRecord {
-                        topic: &output,
-                        partition: Some(batch.partition.partition),
-                        timestamp: record.timestamp,
-                        key: record.key.as_deref(),
-                        value: record.value.as_deref(),
-                        headers: &[],
-                    };
-                    send(&mut *producer, record)?;
-                    done += 1;
-                }
-            }
-            producer.poll(Duration::ZERO)?;
+        }
+        for batch in &polled.records {
+            each(batch)?;
+            done += batch.records.len() as u64;
+        }
+    }
+    consumer.close()?;
+    Ok(done)
+}
+
+/// Consumes the input, one thread, and does nothing with it.
+pub fn raw_consume(bootstrap: &str, run: &str, records: u64) -> Result<Sample> {
+    measure(|| consume(bootstrap, run, records, |_| Ok(())))
+}
+
+/// Produces the input's records to the output, one thread; they are made before.
+pub fn raw_produce(bootstrap: &str, run: &str, records: u64) -> Result<Sample> {
+    let output: Arc<str> = OUTPUT.into();
+    let mut producer = clients(bootstrap, run)?.producer(0, None)?;
+    // Few enough to stay in memory, which is not what is measured.
+    let inputs: Vec<Input> = (0..100_000).map(input).collect();
+    measure(|| {
+        for input in inputs.iter().cycle().take(usize::try_from(records)?) {
+            send(&mut *producer, input.record(&output))?;
         }
         producer.flush(LIMIT)?;
+        Ok(records)
+    })
+}
+
+/// Consumes the input and produces it to the output, one thread, nothing between.
+pub fn raw(bootstrap: &str, run: &str, records: u64) -> Result<Sample> {
+    let output: Arc<str> = OUTPUT.into();
+    let mut producer = clients(bootstrap, run)?.producer(0, None)?;
+    measure(|| {
+        let done = consume(bootstrap, run, records, |batch| {
+            for record in &batch.records {
+                let record = ProducerRecord {
+                    topic: &output,
+                    partition: Some(batch.partition.partition),
+                    timestamp: record.timestamp,
+                    key: record.key.as_deref(),
+                    value: record.value.as_deref(),
+                    headers: &[],
+                };
+                send(&mut *producer, record)?;
+            }
+            Ok(producer.poll(Duration::ZERO)?)
+        })?;
+        producer.flush(LIMIT)?;
         Ok(done)
-    })?;
-    consumer.close()?;
-    Ok(sample)
+    })
 }
 
 /// One measured run of the engine on the broker, with one stream thread.
