@@ -122,7 +122,7 @@ fn excerpt(bytes: &[u8]) -> String {
     format!("{}{rest}", hex(&bytes[..bytes.len().min(SHOWN)]))
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -14,6 +14,7 @@ mod exit;
 mod failpoints;
 mod formats;
 mod rest;
+mod routes;
 mod runtime;
 mod telemetry;
 mod terminal;

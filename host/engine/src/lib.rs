@@ -34,6 +34,8 @@ pub mod internal_topics;
 
 pub mod query;
 
+pub mod routing;
+
 pub mod error;
 
 pub mod metrics;

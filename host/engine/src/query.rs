@@ -112,8 +112,8 @@ pub struct QueryPage {
 #[derive(Debug, Clone, Copy)]
 pub struct ScanQuery<'a> {
     pub store: &'a str,
-    /// `None` asks all local partitions.
-    pub partition: Option<i32>,
+    /// `None` asks all local partitions, else those of these that are here.
+    pub partitions: Option<&'a [i32]>,
     pub range: KeyRange<'a>,
     pub reverse: bool,
     pub limit: NonZeroUsize,
@@ -188,23 +188,20 @@ impl QueryRegistry {
 
     /// The value of a key in one partition.
     pub fn get(&self, store: &str, partition: i32, key: &[u8], allow_standby: bool) -> Result<KeyAnswer, QueryError> {
-        let registration = self.local(store, Some(partition), allow_standby)?.remove(0);
+        let registration = self.local(store, Some(&[partition]), allow_standby)?.remove(0);
         available(&registration)?;
         // The offset first: what is committed in between makes the answer newer than it says, never older.
         let position = position(&registration)?;
         Ok(KeyAnswer { value: registration.view.get(key)?, position })
     }
 
-    /// A page of a range. Partitions that are being restored are left out and named, unless one was asked for.
+    /// A page of a range. Partitions that are being restored are left out and named.
     pub fn scan(&self, query: ScanQuery<'_>) -> Result<QueryPage, QueryError> {
-        let registrations = self.local(query.store, query.partition, query.allow_standby)?;
+        let registrations = self.local(query.store, query.partitions, query.allow_standby)?;
         let mut page = QueryPage { entries: Vec::new(), resume: None, positions: Vec::new(), restoring: Vec::new() };
         let mut sources = Vec::new();
         for registration in &registrations {
-            if let Err(restoring) = available(registration) {
-                if query.partition.is_some() {
-                    return Err(restoring);
-                }
+            if available(registration).is_err() {
                 page.restoring.push(registration.task.partition);
                 continue;
             }
@@ -216,21 +213,27 @@ impl QueryRegistry {
     }
 
     /// The registrations that a query may read; at least one.
-    fn local(&self, store: &str, partition: Option<i32>, allow_standby: bool) -> Result<Vec<Registration>, QueryError> {
+    fn local(
+        &self,
+        store: &str,
+        partitions: Option<&[i32]>,
+        allow_standby: bool,
+    ) -> Result<Vec<Registration>, QueryError> {
         if !self.declared.contains(store) {
             let declared: Vec<&str> = self.declared.iter().map(|name| &**name).collect();
             let declared = if declared.is_empty() { "none".to_owned() } else { declared.join(", ") };
             return Err(QueryError::UnknownStore { store: store.to_owned(), declared });
         }
         let registered = self.read();
-        let partitions = registered.by_store.get(store).into_iter().flatten();
-        let found: Vec<Registration> = partitions
+        let found: Vec<Registration> = { registered.by_store.get(store).into_iter().flatten() }
             .filter(|(number, (_, registration))| {
-                partition.is_none_or(|asked| asked == **number) && (allow_standby || registration.role == Role::Active)
+                partitions.is_none_or(|asked| asked.contains(number))
+                    && (allow_standby || registration.role == Role::Active)
             })
             .map(|(_, (_, registration))| registration.clone())
             .collect();
         if found.is_empty() {
+            let partition = partitions.and_then(|asked| asked.first().copied());
             return Err(QueryError::NotAssigned { store: store.to_owned(), partition });
         }
         Ok(found)
@@ -317,6 +320,42 @@ fn merge(mut sources: Vec<Source>, query: &ScanQuery<'_>, page: &mut QueryPage) 
                         page.entries.last().map(|last| ResumeKey { key: last.key.clone(), partition: last.partition });
                 }
                 return;
+            }
+        }
+    }
+}
+
+/// Merges pages of one query that several hosts have answered, each for its own partitions, as if one had read them all.
+pub fn merge_pages(pages: Vec<QueryPage>, reverse: bool, limit: NonZeroUsize) -> QueryPage {
+    let mut merged = QueryPage { entries: Vec::new(), resume: None, positions: Vec::new(), restoring: Vec::new() };
+    let mut sources = Vec::new();
+    for page in pages {
+        merged.positions.extend(page.positions);
+        merged.restoring.extend(page.restoring);
+        sources.push((page.entries.into_iter().peekable(), page.resume.is_some()));
+    }
+    merged.positions.sort_by_key(|position| position.partition);
+    merged.restoring.sort_unstable();
+    loop {
+        // As in a merge of partitions: what follows a page that was cut is not known.
+        let cut = sources.iter_mut().any(|(entries, more)| *more && entries.peek().is_none());
+        let next = sources.iter_mut().filter_map(|(entries, _)| {
+            let QueryEntry { key, partition, .. } = entries.peek()?;
+            Some(((key.clone(), *partition), entries))
+        });
+        let next = next.reduce(|best, other| {
+            let ((best_key, best_partition), (key, partition)) = (&best.0, &other.0);
+            let by_key = if reverse { best_key.cmp(key) } else { key.cmp(best_key) };
+            if by_key.then(partition.cmp(best_partition)).is_lt() { other } else { best }
+        });
+        match next {
+            Some((_, entries)) if !cut && merged.entries.len() < limit.get() => merged.entries.extend(entries.next()),
+            rest => {
+                if cut || rest.is_some() {
+                    let last = merged.entries.last();
+                    merged.resume = last.map(|last| ResumeKey { key: last.key.clone(), partition: last.partition });
+                }
+                return merged;
             }
         }
     }

@@ -1,7 +1,6 @@
 //! `sandbar stores get|scan`: asks the REST interface of a running host and prints what it says. Reads no state
 //! itself, so that an answer is always the committed state that every other client sees.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -100,19 +99,10 @@ fn scan(at: &At, query: &[(&str, String)], limit: Option<u64>, terminal: Termina
     let client = Client::new(&at.url);
     let application = client.application(at)?;
     let path = format!("/v1/apps/{}/stores/{}/entries", encode(&application), encode(&at.store));
-    let not_here = client.entries(&path, query, limit, |entry| match terminal.format {
+    client.entries(&path, query, limit, |entry| match terminal.format {
         Format::Json => print_line(&entry.to_string()),
         Format::Text => print_line(&format!("{}\t{}", bare(&entry["key"]), bare(&entry["value"]))),
-    })?;
-    if !not_here.is_empty() {
-        let numbers: Vec<String> = not_here.iter().map(i64::to_string).collect();
-        eprintln!(
-            "store {}: the entries of partition {} are not among these, since other hosts hold them (--url)",
-            at.store,
-            numbers.join(", ")
-        );
-    }
-    Ok(())
+    })
 }
 
 /// Text without its quotes; everything else as JSON.
@@ -159,17 +149,16 @@ impl Client {
         }
     }
 
-    /// Shows the entries of all pages, and returns the partitions that some page says nothing about.
+    /// Shows the entries of all pages.
     fn entries(
         &self,
         path: &str,
         query: &[(&str, String)],
         limit: Option<u64>,
         mut show: impl FnMut(&Value),
-    ) -> Result<BTreeSet<i64>> {
+    ) -> Result<()> {
         let mut left = limit.unwrap_or(u64::MAX);
         let mut cursor: Option<String> = None;
-        let mut not_here = BTreeSet::new();
         while left > 0 {
             let mut query = query.to_vec();
             query.push(("limit", left.min(PAGE_ENTRIES).to_string()));
@@ -177,14 +166,13 @@ impl Client {
             let page = self.get(path, &query)?;
             let entries = page["entries"].as_array().context("the host's answer has no entries")?;
             entries.iter().for_each(&mut show);
-            not_here.extend(page["not_here"].as_array().into_iter().flatten().filter_map(Value::as_i64));
             left -= (entries.len() as u64).min(left);
             cursor = page["next_cursor"].as_str().map(str::to_owned);
             if cursor.is_none() {
                 break;
             }
         }
-        Ok(not_here)
+        Ok(())
     }
 
     fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Value> {

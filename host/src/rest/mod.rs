@@ -12,8 +12,12 @@ use axum::routing::get;
 use serde_json::{Value, json};
 
 mod apps;
+mod entries;
+mod instances;
 mod metrics;
+pub mod peers;
 mod problem;
+mod routed;
 mod server;
 mod stores;
 #[cfg(test)]
@@ -32,10 +36,12 @@ pub fn router(status: Arc<Status>) -> Router {
     Router::new()
         .route("/v1/apps", get(apps::list))
         .route("/v1/apps/{app}", get(apps::show))
+        .route("/v1/apps/{app}/instances", get(instances::list))
         .route("/v1/apps/{app}/stores", get(stores::list))
+        .route("/v1/apps/{app}/stores/{store}/owner", get(instances::owner))
         .route("/v1/apps/{app}/stores/{store}/keys/{key}", get(stores::get_key))
         .route("/v1/apps/{app}/stores/{store}/keys/", get(stores::get_key))
-        .route("/v1/apps/{app}/stores/{store}/entries", get(stores::entries))
+        .route("/v1/apps/{app}/stores/{store}/entries", get(entries::list))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics::text))

@@ -1,29 +1,22 @@
-//! Queries of a store: one key, or a page of a range or a prefix. An empty answer is given only where the host can
-//! know that there is nothing: a store that is restoring or on another host is a problem, never an empty 200.
+//! The stores of the application, and queries for one key over all partitions: those of other hosts are asked there
+//! (`routed`). "No such key" is said only where every partition was asked: one that is restoring, or that nobody answers for, is
+//! a problem that may be tried again. What every query of a store needs is here too: formats and partitions.
 
-use std::num::NonZeroUsize;
-use std::ops::Bound;
 use std::sync::Arc;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use engine::query::{Availability, KeyAnswer, PartitionPosition, QueryError, QueryPage, ResumeKey, Role, ScanQuery};
-use engine::state::{KeyRange, prefix_end};
+use engine::query::{Availability, KeyAnswer, PartitionPosition, QueryError, Role};
 use engine::topology::StoreSpec;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::{Problem, check_application, json_response, json_text};
+use super::{Problem, check_application, json_response, json_text, peers, routed};
 use crate::formats::{self, DataFormat};
 use crate::runtime::status::{Status, Wired};
-
-const DEFAULT_LIMIT: usize = 100;
-const MAX_LIMIT: usize = 10_000;
 
 /// Where a key is. The empty key is a path that ends with `keys/`.
 #[derive(Debug, Deserialize)]
@@ -41,22 +34,9 @@ pub struct KeyQuery {
     key_format: Option<String>,
     value_format: Option<String>,
     partition: Option<i32>,
-}
-
-/// What a scan may say.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EntriesQuery {
-    key_format: Option<String>,
-    value_format: Option<String>,
-    partition: Option<i32>,
-    from: Option<String>,
-    to: Option<String>,
-    prefix: Option<String>,
+    /// Whether to be sent to the host that has the key, in place of its answer.
     #[serde(default)]
-    reverse: bool,
-    limit: Option<usize>,
-    cursor: Option<String>,
+    redirect: bool,
 }
 
 /// `GET /v1/apps/{app}/stores`
@@ -91,66 +71,100 @@ pub async fn list(
     Ok(json_response(&json!({ "stores": stores })))
 }
 
+/// What this host alone says to a query of a key.
+enum Local {
+    Found(Response),
+    /// None of these partitions, all of them here, has it.
+    Absent,
+    /// These partitions are elsewhere, the one where the key should be first; the others do not have it.
+    Elsewhere(Elsewhere),
+}
+
+struct Elsewhere {
+    sub_topology: u32,
+    partitions: Vec<i32>,
+    /// The query without a partition, for another host.
+    query: String,
+    /// What to answer when nobody can be asked.
+    problem: Problem,
+}
+
 /// `GET /v1/apps/{app}/stores/{store}/keys/{key}`
 pub async fn get_key(
     State(status): State<Arc<Status>>,
+    headers: HeaderMap,
+    uri: Uri,
     path: Result<Path<KeyPath>, PathRejection>,
     query: Result<Query<KeyQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Path(KeyPath { app, store, key }) = path.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
     let Query(query) = query.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
     check_application(&status, &app)?;
-    blocking(move || {
-        let wired = wired(&status)?;
-        let formats = Formats::of(&wired, &store, query.key_format.as_deref(), query.value_format.as_deref())?;
-        check_partition(&wired, &store, query.partition)?;
-        let bytes = formats.key.read(&key).map_err(|error| Problem::bad_request(format!("key: {error}")))?;
-        let answer = find_key(&wired, &store, &key, &bytes, query.partition)?;
-        let Some(value) = answer.value else { return Err(no_key(&store, &key)) };
-        let body = KeyBody {
-            store: &store,
-            key: formats.show("key", formats.key, &bytes)?,
-            value: formats.show("value", formats.value, &value)?,
-            position: position(&answer.position),
-        };
-        serialized(&body)
-    })
-    .await
+    let wired = wired(&status)?;
+    let routing = wired.routing.clone().filter(|_| !peers::is_forwarded(&headers));
+    let redirect = query.redirect;
+    let nothing = no_key(&store, &key);
+    match blocking(move || local_key(&wired, &store, &key, &query)).await? {
+        Local::Found(response) => Ok(response),
+        Local::Absent => Err(nothing),
+        Local::Elsewhere(elsewhere) => {
+            let Some(routing) = routing else { return Err(elsewhere.problem) };
+            let path = format!("{}?{}", uri.path(), elsewhere.query);
+            if redirect {
+                return routed::redirect(&routing, elsewhere.sub_topology, &path, &elsewhere.partitions).await;
+            }
+            let found = routed::key(&routing, elsewhere.sub_topology, &path, &elsewhere.partitions).await?;
+            found.ok_or(nothing)
+        }
+    }
 }
 
-/// `GET /v1/apps/{app}/stores/{store}/entries`
-pub async fn entries(
-    State(status): State<Arc<Status>>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    query: Result<Query<EntriesQuery>, QueryRejection>,
-) -> Result<Response, Problem> {
-    let Path((application, store)) = path.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
-    let Query(query) = query.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
-    check_application(&status, &application)?;
-    blocking(move || {
-        let wired = wired(&status)?;
-        let formats = Formats::of(&wired, &store, query.key_format.as_deref(), query.value_format.as_deref())?;
-        check_partition(&wired, &store, query.partition)?;
-        let bounds = Bounds::of(&query, formats.key)?;
-        let resume = query.cursor.as_deref().map(read_cursor).transpose()?;
-        let scan = ScanQuery {
-            store: &store,
-            partition: query.partition,
-            range: bounds.range(),
-            reverse: query.reverse,
-            limit: limit(query.limit)?,
-            resume: resume.as_ref(),
-            allow_standby: false,
-        };
-        let page = wired.queries.scan(scan).map_err(problem_of)?;
-        if !page.restoring.is_empty() {
-            let detail =
-                format!("partitions {:?} of store {store} are being restored; ask for one partition", page.restoring);
-            return Err(Problem::unavailable("restoring", "the store is being restored", detail));
+/// Looks a key up in the partition that was named, or in all that are here, the one of Kafka's default partitioner
+/// first.
+fn local_key(wired: &Wired, store: &str, key: &str, query: &KeyQuery) -> Result<Local, Problem> {
+    let formats = Formats::of(wired, store, query.key_format.as_deref(), query.value_format.as_deref())?;
+    check_partition(wired, store, query.partition)?;
+    let bytes = formats.key.read(key).map_err(|error| Problem::bad_request(format!("key: {error}")))?;
+    let mut elsewhere = None;
+    let mut partitions = Vec::new();
+    for partition in in_order(wired, store, &bytes, query.partition) {
+        match wired.queries.get(store, partition, &bytes, false) {
+            Ok(KeyAnswer { value: Some(value), position: at }) => {
+                let body = KeyBody {
+                    store,
+                    key: formats.show("key", formats.key, &bytes)?,
+                    value: formats.show("value", formats.value, &value)?,
+                    position: position(&at),
+                };
+                return serialized(&body).map(Local::Found);
+            }
+            Ok(_) => {}
+            Err(error @ (QueryError::NotAssigned { .. } | QueryError::Restoring { .. })) => {
+                partitions.push(partition);
+                elsewhere = elsewhere.or(Some(problem_of(error)));
+            }
+            Err(error) => return Err(problem_of(error)),
         }
-        page_response(&wired, &store, &formats, &page, query.partition)
-    })
-    .await
+    }
+    let Some(problem) = elsewhere else { return Ok(Local::Absent) };
+    let query = format!("key_format={}&value_format={}", formats.key.name(), formats.value.name());
+    let sub_topology = spec(wired, store).map_or(0, |(index, _)| index as u32);
+    Ok(Local::Elsewhere(Elsewhere { sub_topology, partitions, query, problem }))
+}
+
+/// The partitions in which a key may be, the likeliest first.
+fn in_order(wired: &Wired, store: &str, key: &[u8], partition: Option<i32>) -> Vec<i32> {
+    if let Some(partition) = partition {
+        return vec![partition];
+    }
+    let count = partitions_of(wired, store);
+    let home = home_of(wired, store, key);
+    std::iter::once(home).chain((0..count).filter(|partition| *partition != home)).collect()
+}
+
+/// The partition that Kafka's default partitioner gives a key.
+pub(super) fn home_of(wired: &Wired, store: &str, key: &[u8]) -> i32 {
+    engine::partitioner::partition_for_key(key, partitions_of(wired, store).max(1))
 }
 
 #[derive(Serialize)]
@@ -161,82 +175,12 @@ struct KeyBody<'a> {
     position: Value,
 }
 
-#[derive(Serialize)]
-struct EntryBody {
-    key: Box<RawValue>,
-    value: Box<RawValue>,
-    partition: i32,
-}
-
-#[derive(Serialize)]
-struct PageBody<'a> {
-    store: &'a str,
-    entries: Vec<EntryBody>,
-    next_cursor: Option<String>,
-    positions: Vec<Value>,
-    /// Partitions that other hosts hold: this page says nothing about them.
-    not_here: Vec<i32>,
-}
-
-fn page_response(
-    wired: &Wired,
-    store: &str,
-    formats: &Formats,
-    page: &QueryPage,
-    partition: Option<i32>,
-) -> Result<Response, Problem> {
-    let entry = |entry: &engine::query::QueryEntry| {
-        let key = formats.show("key", formats.key, &entry.key)?;
-        let value = formats.show("value", formats.value, &entry.value)?;
-        Ok(EntryBody { key, value, partition: entry.partition })
-    };
-    let read = |number: &i32| page.positions.iter().any(|position| position.partition == *number);
-    let not_here = match partition {
-        Some(_) => Vec::new(),
-        None => (0..partitions_of(wired, store)).filter(|number| !read(number)).collect(),
-    };
-    serialized(&PageBody {
-        store,
-        entries: page.entries.iter().map(entry).collect::<Result<_, Problem>>()?,
-        next_cursor: page.resume.as_ref().map(write_cursor),
-        positions: page.positions.iter().map(position).collect(),
-        not_here,
-    })
-}
-
-/// Looks a key up in the partition that was named, or in all that are here, the one of Kafka's default partitioner
-/// first. Nothing found is an answer only when every partition was asked.
-fn find_key(wired: &Wired, store: &str, key: &str, bytes: &[u8], partition: Option<i32>) -> Result<KeyAnswer, Problem> {
-    if let Some(partition) = partition {
-        return wired.queries.get(store, partition, bytes, false).map_err(problem_of);
-    }
-    let count = partitions_of(wired, store);
-    let home = engine::partitioner::partition_for_key(bytes, count.max(1));
-    let mut nothing = None;
-    let mut unknown = None;
-    for partition in std::iter::once(home).chain((0..count).filter(|partition| *partition != home)) {
-        match wired.queries.get(store, partition, bytes, false) {
-            Ok(answer) if answer.value.is_some() => return Ok(answer),
-            Ok(answer) => nothing = Some(answer),
-            Err(error @ (QueryError::NotAssigned { .. } | QueryError::Restoring { .. })) => {
-                unknown = unknown.or(Some(error));
-            }
-            Err(error) => return Err(problem_of(error)),
-        }
-    }
-    match (unknown, nothing) {
-        (Some(error), _) => Err(problem_of(error)),
-        (None, Some(answer)) => Ok(answer),
-        (None, None) => Err(no_key(store, key)),
-    }
-}
-
 fn no_key(store: &str, key: &str) -> Problem {
     let detail = format!("store {store} has no entry with the key {key}");
     Problem::not_found("key-not-found", "no such key", detail)
 }
 
-fn problem_of(error: QueryError) -> Problem {
+pub(super) fn problem_of(error: QueryError) -> Problem {
     let detail = error.to_string();
     match error {
         QueryError::UnknownStore { .. } => Problem::not_found("store-not-found", "no such store", detail),
@@ -248,14 +192,14 @@ fn problem_of(error: QueryError) -> Problem {
     }
 }
 
-fn wired(status: &Status) -> Result<Wired, Problem> {
+pub(super) fn wired(status: &Status) -> Result<Wired, Problem> {
     status.wired().ok_or_else(|| {
         let detail = format!("{} is starting; its stores are not open yet", status.application_id);
         Problem::unavailable("starting", "the application is starting", detail)
     })
 }
 
-fn spec<'a>(wired: &'a Wired, store: &str) -> Option<(usize, &'a StoreSpec)> {
+pub(super) fn spec<'a>(wired: &'a Wired, store: &str) -> Option<(usize, &'a StoreSpec)> {
     let parts = wired.topology.sub_topologies.iter().enumerate();
     parts
         .flat_map(|(index, part)| part.stores.iter().map(move |spec| (index, spec)))
@@ -263,12 +207,12 @@ fn spec<'a>(wired: &'a Wired, store: &str) -> Option<(usize, &'a StoreSpec)> {
 }
 
 /// How many partitions a store has, on all hosts together.
-fn partitions_of(wired: &Wired, store: &str) -> i32 {
+pub(super) fn partitions_of(wired: &Wired, store: &str) -> i32 {
     spec(wired, store).map_or(0, |(index, _)| wired.topology.task_count(index as u32, &wired.partition_counts))
 }
 
 /// A partition that no host has is a mistake of the request, and no reason to ask elsewhere or again.
-fn check_partition(wired: &Wired, store: &str, partition: Option<i32>) -> Result<(), Problem> {
+pub(super) fn check_partition(wired: &Wired, store: &str, partition: Option<i32>) -> Result<(), Problem> {
     let count = partitions_of(wired, store);
     match partition {
         Some(partition) if !(0..count).contains(&partition) => Err(Problem::bad_request(format!(
@@ -279,13 +223,13 @@ fn check_partition(wired: &Wired, store: &str, partition: Option<i32>) -> Result
 }
 
 /// How keys and values are read and shown.
-struct Formats {
-    key: DataFormat,
-    value: DataFormat,
+pub(super) struct Formats {
+    pub key: DataFormat,
+    pub value: DataFormat,
 }
 
 impl Formats {
-    fn of(wired: &Wired, store: &str, key: Option<&str>, value: Option<&str>) -> Result<Self, Problem> {
+    pub fn of(wired: &Wired, store: &str, key: Option<&str>, value: Option<&str>) -> Result<Self, Problem> {
         let Some((_, spec)) = spec(wired, store) else {
             let declared: Vec<&str> = wired.queries.declared_stores().map(|name| &**name).collect();
             let detail = format!("store {store} is not declared; declared are: {}", declared.join(", "));
@@ -301,69 +245,12 @@ impl Formats {
         Ok(Self { key, value: asked("value_format", value, &spec.value_format)? })
     }
 
-    fn show(&self, what: &str, format: DataFormat, bytes: &[u8]) -> Result<Box<RawValue>, Problem> {
+    pub fn show(&self, what: &str, format: DataFormat, bytes: &[u8]) -> Result<Box<RawValue>, Problem> {
         format.show(bytes).map_err(|error| {
             let detail = format!("a {what} is not {}: {error}; ask for {what}_format=base64", format.name());
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "format", "the stored bytes have another format", detail)
         })
     }
-}
-
-/// The ends of a scan, as bytes.
-struct Bounds {
-    lower: Bound<Vec<u8>>,
-    upper: Bound<Vec<u8>>,
-}
-
-impl Bounds {
-    fn of(query: &EntriesQuery, format: DataFormat) -> Result<Self, Problem> {
-        let read = |what: &str, text: &str| {
-            format.read(text).map_err(|error| Problem::bad_request(format!("{what}: {error}")))
-        };
-        if let Some(prefix) = &query.prefix {
-            if query.from.is_some() || query.to.is_some() {
-                return Err(Problem::bad_request("prefix cannot be combined with from or to"));
-            }
-            // Part of a JSON document is no JSON document; its bytes are its text.
-            let prefix = match format {
-                DataFormat::Json => prefix.as_bytes().to_vec(),
-                _ => read("prefix", prefix)?,
-            };
-            let upper = prefix_end(&prefix).map_or(Bound::Unbounded, Bound::Excluded);
-            return Ok(Self { lower: Bound::Included(prefix), upper });
-        }
-        let lower = query.from.as_deref().map(|text| read("from", text)).transpose()?;
-        let upper = query.to.as_deref().map(|text| read("to", text)).transpose()?;
-        Ok(Self {
-            lower: lower.map_or(Bound::Unbounded, Bound::Included),
-            upper: upper.map_or(Bound::Unbounded, Bound::Excluded),
-        })
-    }
-
-    fn range(&self) -> KeyRange<'_> {
-        KeyRange { lower: self.lower.as_ref().map(Vec::as_slice), upper: self.upper.as_ref().map(Vec::as_slice) }
-    }
-}
-
-fn limit(asked: Option<usize>) -> Result<NonZeroUsize, Problem> {
-    let asked = asked.unwrap_or(DEFAULT_LIMIT);
-    NonZeroUsize::new(asked)
-        .filter(|limit| limit.get() <= MAX_LIMIT)
-        .ok_or_else(|| Problem::bad_request(format!("limit: expected 1 to {MAX_LIMIT}, found {asked}")))
-}
-
-/// A cursor is the partition and the key of the last entry.
-fn write_cursor(resume: &ResumeKey) -> String {
-    let mut bytes = resume.partition.to_be_bytes().to_vec();
-    bytes.extend_from_slice(&resume.key);
-    URL_SAFE_NO_PAD.encode(bytes)
-}
-
-fn read_cursor(text: &str) -> Result<ResumeKey, Problem> {
-    let refuse = || Problem::bad_request("cursor: expected the next_cursor of an earlier page");
-    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| refuse())?;
-    let (partition, key) = bytes.split_first_chunk::<4>().ok_or_else(refuse)?;
-    Ok(ResumeKey { key: key.to_vec().into(), partition: i32::from_be_bytes(*partition) })
 }
 
 fn role(role: Role) -> &'static str {
@@ -373,7 +260,7 @@ fn role(role: Role) -> &'static str {
     }
 }
 
-fn position(position: &PartitionPosition) -> Value {
+pub(super) fn position(position: &PartitionPosition) -> Value {
     json!({
         "partition": position.partition,
         "role": role(position.role),
@@ -381,12 +268,14 @@ fn position(position: &PartitionPosition) -> Value {
     })
 }
 
-fn serialized(body: &impl Serialize) -> Result<Response, Problem> {
+pub(super) fn serialized(body: &impl Serialize) -> Result<Response, Problem> {
     serde_json::to_string(body).map(json_text).map_err(|error| Problem::internal(error.to_string()))
 }
 
 /// Reads of a store may wait for the disk, so they leave the threads that serve connections.
-async fn blocking(query: impl FnOnce() -> Result<Response, Problem> + Send + 'static) -> Result<Response, Problem> {
+pub(super) async fn blocking<T: Send + 'static>(
+    query: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
     match tokio::task::spawn_blocking(query).await {
         Ok(answer) => answer,
         Err(error) => Err(Problem::internal(format!("the query ended early: {error}"))),

@@ -19,6 +19,8 @@ use tower::ServiceExt;
 use super::*;
 use crate::runtime::status::{StandbyStatus, Wired};
 
+mod routed;
+
 const PARTITIONS: i32 = 2;
 
 fn store_spec(name: &str, key_format: &str) -> StoreSpec {
@@ -52,6 +54,7 @@ fn host() -> (Arc<Status>, Arc<QueryRegistry>) {
         metrics: vec![metrics],
         standby: None,
         module_digest: "00ff".to_owned(),
+        routing: None,
     });
     (status, queries)
 }
@@ -150,6 +153,13 @@ fn what_is_not_there_has_a_problem_of_its_own() {
         ("/v1/apps/vote/stores/votes/entries?limit=0", 400, "bad-request"),
         ("/v1/apps/vote/stores/votes/entries?cursor=x", 400, "bad-request"),
         ("/v1/apps/vote/stores/votes/entries?prefix=a&from=b", 400, "bad-request"),
+        ("/v1/apps/vote/stores/votes/entries?partitions=0,x", 400, "bad-request"),
+        ("/v1/apps/vote/stores/votes/entries?partitions=0,2", 400, "bad-request"),
+        ("/v1/apps/vote/stores/votes/entries?partitions=0&partition=1", 400, "bad-request"),
+        ("/v1/apps/vote/stores/votes/owner", 400, "bad-request"),
+        ("/v1/apps/vote/stores/vote/owner?key=a", 404, "store-not-found"),
+        ("/v1/apps/vote/stores/votes/owner?key=a", 503, "no-routes"),
+        ("/v1/apps/vote/instances", 503, "no-routes"),
         ("/v2", 404, "route-not-found"),
     ] {
         let (found, body) = ask(&status, path);
@@ -172,11 +182,13 @@ fn a_store_that_is_restoring_never_answers_with_nothing() {
 }
 
 #[test]
-fn a_page_says_which_partitions_are_not_here() {
+fn nothing_is_said_of_a_part_of_the_partitions() {
     let (status, queries) = host();
     register(&queries, 0, Availability::Running, &[("a", "1")]);
     let (code, body) = ask(&status, "/v1/apps/vote/stores/votes/entries");
-    assert_eq!((code, &body["not_here"]), (200, &json!([1])));
+    assert_eq!((code, &body["type"]), (503, &json!("urn:sandbar:problem:not-here")), "{body}");
+    assert!(body["detail"].as_str().is_some_and(|detail| detail.contains("partition 1")), "{body}");
+    assert_eq!(ask(&status, "/v1/apps/vote/stores/votes/entries?partitions=0").0, 200);
     assert_eq!(ask(&status, "/v1/apps/vote/stores/votes/keys/zz").0, 503, "another host may have it");
 }
 

@@ -7,6 +7,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use engine::assignment::logged_tasks;
 use engine::broker::{BrokerErrorKind, ClientSupplier, NewTopic};
 use engine::error::EngineError;
 use engine::metrics::EngineMetrics;
@@ -34,12 +35,14 @@ pub use clock::wall_clock_ms;
 pub use settings::parse_duration;
 
 use crate::config::Manifest;
+use crate::rest::peers::Peers;
+use crate::routes::RouteFinder;
 use crate::terminal::Terminal;
 use crate::{app, components, rest};
 use brokers::Broker;
 use clock::HostClock;
 use standby::Standby;
-use status::{Phase, StandbyStatus, Status, Wired};
+use status::{Phase, Routing, StandbyStatus, Status, Wired};
 use stop::Stop;
 use stores::Stores;
 use supervisor::Supervisor;
@@ -152,7 +155,8 @@ fn application(
 
     clients.name_host(stores.host_id(), endpoint);
     let supplier = module.supplier(Arc::clone(&topology), manifest.limits());
-    let wired = wire(manifest, &topology, prepared.counts.clone(), module.digest());
+    let routing = routing(manifest, &topology, &prepared.counts, &clients, stores.host_id())?;
+    let wired = Wired { routing: Some(routing), ..wire(manifest, &topology, prepared.counts.clone(), module.digest()) };
     status.wire(wired.clone());
     let watch = TopicWatch::start(Arc::clone(&clients), manifest.application_id(), topology, prepared, stop)?;
     let host_id = stores.host_id().to_owned();
@@ -293,7 +297,22 @@ fn wire(manifest: &Manifest, topology: &Arc<Topology>, counts: PartitionCounts, 
         metrics: (0..threads).map(|_| Arc::new(EngineMetrics::new())).collect(),
         standby: (manifest.count("num.standby.replicas") > 0).then(StandbyStatus::default),
         module_digest: digest.to_owned(),
+        routing: None,
     }
+}
+
+/// How the other hosts of the application are found.
+fn routing(
+    manifest: &Manifest,
+    topology: &Arc<Topology>,
+    counts: &PartitionCounts,
+    clients: &KafkaClients,
+    host_id: &str,
+) -> Result<Routing> {
+    let tasks = logged_tasks(topology, counts);
+    let replicas = usize::try_from(manifest.count("num.standby.replicas")).unwrap_or(usize::MAX);
+    let finder = RouteFinder::new(host_id, clients, Arc::clone(topology), tasks, replicas)?;
+    Ok(Routing { finder: Arc::new(finder), peers: Arc::new(Peers::new()) })
 }
 
 /// The standby thread beside the stream threads, where standbys are asked for.

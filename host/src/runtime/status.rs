@@ -10,6 +10,9 @@ use engine::stream_thread::{SharedProgress, ThreadReport, ThreadState};
 use engine::task::TaskState;
 use engine::topology::{PartitionCounts, Topology};
 
+use crate::rest::peers::Peers;
+use crate::routes::RouteFinder;
+
 /// Where an application stands in its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Phase {
@@ -32,6 +35,15 @@ pub struct Wired {
     /// Where standbys are asked for.
     pub standby: Option<StandbyStatus>,
     pub module_digest: String,
+    /// How other hosts are found and asked; `None` where there are none to be asked.
+    pub routing: Option<Routing>,
+}
+
+/// How other hosts of the application are found and asked.
+#[derive(Clone)]
+pub struct Routing {
+    pub finder: Arc<RouteFinder>,
+    pub peers: Arc<Peers>,
 }
 
 /// What the standby thread publishes.

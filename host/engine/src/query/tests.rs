@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Availability, QueryError, QueryRegistry, Registration, RegistrationId, ResumeKey, Role, ScanQuery};
+use super::{
+    Availability, QueryError, QueryRegistry, Registration, RegistrationId, ResumeKey, Role, ScanQuery, merge_pages,
+};
 use crate::state::memory::MemoryStore;
 use crate::state::{KeyRange, StateStore, Write, prefix_end};
 use crate::testing::Seed;
@@ -37,7 +39,7 @@ fn register(
 
 const ALL: ScanQuery<'static> = ScanQuery {
     store: "votes",
-    partition: None,
+    partitions: None,
     range: KeyRange::ALL,
     reverse: false,
     limit: NonZeroUsize::MAX,
@@ -92,7 +94,10 @@ fn a_query_without_an_answer_says_why() {
     let page = registry.scan(ALL).expect("scan");
     assert_eq!(page.restoring, [0]);
     assert_eq!(page.positions.iter().map(|p| p.partition).collect::<Vec<_>>(), [1]);
-    assert!(matches!(registry.scan(ScanQuery { partition: Some(0), ..ALL }), Err(QueryError::Restoring { .. })));
+    let page = registry.scan(ScanQuery { partitions: Some(&[0, 5]), ..ALL }).expect("scan");
+    assert_eq!((page.restoring, page.positions), (vec![0], Vec::new()));
+    let error = registry.scan(ScanQuery { partitions: Some(&[5]), ..ALL }).expect_err("nowhere");
+    assert_eq!(error.to_string(), "partition 5 of store votes is not assigned to this host");
 
     registry.set_availability(id, Availability::Running);
     assert_eq!(pages(&registry, ScanQuery { allow_standby: true, ..ALL }), ["a/0", "b/1", "c/2"]);
@@ -126,7 +131,7 @@ fn partitions_are_merged_in_key_order_and_paged() {
         assert_eq!(pages(&registry, ScanQuery { limit, range, ..ALL }), ["x0/1", "x1/0", "x2/1"]);
         let range = KeyRange { lower: Bound::Excluded(b"b"), upper: Bound::Excluded(b"same") };
         assert_eq!(pages(&registry, ScanQuery { limit, range, reverse: true, ..ALL }), ["c/0"]);
-        let only = ScanQuery { limit, partition: Some(1), ..ALL };
+        let only = ScanQuery { limit, partitions: Some(&[1]), ..ALL };
         assert_eq!(pages(&registry, only), ["b/1", "same/1", "x0/1", "x2/1"]);
     }
 }
@@ -151,4 +156,45 @@ fn pages_cut_by_their_size_lose_nothing() {
     assert_eq!(pages(&registry, ScanQuery { reverse: true, ..ALL }), expected);
     let shared: Arc<QueryRegistry> = Arc::new(registry);
     assert_eq!(shared.declared_stores().count(), 2);
+}
+
+/// The pages of several hosts are those of one that has everything, whoever has which partition and whatever the limit.
+#[test]
+fn pages_of_several_hosts_merge_to_those_of_one() {
+    for number in 0..200 {
+        let mut seed = Seed::new(number);
+        let (whole, hosts) = (registry(), [registry(), registry(), registry()]);
+        let mut kept = Vec::new();
+        for partition in 0..6 {
+            let keys: Vec<String> = (0..seed.below(12)).map(|_| format!("k{}", seed.below(20))).collect();
+            let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+            let host = &hosts[seed.below(3) as usize];
+            for registry in [&whole, host] {
+                kept.push(register(registry, partition, Role::Active, Availability::Running, &keys));
+            }
+        }
+        let query = ScanQuery {
+            reverse: seed.one_in(2),
+            limit: NonZeroUsize::new(1 + seed.below(9) as usize).expect("not 0"),
+            ..ALL
+        };
+        let mut found = Vec::new();
+        let mut resume: Option<ResumeKey> = None;
+        loop {
+            let pages =
+                hosts.iter().filter_map(|host| match host.scan(ScanQuery { resume: resume.as_ref(), ..query }) {
+                    Err(QueryError::NotAssigned { .. }) => None,
+                    page => Some(page.expect("scan")),
+                });
+            let page = merge_pages(pages.collect(), query.reverse, query.limit);
+            assert_eq!(page.positions.len(), 6, "seed {number}");
+            assert!(page.entries.len() <= query.limit.get());
+            found.extend(page.entries.iter().map(|e| format!("{}/{}", String::from_utf8_lossy(&e.key), e.partition)));
+            match page.resume {
+                Some(next) => resume = Some(next),
+                None => break,
+            }
+        }
+        assert_eq!(found, pages(&whole, query), "seed {number}");
+    }
 }

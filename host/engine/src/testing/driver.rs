@@ -173,7 +173,7 @@ impl TopologyTestDriver {
     pub fn store_entries(&self, store: &str) -> Result<Vec<(Bytes, Bytes)>, QueryError> {
         let page = self.queries.scan(ScanQuery {
             store,
-            partition: None,
+            partitions: None,
             range: KeyRange::ALL,
             reverse: false,
             limit: NonZeroUsize::MAX,

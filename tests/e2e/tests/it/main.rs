@@ -4,11 +4,13 @@
 mod bad_input;
 mod bad_records;
 mod changed_topics;
+mod count;
 mod full_disk;
 mod java_tools;
 mod kcat;
 mod majority_vote;
 mod reference;
+mod routing;
 mod stand_alone;
 mod standby;
 mod topics;

@@ -1,0 +1,86 @@
+//! Requests to other hosts of the application: pooled connections, a bound on time and size, no redirects. Addresses
+//! are handed in; they come from the group's members and from nowhere else (H4).
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, Request, StatusCode, Uri};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+/// Names the host that passes a request on. Such a request is never passed on again: one hop.
+pub const FORWARDED_BY: &str = "sandbar-forwarded-by";
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Shorter than the time after which a host cuts an idle connection off.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+const IDLE_CONNECTIONS_MAX: usize = 32;
+/// A page of the most entries, with room.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// Whether a request came from another host.
+pub fn is_forwarded(headers: &HeaderMap) -> bool {
+    headers.contains_key(FORWARDED_BY)
+}
+
+/// What another host answered.
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// The client for all of them.
+pub struct Peers {
+    client: Client<HttpConnector, Body>,
+}
+
+impl Peers {
+    /// Has to be made where a tokio runtime will poll it.
+    pub fn new() -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        connector.set_nodelay(true);
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder.pool_idle_timeout(IDLE_TIMEOUT).pool_max_idle_per_host(IDLE_CONNECTIONS_MAX);
+        builder.pool_timer(TokioTimer::new());
+        Self { client: builder.build(connector) }
+    }
+
+    /// Asks a host.
+    ///
+    /// # Errors
+    /// Why there is no whole answer.
+    pub async fn get(
+        &self,
+        endpoint: &str,
+        path_and_query: &str,
+        from: &str,
+        limit: Duration,
+    ) -> Result<Answer, String> {
+        let uri = Uri::builder().scheme("http").authority(endpoint).path_and_query(path_and_query).build();
+        let uri = uri.map_err(|error| format!("{endpoint} is no address: {error}"))?;
+        let request = Request::get(uri).header(FORWARDED_BY, from).body(Body::empty());
+        let request = request.map_err(|error| error.to_string())?;
+        let ask = async {
+            let response = self.client.request(request).await.map_err(|error| reason(&error))?;
+            let (parts, body) = response.into_parts();
+            let body = axum::body::to_bytes(Body::new(body), ANSWER_BYTES_MAX).await.map_err(|error| reason(&error))?;
+            Ok(Answer { status: parts.status, headers: parts.headers, body })
+        };
+        match tokio::time::timeout(limit, ask).await {
+            Ok(answer) => answer,
+            Err(_) => Err(format!("no answer within {} s", limit.as_secs())),
+        }
+    }
+}
+
+/// The innermost reason says what happened; the outer ones only that something did.
+fn reason(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}

@@ -1,0 +1,273 @@
+//! Queries of partitions that other hosts have: each is asked for its own, one hop away, and what they say becomes one
+//! answer. A partition that nobody can answer for makes the whole a problem that may be tried again, and never an
+//! answer with a part missing.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Redirect, Response};
+use engine::query::{PartitionPosition, QueryEntry, QueryPage, Role};
+use engine::routing::Route;
+use engine::topology::TaskId;
+use serde::Deserialize;
+use tokio::task::JoinSet;
+
+use super::Problem;
+use super::entries::read_cursor;
+use super::peers::Answer;
+use crate::formats::DataFormat;
+use crate::runtime::status::Routing;
+
+/// How long another host may take for a key (H4), and for a page.
+const KEY_LIMIT: Duration = Duration::from_secs(2);
+const PAGE_LIMIT: Duration = Duration::from_secs(10);
+/// Before a wrong or failing route is looked up anew.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How often a query is tried in all.
+const TRIES: usize = 3;
+
+/// What a host says to a query of one of its partitions.
+enum Asked {
+    Found(Response),
+    Absent,
+    /// Nobody knows now; with the reason.
+    Unavailable(String),
+}
+
+/// Asks for a key in partitions that are not here, in this order: the first is where it should be, and the others are
+/// asked together when it is not there. `None` when none of them has it. `path` says all but the partition.
+///
+/// # Errors
+/// When a partition cannot be asked, and none of the others has the key.
+pub async fn key(
+    routing: &Routing,
+    sub_topology: u32,
+    path: &str,
+    partitions: &[i32],
+) -> Result<Option<Response>, Problem> {
+    let Some((first, others)) = partitions.split_first() else { return Ok(None) };
+    let task = |partition: i32| TaskId { sub_topology, partition };
+    let mut unavailable = match key_of(routing.clone(), task(*first), path.to_owned()).await {
+        Asked::Found(response) => return Ok(Some(response)),
+        Asked::Absent => None,
+        Asked::Unavailable(reason) => Some(reason),
+    };
+    let mut asked = JoinSet::new();
+    for &partition in others {
+        asked.spawn(key_of(routing.clone(), task(partition), path.to_owned()));
+    }
+    while let Some(answer) = asked.join_next().await {
+        match answer.map_err(|error| Problem::internal(error.to_string()))? {
+            Asked::Found(response) => return Ok(Some(response)),
+            Asked::Absent => {}
+            Asked::Unavailable(reason) => unavailable = unavailable.or(Some(reason)),
+        }
+    }
+    unavailable.map_or(Ok(None), |reason| Err(unavailable_problem(reason)))
+}
+
+/// Where to ask for a key: the owner of the first of these partitions.
+///
+/// # Errors
+/// When nobody is known to have it.
+pub async fn redirect(
+    routing: &Routing,
+    sub_topology: u32,
+    path: &str,
+    partitions: &[i32],
+) -> Result<Response, Problem> {
+    let partition = partitions.first().copied().unwrap_or_default();
+    let route = route(routing, TaskId { sub_topology, partition }, None).await.map_err(unavailable_problem)?;
+    let location = format!("http://{}{path}&partition={partition}", route.endpoint);
+    Ok(Redirect::temporary(&location).into_response())
+}
+
+async fn key_of(routing: Routing, task: TaskId, path: String) -> Asked {
+    let path = format!("{path}&partition={}", task.partition);
+    let mut moment = None;
+    let mut reason = String::new();
+    for _ in 0..TRIES {
+        let route = match route(&routing, task, moment).await {
+            Ok(route) => route,
+            Err(why) => {
+                reason = why;
+                moment = pause().await;
+                continue;
+            }
+        };
+        match routing.peers.get(&route.endpoint, &path, &routing.finder.host_id, KEY_LIMIT).await {
+            Ok(answer) if answer.status == StatusCode::NOT_FOUND => return Asked::Absent,
+            Ok(answer) if answer.status != StatusCode::SERVICE_UNAVAILABLE => return Asked::Found(passed_on(answer)),
+            Ok(answer) => reason = said(task, &route, &answer),
+            Err(why) => reason = failed(task, &route, &why),
+        }
+        moment = pause().await;
+    }
+    Asked::Unavailable(reason)
+}
+
+/// Waits a little; what is asked for from now on must be newer than now.
+async fn pause() -> Option<Instant> {
+    let now = Instant::now();
+    tokio::time::sleep(PAUSE).await;
+    Some(now)
+}
+
+/// The host that has a task, by routes that are newer than a moment.
+async fn route(routing: &Routing, task: TaskId, moment: Option<Instant>) -> Result<Route, String> {
+    let routes = match moment {
+        None => routing.finder.routes().await,
+        Some(moment) => routing.finder.routes_after(moment).await,
+    };
+    let routes = routes.map_err(|why| format!("no host is known for partition {}: {why}", task.partition))?;
+    match routes.active(task) {
+        None => Err(format!("no host processes partition {} at the moment", task.partition)),
+        // It was not here when this host looked: it is about to come.
+        Some(route) if route.host_id == routing.finder.host_id => {
+            Err(format!("partition {} is about to be opened on this host ({})", task.partition, route.endpoint))
+        }
+        Some(route) => Ok(route),
+    }
+}
+
+fn said(task: TaskId, route: &Route, answer: &Answer) -> String {
+    let document: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let detail = document["detail"].as_str().unwrap_or("no reason given");
+    failed(task, route, &format!("{}: {detail}", answer.status.as_u16()))
+}
+
+fn failed(task: TaskId, route: &Route, why: &str) -> String {
+    format!(
+        "partition {} is at {} (host {}), which does not answer for it: {why}",
+        task.partition, route.endpoint, route.host_id
+    )
+}
+
+fn unavailable_problem(reason: String) -> Problem {
+    Problem::unavailable("not-here", "another host has this partition", reason)
+}
+
+/// The other host's answer as this host's.
+fn passed_on(answer: Answer) -> Response {
+    let content_type = answer.headers.get(header::CONTENT_TYPE).cloned();
+    let mut response = (answer.status, answer.body).into_response();
+    if let Some(content_type) = content_type {
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    }
+    response
+}
+
+/// A page as it comes from another host: keys in hexadecimal, values in base64.
+#[derive(Deserialize)]
+struct PageAnswer {
+    entries: Vec<EntryAnswer>,
+    next_cursor: Option<String>,
+    positions: Vec<PositionAnswer>,
+}
+
+#[derive(Deserialize)]
+struct EntryAnswer {
+    key: String,
+    value: String,
+    partition: i32,
+}
+
+#[derive(Deserialize)]
+struct PositionAnswer {
+    partition: i32,
+    changelog_offset: Option<i64>,
+}
+
+/// The formats in which hosts give each other entries.
+pub const PAGE_FORMATS: &str = "key_format=hex&value_format=base64";
+
+/// Asks the owners of these partitions for their pages of a scan. `path` says all but the partitions. The pages cover
+/// each of the partitions once.
+///
+/// # Errors
+/// When a partition cannot be asked.
+pub async fn pages(
+    routing: &Routing,
+    sub_topology: u32,
+    path: &str,
+    partitions: &[i32],
+) -> Result<Vec<QueryPage>, Problem> {
+    let mut missing: Vec<i32> = partitions.to_vec();
+    let mut pages = Vec::new();
+    let mut moment = None;
+    let mut reason = String::new();
+    for _ in 0..TRIES {
+        let mut owners: BTreeMap<String, (Route, Vec<i32>)> = BTreeMap::new();
+        for &partition in &missing {
+            match route(routing, TaskId { sub_topology, partition }, moment).await {
+                Ok(route) => {
+                    owners.entry(route.host_id.clone()).or_insert_with(|| (route, Vec::new())).1.push(partition);
+                }
+                Err(why) => reason = why,
+            }
+        }
+        let mut asked = JoinSet::new();
+        for (route, owned) in owners.into_values() {
+            asked.spawn(page_of(routing.clone(), route, sub_topology, path.to_owned(), owned));
+        }
+        while let Some(answer) = asked.join_next().await {
+            match answer.map_err(|error| Problem::internal(error.to_string()))? {
+                Ok(page) => pages.push(page),
+                Err(why) => reason = why,
+            }
+        }
+        let covered =
+            |partition: i32| pages.iter().flat_map(|page| &page.positions).any(|at| at.partition == partition);
+        missing.retain(|&partition| !covered(partition));
+        if missing.is_empty() {
+            return Ok(pages);
+        }
+        moment = pause().await;
+    }
+    Err(unavailable_problem(reason))
+}
+
+async fn page_of(
+    routing: Routing,
+    route: Route,
+    sub_topology: u32,
+    path: String,
+    owned: Vec<i32>,
+) -> Result<QueryPage, String> {
+    let list: Vec<String> = owned.iter().map(i32::to_string).collect();
+    let path = format!("{path}&partitions={}", list.join(","));
+    let task = TaskId { sub_topology, partition: owned[0] };
+    let answer = routing.peers.get(&route.endpoint, &path, &routing.finder.host_id, PAGE_LIMIT).await;
+    let answer = answer.map_err(|why| failed(task, &route, &why))?;
+    if answer.status != StatusCode::OK {
+        return Err(said(task, &route, &answer));
+    }
+    let page = read_page(&answer.body).map_err(|why| failed(task, &route, &why))?;
+    let mut read: Vec<i32> = page.positions.iter().map(|position| position.partition).collect();
+    read.sort_unstable();
+    if read != owned {
+        return Err(failed(task, &route, &format!("it answered for the partitions {read:?}, asked for {owned:?}")));
+    }
+    Ok(page)
+}
+
+fn read_page(body: &[u8]) -> Result<QueryPage, String> {
+    let page: PageAnswer = serde_json::from_slice(body).map_err(|error| format!("its page cannot be read: {error}"))?;
+    let entry = |entry: EntryAnswer| {
+        let key = DataFormat::Hex.read(&entry.key)?.into();
+        Ok(QueryEntry { partition: entry.partition, key, value: DataFormat::Base64.read(&entry.value)?.into() })
+    };
+    let position = |position: PositionAnswer| PartitionPosition {
+        partition: position.partition,
+        role: Role::Active,
+        changelog_offset: position.changelog_offset,
+    };
+    let resume = page.next_cursor.as_deref().map(read_cursor).transpose().map_err(|problem| problem.detail)?;
+    Ok(QueryPage {
+        entries: page.entries.into_iter().map(entry).collect::<Result<_, String>>()?,
+        resume,
+        positions: page.positions.into_iter().map(position).collect(),
+        restoring: Vec::new(),
+    })
+}

@@ -1,0 +1,102 @@
+//! `RouteFinder`: where the application's partitions are, as its group says. Asks the broker only when somebody wants to know and what
+//! it knows is old, and one at a time. A route may be wrong for a while after a rebalance: the host that is asked says
+//! so, and nobody takes it for an answer.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use engine::broker::{BrokerError, ClientSupplier, GroupMember, Membership};
+use engine::routing::Routes;
+use engine::topology::{TaskId, Topology};
+
+/// For so long what was found is taken for true.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// See the module's head.
+pub struct RouteFinder {
+    /// The id under which this host is one of the instances.
+    pub host_id: String,
+    topology: Arc<Topology>,
+    /// The tasks that have something to keep warm.
+    tasks: BTreeSet<TaskId>,
+    replicas: usize,
+    membership: Arc<Mutex<Box<dyn Membership>>>,
+    known: tokio::sync::Mutex<Option<(Instant, Arc<Routes>)>>,
+}
+
+impl RouteFinder {
+    /// # Errors
+    /// When no client can be made.
+    pub fn new(
+        host_id: &str,
+        clients: &dyn ClientSupplier,
+        topology: Arc<Topology>,
+        tasks: BTreeSet<TaskId>,
+        replicas: usize,
+    ) -> Result<Self, BrokerError> {
+        Ok(Self::with(host_id, clients.membership()?, topology, tasks, replicas))
+    }
+
+    pub(crate) fn with(
+        host_id: &str,
+        membership: Box<dyn Membership>,
+        topology: Arc<Topology>,
+        tasks: BTreeSet<TaskId>,
+        replicas: usize,
+    ) -> Self {
+        let membership = Arc::new(Mutex::new(membership));
+        Self {
+            host_id: host_id.to_owned(),
+            topology,
+            tasks,
+            replicas,
+            membership,
+            known: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The routes of about now.
+    ///
+    /// # Errors
+    /// Why the group cannot be asked.
+    pub async fn routes(&self) -> Result<Arc<Routes>, String> {
+        self.since(Instant::now().checked_sub(FRESH)).await
+    }
+
+    /// The routes of after a moment: for those who found earlier ones wrong.
+    ///
+    /// # Errors
+    /// Why the group cannot be asked.
+    pub async fn routes_after(&self, moment: Instant) -> Result<Arc<Routes>, String> {
+        self.since(Some(moment)).await
+    }
+
+    async fn since(&self, moment: Option<Instant>) -> Result<Arc<Routes>, String> {
+        let mut known = self.known.lock().await;
+        if let Some((asked, routes)) = &*known
+            && moment.is_none_or(|moment| *asked >= moment)
+        {
+            return Ok(Arc::clone(routes));
+        }
+        let asked = Instant::now();
+        let membership = Arc::clone(&self.membership);
+        let ask = move || membership.lock().unwrap_or_else(PoisonError::into_inner).members();
+        let answer = tokio::task::spawn_blocking(ask).await.map_err(|error| error.to_string())?;
+        let routes = match answer {
+            Ok(Some(members)) => Arc::new(self.routes_of(&members)),
+            // Most tasks stay where they were; the others are refused where they are no more.
+            Ok(None) => match &*known {
+                Some((_, routes)) => Arc::clone(routes),
+                None => return Err("the group is rebalancing".to_owned()),
+            },
+            Err(error) => return Err(error.to_string()),
+        };
+        *known = Some((asked, Arc::clone(&routes)));
+        Ok(routes)
+    }
+
+    fn routes_of(&self, members: &[GroupMember]) -> Routes {
+        Routes::of(members, &self.topology, &self.tasks, self.replicas)
+    }
+}
