@@ -79,6 +79,8 @@ pub struct PartitionPosition {
     /// The answer reflects all changelog records below this offset, and maybe later ones. `None` for a store
     /// without a changelog or before its first commit.
     pub changelog_offset: Option<Offset>,
+    /// How many offsets of its changelog the copy lacked, as far as it knew; 0 for an active task that runs.
+    pub lag: u64,
 }
 
 /// Where the next page begins: after this key of this partition, in the order of the scan.
@@ -118,8 +120,9 @@ pub struct ScanQuery<'a> {
     pub reverse: bool,
     pub limit: NonZeroUsize,
     pub resume: Option<&'a ResumeKey>,
-    /// Whether standby copies, which lag behind, may answer.
-    pub allow_standby: bool,
+    /// With it copies may answer that lack at most so many offsets of their changelog: standby tasks, and active ones
+    /// that are being restored.
+    pub max_lag: Option<u64>,
 }
 
 #[derive(Default)]
@@ -186,10 +189,10 @@ impl QueryRegistry {
         self.declared.iter()
     }
 
-    /// The value of a key in one partition.
-    pub fn get(&self, store: &str, partition: i32, key: &[u8], allow_standby: bool) -> Result<KeyAnswer, QueryError> {
-        let registration = self.local(store, Some(&[partition]), allow_standby)?.remove(0);
-        available(&registration)?;
+    /// The value of a key in one partition. With `max_lag` copies may answer that lack at most so many offsets.
+    pub fn get(&self, store: &str, partition: i32, key: &[u8], max_lag: Option<u64>) -> Result<KeyAnswer, QueryError> {
+        let registration = self.local(store, Some(&[partition]), max_lag.is_some())?.remove(0);
+        available(&registration, max_lag)?;
         // The offset first: what is committed in between makes the answer newer than it says, never older.
         let position = position(&registration)?;
         Ok(KeyAnswer { value: registration.view.get(key)?, position })
@@ -197,11 +200,11 @@ impl QueryRegistry {
 
     /// A page of a range. Partitions that are being restored are left out and named.
     pub fn scan(&self, query: ScanQuery<'_>) -> Result<QueryPage, QueryError> {
-        let registrations = self.local(query.store, query.partitions, query.allow_standby)?;
+        let registrations = self.local(query.store, query.partitions, query.max_lag.is_some())?;
         let mut page = QueryPage { entries: Vec::new(), resume: None, positions: Vec::new(), restoring: Vec::new() };
         let mut sources = Vec::new();
         for registration in &registrations {
-            if available(registration).is_err() {
+            if available(registration, query.max_lag).is_err() {
                 page.restoring.push(registration.task.partition);
                 continue;
             }
@@ -240,11 +243,18 @@ impl QueryRegistry {
     }
 }
 
-fn available(registration: &Registration) -> Result<(), QueryError> {
+/// What a copy lacks, as far as it knows.
+fn lag(registration: &Registration) -> u64 {
+    match registration.availability {
+        Availability::Running => 0,
+        Availability::Restoring { position, target } => (target - position).max(0).unsigned_abs(),
+    }
+}
+
+fn available(registration: &Registration, max_lag: Option<u64>) -> Result<(), QueryError> {
     match registration.availability {
         Availability::Running => Ok(()),
-        // A standby is never complete; whoever allows it takes it as it is.
-        Availability::Restoring { .. } if registration.role == Role::Standby => Ok(()),
+        Availability::Restoring { .. } if max_lag.is_some_and(|most| lag(registration) <= most) => Ok(()),
         Availability::Restoring { position, target } => Err(QueryError::Restoring {
             store: registration.store.to_string(),
             partition: registration.task.partition,
@@ -259,6 +269,7 @@ fn position(registration: &Registration) -> Result<PartitionPosition, QueryError
         partition: registration.task.partition,
         role: registration.role,
         changelog_offset: registration.view.changelog_offset()?,
+        lag: lag(registration),
     })
 }
 

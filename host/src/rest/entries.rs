@@ -17,7 +17,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::stores::{Formats, blocking, check_partition, partitions_of, position, problem_of, serialized, spec, wired};
+use super::routed::Sources;
+use super::stores::{
+    Formats, blocking, check_partition, max_lag, partitions_of, position, problem_of, serialized, spec, standby_query,
+    wired,
+};
 use super::{Problem, check_application, peers, routed};
 use crate::formats::{self, DataFormat};
 use crate::runtime::status::{Status, Wired};
@@ -39,6 +43,9 @@ pub struct EntriesQuery {
     reverse: bool,
     limit: Option<usize>,
     cursor: Option<String>,
+    #[serde(default)]
+    standby: bool,
+    max_lag: Option<u64>,
     /// Several partitions, with commas between: what hosts ask each other for.
     partitions: Option<String>,
 }
@@ -53,6 +60,7 @@ struct Scan {
     limit: NonZeroUsize,
     cursor: Option<String>,
     resume: Option<ResumeKey>,
+    max_lag: Option<u64>,
 }
 
 /// `GET /v1/apps/{app}/stores/{store}/entries`
@@ -77,7 +85,8 @@ pub async fn list(
         let Some(routing) = routing else { return Err(scan.not_here(missing[0])) };
         let sub_topology = spec(&wired, &scan.store).map_or(0, |(index, _)| index as u32);
         let path = format!("{}?{}", uri.path(), scan.query());
-        let mut pages = routed::pages(&routing, sub_topology, &path, &missing).await?;
+        let sources = Sources { sub_topology, standby: scan.max_lag.is_some() };
+        let mut pages = routed::pages(&routing, sources, &path, &missing).await?;
         pages.push(page);
         page = merge_pages(pages, scan.reverse, scan.limit);
     }
@@ -92,6 +101,7 @@ impl Scan {
             bounds: Bounds::of(&query, formats.key)?,
             resume: query.cursor.as_deref().map(read_cursor).transpose()?,
             limit: limit(query.limit)?,
+            max_lag: max_lag(query.standby, query.max_lag)?,
             reverse: query.reverse,
             cursor: query.cursor,
             store,
@@ -109,7 +119,7 @@ impl Scan {
             reverse: self.reverse,
             limit: self.limit,
             resume: self.resume.as_ref(),
-            allow_standby: false,
+            max_lag: self.max_lag,
         };
         match wired.queries.scan(scan) {
             Ok(page) if page.restoring.is_empty() => Ok(page),
@@ -141,6 +151,7 @@ impl Scan {
         };
         bound("from", &self.bounds.lower);
         bound("to", &self.bounds.upper);
+        query.push_str(&standby_query(self.max_lag));
         if let Some(cursor) = &self.cursor {
             query.push_str(&format!("&cursor={cursor}"));
         }

@@ -35,6 +35,20 @@ enum Asked {
     Unavailable(String),
 }
 
+/// Who may be asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Sources {
+    pub sub_topology: u32,
+    /// Whether a standby may answer where the active task cannot.
+    pub standby: bool,
+}
+
+impl Sources {
+    fn task(self, partition: i32) -> TaskId {
+        TaskId { sub_topology: self.sub_topology, partition }
+    }
+}
+
 /// Asks for a key in partitions that are not here, in this order: the first is where it should be, and the others are
 /// asked together when it is not there. `None` when none of them has it. `path` says all but the partition.
 ///
@@ -42,20 +56,19 @@ enum Asked {
 /// When a partition cannot be asked, and none of the others has the key.
 pub async fn key(
     routing: &Routing,
-    sub_topology: u32,
+    sources: Sources,
     path: &str,
     partitions: &[i32],
 ) -> Result<Option<Response>, Problem> {
     let Some((first, others)) = partitions.split_first() else { return Ok(None) };
-    let task = |partition: i32| TaskId { sub_topology, partition };
-    let mut unavailable = match key_of(routing.clone(), task(*first), path.to_owned()).await {
+    let mut unavailable = match key_of(routing.clone(), sources, *first, path.to_owned()).await {
         Asked::Found(response) => return Ok(Some(response)),
         Asked::Absent => None,
         Asked::Unavailable(reason) => Some(reason),
     };
     let mut asked = JoinSet::new();
     for &partition in others {
-        asked.spawn(key_of(routing.clone(), task(partition), path.to_owned()));
+        asked.spawn(key_of(routing.clone(), sources, partition, path.to_owned()));
     }
     while let Some(answer) = asked.join_next().await {
         match answer.map_err(|error| Problem::internal(error.to_string()))? {
@@ -78,69 +91,102 @@ pub async fn redirect(
     partitions: &[i32],
 ) -> Result<Response, Problem> {
     let partition = partitions.first().copied().unwrap_or_default();
-    let route = route(routing, TaskId { sub_topology, partition }, None).await.map_err(unavailable_problem)?;
+    let sources = Sources { sub_topology, standby: false };
+    let route = route(routing, sources, partition, Try::first()).await.map_err(unavailable_problem)?;
     let location = format!("http://{}{path}&partition={partition}", route.endpoint);
     Ok(Redirect::temporary(&location).into_response())
 }
 
-async fn key_of(routing: Routing, task: TaskId, path: String) -> Asked {
-    let path = format!("{path}&partition={}", task.partition);
-    let mut moment = None;
+async fn key_of(routing: Routing, sources: Sources, partition: i32, path: String) -> Asked {
+    let path = format!("{path}&partition={partition}");
+    let mut turn = Try::first();
     let mut reason = String::new();
-    for _ in 0..TRIES {
-        let route = match route(&routing, task, moment).await {
-            Ok(route) => route,
-            Err(why) => {
-                reason = why;
-                moment = pause().await;
-                continue;
-            }
-        };
-        match routing.peers.get(&route.endpoint, &path, &routing.finder.host_id, KEY_LIMIT).await {
-            Ok(answer) if answer.status == StatusCode::NOT_FOUND => return Asked::Absent,
-            Ok(answer) if answer.status != StatusCode::SERVICE_UNAVAILABLE => return Asked::Found(passed_on(answer)),
-            Ok(answer) => reason = said(task, &route, &answer),
-            Err(why) => reason = failed(task, &route, &why),
+    while turn.number < TRIES {
+        match route(&routing, sources, partition, turn).await {
+            Err(why) => reason = why,
+            Ok(route) => match routing.peers.get(&route.endpoint, &path, &routing.finder.host_id, KEY_LIMIT).await {
+                Ok(answer) if is_absent(&answer) => return Asked::Absent,
+                Ok(answer) if is_answer(&answer) => return Asked::Found(passed_on(answer)),
+                Ok(answer) => reason = said(partition, &route, &answer),
+                Err(why) => reason = failed(partition, &route, &why),
+            },
         }
-        moment = pause().await;
+        turn = turn.next(sources).await;
     }
     Asked::Unavailable(reason)
 }
 
-/// Waits a little; what is asked for from now on must be newer than now.
-async fn pause() -> Option<Instant> {
-    let now = Instant::now();
-    tokio::time::sleep(PAUSE).await;
-    Some(now)
+/// Only this says that a host has looked and found nothing; another 404 comes from somebody who does not know the store.
+fn is_absent(answer: &Answer) -> bool {
+    answer.status == StatusCode::NOT_FOUND && kind_of(answer) == "urn:sandbar:problem:key-not-found"
 }
 
-/// The host that has a task, by routes that are newer than a moment.
-async fn route(routing: &Routing, task: TaskId, moment: Option<Instant>) -> Result<Route, String> {
-    let routes = match moment {
-        None => routing.finder.routes().await,
-        Some(moment) => routing.finder.routes_after(moment).await,
-    };
-    let routes = routes.map_err(|why| format!("no host is known for partition {}: {why}", task.partition))?;
-    match routes.active(task) {
-        None => Err(format!("no host processes partition {} at the moment", task.partition)),
-        // It was not here when this host looked: it is about to come.
-        Some(route) if route.host_id == routing.finder.host_id => {
-            Err(format!("partition {} is about to be opened on this host ({})", task.partition, route.endpoint))
+/// An answer for whoever asked: the value, or that it cannot be shown as was wanted.
+fn is_answer(answer: &Answer) -> bool {
+    answer.status == StatusCode::OK || answer.status == StatusCode::UNPROCESSABLE_ENTITY
+}
+
+fn kind_of(answer: &Answer) -> String {
+    let document: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    document["type"].as_str().unwrap_or_default().to_owned()
+}
+
+/// One of several tries to ask somebody.
+#[derive(Debug, Clone, Copy)]
+struct Try {
+    number: usize,
+    /// Routes from before are known to be wrong.
+    moment: Option<Instant>,
+}
+
+impl Try {
+    fn first() -> Self {
+        Self { number: 0, moment: None }
+    }
+
+    /// Waits a little before the next one, but for a first look at the standbys.
+    async fn next(self, sources: Sources) -> Self {
+        if sources.standby && self.number == 0 {
+            return Self { number: 1, ..self };
         }
-        Some(route) => Ok(route),
+        let moment = Some(Instant::now());
+        tokio::time::sleep(PAUSE).await;
+        Self { number: self.number + 1, moment }
     }
 }
 
-fn said(task: TaskId, route: &Route, answer: &Answer) -> String {
-    let document: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    let detail = document["detail"].as_str().unwrap_or("no reason given");
-    failed(task, route, &format!("{}: {detail}", answer.status.as_u16()))
+/// The host to ask at this try: the active one, or by turns one that keeps the task warm.
+async fn route(routing: &Routing, sources: Sources, partition: i32, turn: Try) -> Result<Route, String> {
+    let routes = match turn.moment {
+        None => routing.finder.routes().await,
+        Some(moment) => routing.finder.routes_after(moment).await,
+    };
+    let routes = routes.map_err(|why| format!("no host is known for partition {partition}: {why}"))?;
+    let task = sources.task(partition);
+    let mut candidates: Vec<Route> = routes.active(task).into_iter().collect();
+    if sources.standby {
+        candidates.extend(routes.standbys(task));
+    }
+    // What this host has was looked at before anybody else is asked.
+    let here = candidates.iter().any(|route| route.host_id == routing.finder.host_id);
+    candidates.retain(|route| route.host_id != routing.finder.host_id);
+    let count = candidates.len().max(1);
+    candidates.into_iter().nth(turn.number % count).ok_or_else(|| match here {
+        true => format!("partition {partition} is about to be opened on this host"),
+        false => format!("no host processes partition {partition} at the moment"),
+    })
 }
 
-fn failed(task: TaskId, route: &Route, why: &str) -> String {
+fn said(partition: i32, route: &Route, answer: &Answer) -> String {
+    let document: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let detail = document["detail"].as_str().unwrap_or("no reason given");
+    failed(partition, route, &format!("{}: {detail}", answer.status.as_u16()))
+}
+
+fn failed(partition: i32, route: &Route, why: &str) -> String {
     format!(
-        "partition {} is at {} (host {}), which does not answer for it: {why}",
-        task.partition, route.endpoint, route.host_id
+        "partition {partition} is at {} (host {}), which does not answer for it: {why}",
+        route.endpoint, route.host_id
     )
 }
 
@@ -176,40 +222,42 @@ struct EntryAnswer {
 #[derive(Deserialize)]
 struct PositionAnswer {
     partition: i32,
+    role: String,
     changelog_offset: Option<i64>,
+    lag: u64,
 }
 
 /// The formats in which hosts give each other entries.
 pub const PAGE_FORMATS: &str = "key_format=hex&value_format=base64";
 
-/// Asks the owners of these partitions for their pages of a scan. `path` says all but the partitions. The pages cover
+/// Asks the hosts of these partitions for their pages of a scan. `path` says all but the partitions. The pages cover
 /// each of the partitions once.
 ///
 /// # Errors
 /// When a partition cannot be asked.
 pub async fn pages(
     routing: &Routing,
-    sub_topology: u32,
+    sources: Sources,
     path: &str,
     partitions: &[i32],
 ) -> Result<Vec<QueryPage>, Problem> {
     let mut missing: Vec<i32> = partitions.to_vec();
     let mut pages = Vec::new();
-    let mut moment = None;
+    let mut turn = Try::first();
     let mut reason = String::new();
-    for _ in 0..TRIES {
-        let mut owners: BTreeMap<String, (Route, Vec<i32>)> = BTreeMap::new();
+    while turn.number < TRIES {
+        let mut hosts: BTreeMap<String, (Route, Vec<i32>)> = BTreeMap::new();
         for &partition in &missing {
-            match route(routing, TaskId { sub_topology, partition }, moment).await {
+            match route(routing, sources, partition, turn).await {
                 Ok(route) => {
-                    owners.entry(route.host_id.clone()).or_insert_with(|| (route, Vec::new())).1.push(partition);
+                    hosts.entry(route.host_id.clone()).or_insert_with(|| (route, Vec::new())).1.push(partition);
                 }
                 Err(why) => reason = why,
             }
         }
         let mut asked = JoinSet::new();
-        for (route, owned) in owners.into_values() {
-            asked.spawn(page_of(routing.clone(), route, sub_topology, path.to_owned(), owned));
+        for (route, partitions) in hosts.into_values() {
+            asked.spawn(page_of(routing.clone(), route, path.to_owned(), partitions));
         }
         while let Some(answer) = asked.join_next().await {
             match answer.map_err(|error| Problem::internal(error.to_string()))? {
@@ -217,37 +265,30 @@ pub async fn pages(
                 Err(why) => reason = why,
             }
         }
-        let covered =
-            |partition: i32| pages.iter().flat_map(|page| &page.positions).any(|at| at.partition == partition);
+        let covered = |at: i32| pages.iter().flat_map(|page| &page.positions).any(|position| position.partition == at);
         missing.retain(|&partition| !covered(partition));
         if missing.is_empty() {
             return Ok(pages);
         }
-        moment = pause().await;
+        turn = turn.next(sources).await;
     }
     Err(unavailable_problem(reason))
 }
 
-async fn page_of(
-    routing: Routing,
-    route: Route,
-    sub_topology: u32,
-    path: String,
-    owned: Vec<i32>,
-) -> Result<QueryPage, String> {
-    let list: Vec<String> = owned.iter().map(i32::to_string).collect();
+async fn page_of(routing: Routing, route: Route, path: String, partitions: Vec<i32>) -> Result<QueryPage, String> {
+    let list: Vec<String> = partitions.iter().map(i32::to_string).collect();
     let path = format!("{path}&partitions={}", list.join(","));
-    let task = TaskId { sub_topology, partition: owned[0] };
+    let first = partitions.first().copied().unwrap_or_default();
     let answer = routing.peers.get(&route.endpoint, &path, &routing.finder.host_id, PAGE_LIMIT).await;
-    let answer = answer.map_err(|why| failed(task, &route, &why))?;
+    let answer = answer.map_err(|why| failed(first, &route, &why))?;
     if answer.status != StatusCode::OK {
-        return Err(said(task, &route, &answer));
+        return Err(said(first, &route, &answer));
     }
-    let page = read_page(&answer.body).map_err(|why| failed(task, &route, &why))?;
+    let page = read_page(&answer.body).map_err(|why| failed(first, &route, &why))?;
     let mut read: Vec<i32> = page.positions.iter().map(|position| position.partition).collect();
     read.sort_unstable();
-    if read != owned {
-        return Err(failed(task, &route, &format!("it answered for the partitions {read:?}, asked for {owned:?}")));
+    if read != partitions {
+        return Err(failed(first, &route, &format!("it answered for {read:?}, asked for {partitions:?}")));
     }
     Ok(page)
 }
@@ -260,8 +301,9 @@ fn read_page(body: &[u8]) -> Result<QueryPage, String> {
     };
     let position = |position: PositionAnswer| PartitionPosition {
         partition: position.partition,
-        role: Role::Active,
+        role: if position.role == "standby" { Role::Standby } else { Role::Active },
         changelog_offset: position.changelog_offset,
+        lag: position.lag,
     };
     let resume = page.next_cursor.as_deref().map(read_cursor).transpose().map_err(|problem| problem.detail)?;
     Ok(QueryPage {

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::routed::Sources;
 use super::{Problem, check_application, json_response, json_text, peers, routed};
 use crate::formats::{self, DataFormat};
 use crate::runtime::status::{Status, Wired};
@@ -34,6 +35,10 @@ pub struct KeyQuery {
     key_format: Option<String>,
     value_format: Option<String>,
     partition: Option<i32>,
+    /// Whether copies may answer that are not quite up to date, and how much they may lack.
+    #[serde(default)]
+    standby: bool,
+    max_lag: Option<u64>,
     /// Whether to be sent to the host that has the key, in place of its answer.
     #[serde(default)]
     redirect: bool,
@@ -85,6 +90,8 @@ struct Elsewhere {
     partitions: Vec<i32>,
     /// The query without a partition, for another host.
     query: String,
+    /// Whether standbys may be asked too.
+    standby: bool,
     /// What to answer when nobody can be asked.
     problem: Problem,
 }
@@ -113,7 +120,8 @@ pub async fn get_key(
             if redirect {
                 return routed::redirect(&routing, elsewhere.sub_topology, &path, &elsewhere.partitions).await;
             }
-            let found = routed::key(&routing, elsewhere.sub_topology, &path, &elsewhere.partitions).await?;
+            let sources = Sources { sub_topology: elsewhere.sub_topology, standby: elsewhere.standby };
+            let found = routed::key(&routing, sources, &path, &elsewhere.partitions).await?;
             found.ok_or(nothing)
         }
     }
@@ -124,11 +132,12 @@ pub async fn get_key(
 fn local_key(wired: &Wired, store: &str, key: &str, query: &KeyQuery) -> Result<Local, Problem> {
     let formats = Formats::of(wired, store, query.key_format.as_deref(), query.value_format.as_deref())?;
     check_partition(wired, store, query.partition)?;
+    let max_lag = max_lag(query.standby, query.max_lag)?;
     let bytes = formats.key.read(key).map_err(|error| Problem::bad_request(format!("key: {error}")))?;
     let mut elsewhere = None;
     let mut partitions = Vec::new();
     for partition in in_order(wired, store, &bytes, query.partition) {
-        match wired.queries.get(store, partition, &bytes, false) {
+        match wired.queries.get(store, partition, &bytes, max_lag) {
             Ok(KeyAnswer { value: Some(value), position: at }) => {
                 let body = KeyBody {
                     store,
@@ -147,9 +156,24 @@ fn local_key(wired: &Wired, store: &str, key: &str, query: &KeyQuery) -> Result<
         }
     }
     let Some(problem) = elsewhere else { return Ok(Local::Absent) };
-    let query = format!("key_format={}&value_format={}", formats.key.name(), formats.value.name());
+    let (key_format, value_format) = (formats.key.name(), formats.value.name());
+    let query = format!("key_format={key_format}&value_format={value_format}{}", standby_query(max_lag));
     let sub_topology = spec(wired, store).map_or(0, |(index, _)| index as u32);
-    Ok(Local::Elsewhere(Elsewhere { sub_topology, partitions, query, problem }))
+    Ok(Local::Elsewhere(Elsewhere { sub_topology, partitions, query, standby: max_lag.is_some(), problem }))
+}
+
+/// How much a copy that answers may lack; `None` where only active tasks that run may answer.
+pub(super) fn max_lag(standby: bool, max_lag: Option<u64>) -> Result<Option<u64>, Problem> {
+    match (standby, max_lag) {
+        (true, asked) => Ok(Some(asked.unwrap_or(u64::MAX))),
+        (false, None) => Ok(None),
+        (false, Some(_)) => Err(Problem::bad_request("max_lag needs standby=true")),
+    }
+}
+
+/// The same as part of a query.
+pub(super) fn standby_query(max_lag: Option<u64>) -> String {
+    max_lag.map_or_else(String::new, |max_lag| format!("&standby=true&max_lag={max_lag}"))
 }
 
 /// The partitions in which a key may be, the likeliest first.
@@ -265,6 +289,7 @@ pub(super) fn position(position: &PartitionPosition) -> Value {
         "partition": position.partition,
         "role": role(position.role),
         "changelog_offset": position.changelog_offset,
+        "lag": position.lag,
     })
 }
 

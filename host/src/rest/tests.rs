@@ -116,7 +116,7 @@ fn a_key_is_found_in_whichever_partition_holds_it() {
     let status = running_host();
     let (code, body) = ask(&status, "/v1/apps/vote/stores/votes/keys/c");
     assert_eq!((code, &body["value"]), (200, &json!({ "yes": true })));
-    assert_eq!(body["position"], json!({ "partition": 0, "role": "active", "changelog_offset": 3 }));
+    assert_eq!(body["position"], json!({ "partition": 0, "role": "active", "changelog_offset": 3, "lag": 0 }));
     assert_eq!(ask(&status, "/v1/apps/vote/stores/votes/keys/b").1["value"], json!(2));
     assert_eq!(ask(&status, "/v1/apps/vote/stores/votes/keys/62?key_format=hex").1["key"], json!("62"));
     assert_eq!(ask(&status, "/v1/apps/vote/stores/votes/keys/b?value_format=base64").1["value"], json!("Mg=="));
@@ -154,6 +154,9 @@ fn what_is_not_there_has_a_problem_of_its_own() {
         ("/v1/apps/vote/stores/votes/entries?cursor=x", 400, "bad-request"),
         ("/v1/apps/vote/stores/votes/entries?prefix=a&from=b", 400, "bad-request"),
         ("/v1/apps/vote/stores/votes/entries?partitions=0,x", 400, "bad-request"),
+        ("/v1/apps/vote/stores/votes/entries?max_lag=1", 400, "bad-request"),
+        ("/v1/apps/vote/stores/votes/keys/b?max_lag=1", 400, "bad-request"),
+        ("/v1/apps/vote/stores/votes/keys/b?standby=true&max_lag=-1", 400, "bad-request"),
         ("/v1/apps/vote/stores/votes/entries?partitions=0,2", 400, "bad-request"),
         ("/v1/apps/vote/stores/votes/entries?partitions=0&partition=1", 400, "bad-request"),
         ("/v1/apps/vote/stores/votes/owner", 400, "bad-request"),
@@ -306,6 +309,16 @@ fn standby_tasks_are_told_with_their_lag_and_answer_no_query() {
     register_as(Role::Standby, &queries, 1, Availability::Restoring { position: 7, target: 10 }, &[("b", "2")]);
     let (code, body) = ask(&status, "/v1/apps/vote/stores/votes/keys/b");
     assert_eq!((code, &body["type"]), (503, &json!("urn:sandbar:problem:not-here")), "{body}");
+    for query in ["keys/b?standby=true&partition=1&max_lag=3", "entries?standby=true&partition=1"] {
+        let (code, body) = ask(&status, &format!("/v1/apps/vote/stores/votes/{query}"));
+        let position = if query.starts_with("keys") { &body["position"] } else { &body["positions"][0] };
+        let expected = json!({ "partition": 1, "role": "standby", "changelog_offset": 1, "lag": 3 });
+        assert_eq!((code, position), (200, &expected), "{query}: {body}");
+    }
+    for query in ["keys/b?standby=true&partition=1&max_lag=2", "entries?standby=true&partition=1&max_lag=2"] {
+        let (code, body) = ask(&status, &format!("/v1/apps/vote/stores/votes/{query}"));
+        assert_eq!((code, &body["type"]), (503, &json!("urn:sandbar:problem:restoring")), "{query}: {body}");
+    }
 }
 
 #[test]

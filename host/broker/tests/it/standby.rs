@@ -201,7 +201,7 @@ impl World {
             let partition = key.bytes().map(i32::from).sum::<i32>() % PARTITIONS;
             let found: Vec<u64> = self
                 .processes()
-                .filter_map(|process| process.queries.get("counts", partition, key.as_bytes(), false).ok()?.value)
+                .filter_map(|process| process.queries.get("counts", partition, key.as_bytes(), None).ok()?.value)
                 .map(|value| number(&value))
                 .collect();
             assert_eq!(found, [count], "{key}: one active store has it");

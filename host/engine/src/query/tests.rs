@@ -44,7 +44,7 @@ const ALL: ScanQuery<'static> = ScanQuery {
     reverse: false,
     limit: NonZeroUsize::MAX,
     resume: None,
-    allow_standby: false,
+    max_lag: None,
 };
 
 /// All pages of a query as `key/partition`.
@@ -66,20 +66,20 @@ fn pages(registry: &QueryRegistry, query: ScanQuery<'_>) -> Vec<String> {
 fn a_key_is_answered_with_partition_and_position() {
     let registry = registry();
     let (_, mut store) = register(&registry, 3, Role::Active, Availability::Running, &["a", "b"]);
-    let answer = registry.get("votes", 3, b"b", false).expect("answer");
+    let answer = registry.get("votes", 3, b"b", None).expect("answer");
     assert_eq!(answer.value, Some(Bytes::from_static(b"3")));
     assert_eq!((answer.position.partition, answer.position.changelog_offset), (3, Some(2)));
     store.write(&[("b".into(), None)], Some(9)).expect("write");
-    let answer = registry.get("votes", 3, b"b", false).expect("answer");
+    let answer = registry.get("votes", 3, b"b", None).expect("answer");
     assert_eq!((answer.value, answer.position.changelog_offset), (None, Some(9)));
 }
 
 #[test]
 fn a_query_without_an_answer_says_why() {
     let registry = registry();
-    let unknown = registry.get("vote", 0, b"a", false).expect_err("unknown");
+    let unknown = registry.get("vote", 0, b"a", None).expect_err("unknown");
     assert_eq!(unknown.to_string(), "store vote is not declared; declared are: schedule, votes");
-    let error = registry.get("votes", 0, b"a", false).expect_err("not assigned");
+    let error = registry.get("votes", 0, b"a", None).expect_err("not assigned");
     assert_eq!(error.to_string(), "partition 0 of store votes is not assigned to this host");
     assert!(matches!(registry.scan(ALL), Err(QueryError::NotAssigned { partition: None, .. })));
 
@@ -87,10 +87,17 @@ fn a_query_without_an_answer_says_why() {
     let (id, _) = register(&registry, 0, Role::Active, restoring, &["a"]);
     register(&registry, 1, Role::Active, Availability::Running, &["b"]);
     register(&registry, 2, Role::Standby, restoring, &["c"]);
-    let error = registry.get("votes", 0, b"a", false).expect_err("restoring");
+    let error = registry.get("votes", 0, b"a", None).expect_err("restoring");
     assert_eq!(error.to_string(), "partition 0 of store votes is being restored: 10 of 40");
-    assert!(registry.get("votes", 2, b"c", false).is_err(), "a standby answers only when it is allowed to");
-    assert_eq!(registry.get("votes", 2, b"c", true).expect("stale").position.role, Role::Standby);
+    assert!(registry.get("votes", 2, b"c", None).is_err(), "a standby answers only when it is allowed to");
+    assert_eq!(registry.get("votes", 2, b"c", Some(u64::MAX)).expect("stale").position.role, Role::Standby);
+    for (max_lag, answers) in [(30, true), (29, false)] {
+        assert_eq!(registry.get("votes", 2, b"c", Some(max_lag)).is_ok(), answers, "a standby that lacks 30");
+        let active = registry.get("votes", 0, b"a", Some(max_lag)).map(|answer| answer.position.lag);
+        assert_eq!(active.ok(), answers.then_some(30), "an active task that lacks 30");
+        let page = registry.scan(ScanQuery { max_lag: Some(max_lag), ..ALL }).expect("scan");
+        assert_eq!(page.restoring.is_empty(), answers);
+    }
     let page = registry.scan(ALL).expect("scan");
     assert_eq!(page.restoring, [0]);
     assert_eq!(page.positions.iter().map(|p| p.partition).collect::<Vec<_>>(), [1]);
@@ -100,7 +107,7 @@ fn a_query_without_an_answer_says_why() {
     assert_eq!(error.to_string(), "partition 5 of store votes is not assigned to this host");
 
     registry.set_availability(id, Availability::Running);
-    assert_eq!(pages(&registry, ScanQuery { allow_standby: true, ..ALL }), ["a/0", "b/1", "c/2"]);
+    assert_eq!(pages(&registry, ScanQuery { max_lag: Some(u64::MAX), ..ALL }), ["a/0", "b/1", "c/2"]);
 }
 
 #[test]

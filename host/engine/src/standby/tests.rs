@@ -69,7 +69,8 @@ impl Warm {
 
     /// What a query that allows standbys finds.
     fn count(&self, partition: i32, key: &str) -> Option<u64> {
-        let answer = self.fixture.queries.get("counts", partition, key.as_bytes(), true).expect("it can be asked");
+        let answer =
+            self.fixture.queries.get("counts", partition, key.as_bytes(), Some(u64::MAX)).expect("it can be asked");
         assert_eq!(answer.position.role, Role::Standby);
         answer.value.map(|value| number(&value))
     }
@@ -98,7 +99,7 @@ fn it_follows_the_changelogs_of_what_another_host_processes() {
     warm.log(1, "b", 1);
     warm.turns(&mut thread, 15);
     assert_eq!((warm.count(0, "a"), warm.count(1, "b")), (Some(2), Some(1)));
-    let refused = warm.fixture.queries.get("counts", 0, b"a", false).expect_err("it is no active store");
+    let refused = warm.fixture.queries.get("counts", 0, b"a", None).expect_err("it is no active store");
     assert!(matches!(refused, QueryError::NotAssigned { .. }));
     let report = warm.report.read();
     assert_eq!((report.records, report.lag(), report.trouble), (3, 0, None));
@@ -130,7 +131,7 @@ fn a_copy_goes_on_where_it_was_after_a_clean_end_and_after_a_crash() {
     warm.turns(&mut thread, 3);
     assert_eq!(warm.begun(), [format!("{CHANGELOG}-0@0")]);
     thread.close(CloseMode::Clean);
-    assert!(matches!(warm.fixture.queries.get("counts", 0, b"a", true), Err(QueryError::NotAssigned { .. })));
+    assert!(matches!(warm.fixture.queries.get("counts", 0, b"a", Some(u64::MAX)), Err(QueryError::NotAssigned { .. })));
     drop(thread);
 
     let mut thread = warm.thread();

@@ -116,7 +116,7 @@ impl Fixture {
 
     /// The committed count of a key, by query.
     pub fn count(&self, partition: i32, key: &str) -> Option<u64> {
-        let answer = self.queries.get("counts", partition, key.as_bytes(), false).expect("the store can be asked");
+        let answer = self.queries.get("counts", partition, key.as_bytes(), None).expect("the store can be asked");
         answer.value.map(|value| crate::testing::number(&value))
     }
 

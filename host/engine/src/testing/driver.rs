@@ -161,7 +161,7 @@ impl TopologyTestDriver {
     pub fn store_value(&self, store: &str, key: &[u8]) -> Result<Option<Bytes>, QueryError> {
         let mut found = None;
         for registration in self.queries.registrations().iter().filter(|registration| &*registration.store == store) {
-            found = found.or(self.queries.get(store, registration.task.partition, key, false)?.value);
+            found = found.or(self.queries.get(store, registration.task.partition, key, None)?.value);
         }
         Ok(found)
     }
@@ -178,7 +178,7 @@ impl TopologyTestDriver {
             reverse: false,
             limit: NonZeroUsize::MAX,
             resume: None,
-            allow_standby: false,
+            max_lag: None,
         })?;
         Ok(page.entries.into_iter().map(|entry| (entry.key, entry.value)).collect())
     }

@@ -49,7 +49,8 @@ struct Pair {
 fn routing(id: &str, answers: &Answers, status: &Status) -> Routing {
     let topology = status.wired().expect("it is wired").topology;
     let group = Box::new(Group(Arc::clone(answers)));
-    let finder = RouteFinder::with(id, group, topology, BTreeSet::new(), 0);
+    let tasks: BTreeSet<TaskId> = (0..PARTITIONS).map(|partition| TaskId { sub_topology: 0, partition }).collect();
+    let finder = RouteFinder::with(id, group, topology, tasks, 2);
     Routing { finder: Arc::new(finder), peers: Arc::new(peers::Peers::new()) }
 }
 
@@ -192,6 +193,39 @@ fn a_wrong_route_is_looked_up_again() {
 }
 
 #[test]
+fn a_standby_answers_where_it_may_and_the_active_host_is_gone() {
+    let pair = Pair::new();
+    register_as(Role::Standby, &pair.other, 1, Availability::Restoring { position: 7, target: 10 }, &[("b", "2")]);
+    // The one that has partition 1 is gone, and the next keeps it warm.
+    pair.say([Some(members(&[("aa", "127.0.0.1:2", &[0]), ("bb", &pair.endpoint, &[]), ("cc", "127.0.0.1:1", &[1])]))]);
+    assert_eq!(pair.ask(&format!("{STORE}/keys/b")).0, 503);
+    let (code, body) = pair.ask(&format!("{STORE}/keys/b?standby=true"));
+    assert_eq!((code, &body["position"]["role"], &body["position"]["lag"]), (200, &json!("standby"), &json!(3)));
+    assert_eq!(pair.ask(&format!("{STORE}/keys/b?standby=true&max_lag=2")).0, 503);
+    let (code, body) = pair.ask(&format!("{STORE}/entries?standby=true&max_lag=3"));
+    assert_eq!((code, keys(&body)), (200, vec!["a", "b", "c", "e"]));
+    assert_eq!(body["positions"][1], json!({ "partition": 1, "role": "standby", "changelog_offset": 1, "lag": 3 }));
+}
+
+#[test]
+fn who_does_not_know_the_store_has_not_looked_for_the_key() {
+    let pair = Pair::whole();
+    // Another application's host at the address that the group says.
+    let (other, _) = host();
+    let stranger = Arc::new(Status::new("other"));
+    stranger.wire(other.wired().expect("it is wired"));
+    let listener = bind("127.0.0.1:0").expect("a port");
+    let endpoint = listener.local_addr().expect("bound").to_string();
+    let (_sender, stop) = tokio::sync::watch::channel(false);
+    pair.runtime.spawn(serve(listener, router(stranger), stop));
+    pair.say([Some(members(&[("aa", "127.0.0.1:2", &[0]), ("bb", &endpoint, &[1])]))]);
+    for path in ["keys/zz", "entries"] {
+        let (code, body) = pair.ask(&format!("{STORE}/{path}"));
+        assert_eq!((code, &body["type"]), (503, &json!("urn:sandbar:problem:not-here")), "{path}: {body}");
+    }
+}
+
+#[test]
 fn what_another_host_asks_is_never_passed_on() {
     let pair = Pair::whole();
     for path in ["keys/b", "entries", "entries?partitions=0,1"] {
@@ -211,8 +245,8 @@ fn a_client_may_find_the_owner_itself() {
 
     let (code, body) = pair.ask("/v1/apps/vote/instances");
     let expected = json!([
-        { "host_id": "aa", "endpoint": "127.0.0.1:1", "this_host": true, "active_tasks": ["0_0"], "standby_tasks": [] },
-        { "host_id": "bb", "endpoint": pair.endpoint, "this_host": false, "active_tasks": ["0_1"], "standby_tasks": [] },
+        { "host_id": "aa", "endpoint": "127.0.0.1:1", "this_host": true, "active_tasks": ["0_0"], "standby_tasks": ["0_1"] },
+        { "host_id": "bb", "endpoint": pair.endpoint, "this_host": false, "active_tasks": ["0_1"], "standby_tasks": ["0_0"] },
     ]);
     assert_eq!((code, &body["instances"]), (200, &expected));
 

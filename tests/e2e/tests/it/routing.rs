@@ -25,15 +25,21 @@ struct Asked {
     silence: Duration,
 }
 
+/// Lets copies answer, but none that lacks anything.
+const STANDBY: &str = "standby=true&max_lag=0";
+
 /// Asks hosts for keys and for everything until it is told to stop.
-fn ask_on(count: &Count, urls: &[String], stop: &AtomicBool) -> Result<Asked> {
+fn ask_on(count: &Count, urls: &[String], parameters: &str, stop: &AtomicBool) -> Result<Asked> {
     let (mut asked, mut answered) = (Asked::default(), Instant::now());
     for number in 0.. {
         if stop.load(Ordering::Relaxed) {
             return Ok(asked);
         }
         let url = &urls[number % urls.len()];
-        let right = if number % 20 == 0 { ask_all(count, url)? } else { ask_key(count, url, number * 7 % KEYS)? };
+        let right = match number % 20 {
+            0 => ask_all(count, url, parameters)?,
+            _ => ask_key(count, url, parameters, number * 7 % KEYS)?,
+        };
         if right {
             asked.right += 1;
             asked.silence = asked.silence.max(answered.elapsed());
@@ -46,9 +52,9 @@ fn ask_on(count: &Count, urls: &[String], stop: &AtomicBool) -> Result<Asked> {
 }
 
 /// False where the host says to try again.
-fn ask_key(count: &Count, url: &str, number: usize) -> Result<bool> {
+fn ask_key(count: &Count, url: &str, parameters: &str, number: usize) -> Result<bool> {
     let key = format!("key{number}");
-    match get(&format!("{url}/v1/apps/{}/stores/counts/keys/{key}", count.id))? {
+    match get(&format!("{url}/v1/apps/{}/stores/counts/keys/{key}?{parameters}", count.id))? {
         (200, body) => {
             ensure!(body["value"] == json!(count.model[&key]), "{key} of {url}: {body}");
             Ok(true)
@@ -59,11 +65,12 @@ fn ask_key(count: &Count, url: &str, number: usize) -> Result<bool> {
 }
 
 /// All entries by pages of a hundred; they must be all, in order.
-fn ask_all(count: &Count, url: &str) -> Result<bool> {
+fn ask_all(count: &Count, url: &str, parameters: &str) -> Result<bool> {
     let mut found: Vec<(String, Value)> = Vec::new();
     let mut cursor = String::new();
     loop {
-        let (status, body) = get(&format!("{url}/v1/apps/{}/stores/counts/entries?limit=100{cursor}", count.id))?;
+        let (status, body) =
+            get(&format!("{url}/v1/apps/{}/stores/counts/entries?limit=100&{parameters}{cursor}", count.id))?;
         match status {
             200 => {}
             503 => return Ok(false),
@@ -83,11 +90,16 @@ fn ask_all(count: &Count, url: &str) -> Result<bool> {
 }
 
 /// Runs something while two hosts are asked.
-fn while_asked<T>(count: &Count, hosts: [&Host; 2], run: impl FnOnce() -> Result<T>) -> Result<(T, Asked)> {
+fn while_asked<T>(
+    count: &Count,
+    hosts: [&Host; 2],
+    parameters: &str,
+    run: impl FnOnce() -> Result<T>,
+) -> Result<(T, Asked)> {
     let urls: Vec<String> = hosts.iter().map(|host| host.url.clone()).collect();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let asking = scope.spawn(|| ask_on(count, &urls, &stop));
+        let asking = scope.spawn(|| ask_on(count, &urls, parameters, &stop));
         let done = run();
         stop.store(true, Ordering::Relaxed);
         let asked = asking.join().map_err(|_| anyhow::anyhow!("the asking thread panicked"))??;
@@ -96,33 +108,38 @@ fn while_asked<T>(count: &Count, hosts: [&Host; 2], run: impl FnOnce() -> Result
 }
 
 fn any_host_answers(mut count: Count, standbys: u32) -> Result<()> {
+    let parameters = if standbys > 0 { STANDBY } else { "" };
     let lines = count.more(KEYS, 3);
     count.produce(&lines)?;
     let (first, second) = (count.host("first", standbys)?, count.host("second", standbys)?);
     let mut third = count.host("third", standbys)?;
     count.wait_processed(&[&first, &second, &third])?;
     for host in [&first, &second, &third] {
-        ensure!(ask_all(&count, &host.url)?, "everything is settled, and {} says to try again", host.url);
+        ensure!(ask_all(&count, &host.url, parameters)?, "everything is settled, and {} says to try again", host.url);
         for number in 0..100 {
-            ensure!(ask_key(&count, &host.url, number)?, "everything is settled, and {} says to try again", host.url);
+            ensure!(
+                ask_key(&count, &host.url, parameters, number)?,
+                "everything is settled, and {} says to try again",
+                host.url
+            );
         }
         let (status, body) = host.get(&format!("/v1/apps/{}/stores/counts/keys/nobody", count.id))?;
         ensure!(status == 404, "a key that is nowhere: {status} {body}");
         let (_, body) = host.get(&format!("/v1/apps/{}/instances", count.id))?;
         ensure!(body["instances"].as_array().is_some_and(|hosts| hosts.len() == 3), "{body}");
     }
-    let ((), killed) = while_asked(&count, [&first, &second], || {
+    let ((), killed) = while_asked(&count, [&first, &second], parameters, || {
         third.kill()?;
         count.wait_processed(&[&first, &second])
     })?;
-    let (third, back) = while_asked(&count, [&first, &second], || {
+    let (third, back) = while_asked(&count, [&first, &second], parameters, || {
         let third = count.host("third", standbys)?;
         count.wait_processed(&[&first, &second, &third])?;
         Ok(third)
     })?;
     println!("{}: while a host was killed {killed:?}, while it came back {back:?}", count.id);
     ensure!(killed.right > 0 && back.right > 0, "nothing was answered");
-    ensure!(ask_all(&count, &third.url)?, "everything is settled, and {} says to try again", third.url);
+    ensure!(ask_all(&count, &third.url, parameters)?, "everything is settled, and {} says to try again", third.url);
     Ok(())
 }
 

@@ -106,7 +106,7 @@ fn a_restore_goes_on_in_slices_beside_tasks_that_run() {
     let restore = &report.tasks[0].restores[0];
     assert_eq!((report.tasks[0].state, report.tasks[1].state), (TaskState::Restoring, TaskState::Running));
     assert_eq!((restore.target, restore.position + restore.remaining() as i64), (30, 30));
-    assert!(matches!(fixture.queries.get("counts", 0, b"k1", false), Err(crate::query::QueryError::Restoring { .. })));
+    assert!(matches!(fixture.queries.get("counts", 0, b"k1", None), Err(crate::query::QueryError::Restoring { .. })));
     assert_eq!(fixture.metrics.get(crate::metrics::Metric::TasksRestoring), 1);
     fixture.settle(&mut thread).expect("no fault");
     assert_eq!((fixture.count(0, "k29"), fixture.count(1, "b")), (Some(1), Some(11)));
@@ -254,7 +254,7 @@ fn a_changelog_that_was_cut_above_the_store_wipes_the_store() {
     let content = stores.content(task(0), "counts").expect("it is there");
     assert_eq!((content.entries.len(), content.changelog_offset), (1, Some(4)));
     // Its view was replaced as well.
-    assert_eq!(fixture.queries.get("counts", 0, b"c", false).expect("it runs").value.as_deref(), Some(&b"x"[..]));
+    assert_eq!(fixture.queries.get("counts", 0, b"c", None).expect("it runs").value.as_deref(), Some(&b"x"[..]));
 }
 
 /// Row C7: the offset of a store that nobody writes to any more is on the disk within the flush interval, so that neither
