@@ -110,7 +110,8 @@ impl Scan {
         })
     }
 
-    /// The page of the partitions that are here. One that is being restored here has no other host to ask.
+    /// The page of the partitions that are here. One that is being restored here has no other host to ask, but for
+    /// standbys.
     fn local_page(&self, wired: &Wired) -> Result<QueryPage, Problem> {
         let scan = ScanQuery {
             store: &self.store,
@@ -122,7 +123,7 @@ impl Scan {
             max_lag: self.max_lag,
         };
         match wired.queries.scan(scan) {
-            Ok(page) if page.restoring.is_empty() => Ok(page),
+            Ok(page) if page.restoring.is_empty() || self.max_lag.is_some() => Ok(page),
             Ok(page) => {
                 let detail = format!(
                     "partitions {:?} of store {} are being restored; ask for one partition",

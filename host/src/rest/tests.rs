@@ -315,9 +315,10 @@ fn standby_tasks_are_told_with_their_lag_and_answer_no_query() {
         let expected = json!({ "partition": 1, "role": "standby", "changelog_offset": 1, "lag": 3 });
         assert_eq!((code, position), (200, &expected), "{query}: {body}");
     }
-    for query in ["keys/b?standby=true&partition=1&max_lag=2", "entries?standby=true&partition=1&max_lag=2"] {
-        let (code, body) = ask(&status, &format!("/v1/apps/vote/stores/votes/{query}"));
-        assert_eq!((code, &body["type"]), (503, &json!("urn:sandbar:problem:restoring")), "{query}: {body}");
+    for (query, kind) in [("keys/b", "restoring"), ("entries", "not-here")] {
+        let path = format!("/v1/apps/vote/stores/votes/{query}?standby=true&partition=1&max_lag=2");
+        let (code, body) = ask(&status, &path);
+        assert_eq!((code, &body["type"]), (503, &json!(format!("urn:sandbar:problem:{kind}"))), "{query}: {body}");
     }
 }
 

@@ -208,6 +208,19 @@ fn a_standby_answers_where_it_may_and_the_active_host_is_gone() {
 }
 
 #[test]
+fn a_copy_here_that_lacks_too_much_is_no_reason_not_to_ask_the_active_host() {
+    let pair = Pair::whole();
+    let here = pair.asked.wired().expect("it is wired").queries;
+    register_as(Role::Standby, &here, 1, Availability::Restoring { position: 7, target: 10 }, &[("b", "0")]);
+    let (code, body) = pair.ask(&format!("{STORE}/keys/b?standby=true&max_lag=2"));
+    assert_eq!((code, &body["value"], &body["position"]["role"]), (200, &json!(2), &json!("active")), "{body}");
+    let (code, body) = pair.ask(&format!("{STORE}/entries?standby=true&max_lag=2"));
+    assert_eq!((code, keys(&body)), (200, vec!["a", "b", "c", "d", "e"]), "{body}");
+    let (_, body) = pair.ask(&format!("{STORE}/keys/b?standby=true"));
+    assert_eq!((&body["value"], &body["position"]["role"]), (&json!(0), &json!("standby")), "{body}");
+}
+
+#[test]
 fn who_does_not_know_the_store_has_not_looked_for_the_key() {
     let pair = Pair::whole();
     // Another application's host at the address that the group says.
