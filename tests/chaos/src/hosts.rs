@@ -344,7 +344,7 @@ impl Hosts {
             .map(|(number, host)| {
                 wait_until(Duration::from_secs(20), || {
                     let partitions = host.application()?.running_partitions();
-                    let rows = rows_of(host)?;
+                    let rows = rows_of(host, &partitions)?;
                     Ok(Dump {
                         name: format!("host {number}{suffix}"),
                         partitions: partitions.into_iter().collect(),
@@ -360,8 +360,13 @@ impl Hosts {
     }
 }
 
-fn rows_of(host: &Host) -> Result<BTreeMap<Key, Balance>> {
-    let entries = host.entries(STORE, "&value_format=hex")?;
+/// What the host itself has: it would ask the others for their partitions.
+fn rows_of(host: &Host, partitions: &BTreeSet<u32>) -> Result<BTreeMap<Key, Balance>> {
+    if partitions.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let list: Vec<String> = partitions.iter().map(u32::to_string).collect();
+    let entries = host.entries(STORE, &format!("&value_format=hex&partitions={}", list.join(",")))?;
     let row = |(key, value): (String, serde_json::Value)| {
         let text = value.as_str().context("a row without text")?;
         Ok((Key::parse(key.as_bytes())?, Balance::parse_hex(text)?))
