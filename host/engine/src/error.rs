@@ -106,6 +106,10 @@ pub enum EngineError {
     )]
     ChangelogRegressed { task: TaskId, store: String, changelog: TopicPartition, stored: Offset, end: Offset },
     #[error(
+        "the committed offsets of task {task} belong to a state that reaches offset {committed} of the changelog {changelog}, which ends at {end}: the changelog was deleted or made anew, and store {store} would begin empty in the middle of its input; reset the application, its group too, to process everything again"
+    )]
+    ChangelogLost { task: TaskId, store: String, changelog: TopicPartition, committed: Offset, end: Offset },
+    #[error(
         "restoring store {store} of task {task} stands at offset {position} of {changelog} since {stalled_ms} ms and should reach {target}; a transaction on it may be hanging"
     )]
     RestoreStalled {
@@ -202,6 +206,7 @@ impl EngineError {
             | Self::TopicChanged { .. }
             | Self::IncompleteTask { .. }
             | Self::ChangelogRegressed { .. }
+            | Self::ChangelogLost { .. }
             | Self::Changelog(_)
             | Self::CommittedOffsetsMissing { .. }
             | Self::NoStartOffset { .. }

@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::error::EngineError;
 use crate::record::{Offset, TopicPartition};
 use crate::state::changelog::to_write;
-use crate::state::{TaskStore, Write};
+use crate::state::{KeyRange, TaskStore, Write};
 use crate::stream_thread::RestoreReport;
 use crate::task::stream_task::StreamTask;
 use crate::topology::TaskId;
@@ -100,7 +100,7 @@ struct Changelog {
     position: Offset,
     target: Offset,
     records: u64,
-    /// Monotonic time at which the position moved last, or the broker could not be asked.
+    /// Monotonic time at which its position or that of another changelog moved last, or the broker could not be asked.
     moved_ms: u64,
     stall_reported: bool,
 }
@@ -154,7 +154,12 @@ impl StoreChangelogReader {
     /// Begins to restore the stores of a task that need it.
     pub fn begin(&mut self, task: &mut StreamTask, facts: &[ChangelogFacts], now_ms: u64) -> Result<(), EngineError> {
         for facts in facts {
-            let start = match restore_start(facts.stored, facts.log) {
+            let start = restore_start(facts.stored, facts.log);
+            if start != RestoreStart::Regressed {
+                check_changelog(task, facts)?;
+                wipe_untold_content(task, facts)?;
+            }
+            let start = match start {
                 RestoreStart::Complete => {
                     // A restore that was broken off at its very end.
                     end_bulk(task, facts.index)?;
@@ -331,18 +336,24 @@ impl StoreChangelogReader {
 
     fn follow_positions(&mut self, tasks: &mut BTreeMap<TaskId, StreamTask>, now_ms: u64) -> Result<(), EngineError> {
         let mut complete = Vec::new();
+        let mut moved = false;
         for (partition, changelog) in &mut self.changelogs {
             let position = self.consumer.position(partition)?.unwrap_or(changelog.position);
             if position > changelog.position {
                 changelog.position = position;
-                changelog.moved_ms = now_ms;
-                changelog.stall_reported = false;
+                moved = true;
                 if let Some(task) = tasks.get(&changelog.task) {
                     task.report_restore(changelog.index, position, changelog.target);
                 }
             }
             if position >= changelog.target {
                 complete.push(partition.clone());
+            }
+        }
+        if moved {
+            // One client reads them all, and not evenly: who waits behind the others does not stand still.
+            for changelog in self.changelogs.values_mut() {
+                (changelog.moved_ms, changelog.stall_reported) = (now_ms, false);
             }
         }
         for partition in complete {
@@ -436,6 +447,37 @@ impl StoreChangelogReader {
         };
         of_task.map(report).collect()
     }
+}
+
+/// Refuses a changelog that ends before the state to which the committed offsets belong (R11): with it the store would
+/// be empty, or an older one, in the middle of the input.
+fn check_changelog(task: &StreamTask, facts: &ChangelogFacts) -> Result<(), EngineError> {
+    match task.committed_changelog(&facts.store) {
+        Some(committed) if committed > facts.log.high => Err(EngineError::ChangelogLost {
+            task: task.id(),
+            store: facts.store.clone(),
+            changelog: facts.changelog.clone(),
+            committed,
+            end: facts.log.high,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Wipes a store that holds entries but no changelog offset: they were written while the store had no changelog, which
+/// does not know them, so that they would be gone with the directory or on another host.
+fn wipe_untold_content(task: &mut StreamTask, facts: &ChangelogFacts) -> Result<(), EngineError> {
+    if facts.stored.is_some() {
+        return Ok(());
+    }
+    let Some(store) = task.stores_mut().get_mut(facts.index) else { return Ok(()) };
+    if store.range(KeyRange::ALL, false, 1)?.keys.is_empty() {
+        return Ok(());
+    }
+    tracing::warn!(task = %task.id(), store = facts.store, changelog = %facts.changelog,
+        "store {} holds what its changelog does not know, since it was written with logging.enabled = false: wiping it",
+        facts.store);
+    task.wipe_store(facts.index)
 }
 
 fn end_bulk(task: &mut StreamTask, index: usize) -> Result<(), EngineError> {

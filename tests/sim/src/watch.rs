@@ -61,15 +61,18 @@ fn fold<'a>(records: impl IntoIterator<Item = &'a Record>, below: Offset) -> Row
 }
 
 impl Watch {
-    /// The group's offsets never go back, and neither do the times that are committed with them.
+    /// The group's offsets never go back, and neither do the times and the changelog offsets that are committed with them.
     pub fn look_at_offsets(&mut self, broker: &DirectBroker) -> Result<(), Violation> {
         for (topic, partitions) in broker.core().committed_offsets(APPLICATION) {
             for (partition, committed) in partitions {
                 let before = self.committed.insert((topic.clone(), partition), committed.clone());
                 let Some(before) = before.filter(|before| *before != committed) else { continue };
-                let time = |committed: &CommittedOffset| offset_metadata::decode(&committed.metadata);
-                if committed.offset < before.offset || time(&committed) < time(&before) {
-                    let detail = format!("offset and time from {before:?} to {committed:?}");
+                let (known, now) =
+                    (offset_metadata::decode(&before.metadata), offset_metadata::decode(&committed.metadata));
+                let mut changelogs = known.changelogs.iter();
+                let fell = changelogs.any(|(store, offset)| now.changelogs.get(store).is_none_or(|now| now < offset));
+                if committed.offset < before.offset || now.partition_time < known.partition_time || fell {
+                    let detail = format!("from {before:?} with {known:?} to {committed:?} with {now:?}");
                     return Err(Violation::WentBack { of: format!("the group in {topic}-{partition}"), detail });
                 }
             }

@@ -221,3 +221,61 @@ fn a_slice_ends_by_its_time_and_by_its_records() {
     assert_eq!(restore(25, 20), 25, "the last read is cut to what is left");
     assert_eq!(restore(1_000, 0), 10, "one read at least");
 }
+
+/// Two changelogs on one client that reads the first to its end before it looks at the second, which hangs.
+struct OneByOne {
+    first: Offset,
+}
+
+impl RestoreConsumer for OneByOne {
+    fn watermarks(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Watermarks>, BrokerError> {
+        Ok(partitions.iter().map(|_| Watermarks { low: 0, high: 10 }).collect())
+    }
+
+    fn assign(&mut self, _: &TopicPartition, _: Offset) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
+    fn unassign(&mut self, _: &TopicPartition) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
+    fn poll(&mut self, _: Duration, _: usize) -> Result<Vec<PartitionRecords>, BrokerError> {
+        self.first += 1;
+        Ok(Vec::new())
+    }
+
+    fn position(&mut self, partition: &TopicPartition) -> Result<Option<Offset>, BrokerError> {
+        Ok(Some(if partition.partition == 0 { self.first.min(10) } else { 0 }))
+    }
+}
+
+#[test]
+fn a_changelog_that_waits_behind_another_does_not_stand_still() {
+    let mut reader = StoreChangelogReader::new(Box::new(OneByOne { first: 0 }), 10_000);
+    let options = Arc::new(Fixture::counting(2).options());
+    let mut tasks = BTreeMap::new();
+    for partition in 0..2 {
+        let source = TopicPartition::new("in", partition);
+        let mut restoring = StreamTask::new(task(partition), &[source], Arc::clone(&options));
+        restoring.open_stores().expect("they open");
+        let facts = reader.look(&restoring).expect("the bounds are known");
+        reader.begin(&mut restoring, &facts, 0).expect("it begins");
+        tasks.insert(task(partition), restoring);
+    }
+    let clock = ManualClock::default();
+    let slice = Slice { wait: Duration::ZERO, max_records: 10, max_ms: 0 };
+    for turn in 1..=10 {
+        clock.advance_ms(20_000);
+        assert_eq!(reader.restore(&mut tasks, slice, &clock), Ok(0), "turn {turn}");
+    }
+    assert!(reader.is_complete(task(0)));
+    // From now on nothing moves.
+    for turn in 1..=2 {
+        clock.advance_ms(29_999);
+        assert_eq!(reader.restore(&mut tasks, slice, &clock), Ok(0), "still turn {turn}");
+    }
+    clock.advance_ms(10);
+    let error = reader.restore(&mut tasks, slice, &clock).expect_err("a minute in which nothing moved");
+    assert!(matches!(error, EngineError::RestoreStalled { .. }), "{error}");
+}

@@ -199,7 +199,7 @@ impl Commit {
     fn find_offsets(&mut self, parts: &mut CommitParts<'_>) -> Result<(), EngineError> {
         for (id, offsets) in &mut self.tasks {
             if let Some(task) = parts.tasks.get(id) {
-                *offsets = task.offsets_to_commit(parts.consumer)?;
+                *offsets = task.offsets_to_commit(parts.consumer, parts.producer)?;
             }
         }
         Ok(())

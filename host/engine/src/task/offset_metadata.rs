@@ -1,47 +1,109 @@
-//! The metadata of a committed offset: the partition time, in the bytes of Kafka Streams' `TopicPartitionMetadata`
-//! (base64 of a version byte 2, the time as 8 bytes big-endian, and processor metadata, which we leave empty).
-//! Stream time is the highest partition time of a task, so that it survives a restart.
+//! The metadata of a committed offset, in the bytes of Kafka Streams' `TopicPartitionMetadata`: base64 of a version byte 2,
+//! the partition time as 8 bytes big-endian, and its `ProcessorMetadata`, a map of names to numbers. Stream time is the
+//! highest partition time of a task, so that it survives a restart. The map holds the changelog offset of each store at
+//! that commit: whoever lost the state directory still knows how far a changelog must reach.
 
-use crate::record::{NO_TIMESTAMP, Timestamp};
+use std::collections::BTreeMap;
+
+use crate::record::{NO_TIMESTAMP, Offset, Timestamp};
 
 const VERSION: u8 = 2;
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
+/// Brokers take 4,096 characters of metadata (`offset.metadata.max.bytes`), which are so many bytes in base64, with room.
+/// Stores that have no place any more are left out.
+const BYTES_MAX: usize = 2_800;
+
+/// What a commit said beside its offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// `NO_TIMESTAMP` for metadata of an older or foreign form, as in Kafka Streams: the time is then unknown until the
+    /// next record.
+    pub partition_time: Timestamp,
+    /// By store, the offset that follows its last changelog record.
+    pub changelogs: BTreeMap<String, Offset>,
+}
+
 /// The metadata to commit with an offset.
-pub fn encode(partition_time: Timestamp) -> String {
-    let mut bytes = [VERSION; 9];
-    bytes[1..].copy_from_slice(&partition_time.to_be_bytes());
-    let mut text = String::with_capacity(12);
-    for group in bytes.chunks_exact(3) {
-        let bits = u32::from(group[0]) << 16 | u32::from(group[1]) << 8 | u32::from(group[2]);
-        for shift in [18, 12, 6, 0] {
-            text.push(char::from(ALPHABET[(bits >> shift) as usize & 63]));
+pub fn encode(partition_time: Timestamp, changelogs: &BTreeMap<String, Offset>) -> String {
+    let mut bytes = vec![VERSION];
+    bytes.extend(partition_time.to_be_bytes());
+    let mut entries = Vec::new();
+    let mut count: u32 = 0;
+    for (store, offset) in changelogs {
+        if bytes.len() + 4 + entries.len() + store.len() + 12 > BYTES_MAX {
+            break;
+        }
+        entries.extend((store.len() as u32).to_be_bytes());
+        entries.extend(store.as_bytes());
+        entries.extend(offset.to_be_bytes());
+        count += 1;
+    }
+    if count > 0 {
+        bytes.extend(count.to_be_bytes());
+        bytes.extend(entries);
+    }
+    to_base64(&bytes)
+}
+
+/// What committed metadata says; nothing where it is none of ours.
+pub fn decode(metadata: &str) -> Committed {
+    let bytes = from_base64(metadata).unwrap_or_default();
+    match partition_time(&bytes) {
+        Some((partition_time, rest)) => Committed { partition_time, changelogs: changelogs(rest).unwrap_or_default() },
+        None => Committed { partition_time: NO_TIMESTAMP, changelogs: BTreeMap::new() },
+    }
+}
+
+fn partition_time(bytes: &[u8]) -> Option<(Timestamp, &[u8])> {
+    let (&version, rest) = bytes.split_first()?;
+    let (time, rest) = rest.split_first_chunk::<8>()?;
+    let time = Timestamp::from_be_bytes(*time);
+    ((1..=VERSION).contains(&version) && time >= NO_TIMESTAMP).then_some((time, rest))
+}
+
+fn changelogs(bytes: &[u8]) -> Option<BTreeMap<String, Offset>> {
+    let (count, mut rest) = bytes.split_first_chunk::<4>()?;
+    let mut changelogs = BTreeMap::new();
+    for _ in 0..u32::from_be_bytes(*count) {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        let (name, after) = after.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+        let (offset, after) = after.split_first_chunk::<8>()?;
+        changelogs.insert(std::str::from_utf8(name).ok()?.to_owned(), Offset::from_be_bytes(*offset));
+        rest = after;
+    }
+    Some(changelogs)
+}
+
+fn to_base64(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let at = |index: usize| u32::from(group.get(index).copied().unwrap_or(0));
+        let bits = at(0) << 16 | at(1) << 8 | at(2);
+        for (place, shift) in [18, 12, 6, 0].into_iter().enumerate() {
+            let is_padding = place > group.len();
+            text.push(if is_padding { '=' } else { char::from(ALPHABET[(bits >> shift) as usize & 63]) });
         }
     }
     text
 }
 
-/// The partition time of committed metadata; `NO_TIMESTAMP` for metadata of an older or foreign form, as in Kafka
-/// Streams: the time is then unknown until the next record.
-pub fn decode(metadata: &str) -> Timestamp {
-    partition_time(metadata).unwrap_or(NO_TIMESTAMP)
-}
-
-fn partition_time(metadata: &str) -> Option<Timestamp> {
-    let mut bytes = Vec::with_capacity(9);
-    let mut bits: u32 = 0;
-    // The first nine bytes are the first twelve characters; what follows belongs to processors.
-    for (position, character) in metadata.bytes().take(12).enumerate() {
-        let value = ALPHABET.iter().position(|&letter| letter == character)?;
-        bits = bits << 6 | value as u32;
-        if position % 4 == 3 {
-            bytes.extend_from_slice(&bits.to_be_bytes()[1..]);
-            bits = 0;
+fn from_base64(text: &str) -> Option<Vec<u8>> {
+    let text = text.trim_end_matches('=');
+    let mut bytes = Vec::with_capacity(text.len() * 3 / 4);
+    for group in text.as_bytes().chunks(4) {
+        let mut bits: u32 = 0;
+        for place in 0..4 {
+            let value = match group.get(place) {
+                Some(character) => ALPHABET.iter().position(|letter| letter == character)?,
+                None => 0,
+            };
+            bits = bits << 6 | value as u32;
         }
+        // A last group of two characters has one byte, of three has two, and one alone has none.
+        bytes.extend_from_slice(&bits.to_be_bytes()[1..group.len().max(1)]);
     }
-    let (&version, time) = bytes.split_first()?;
-    let time = Timestamp::from_be_bytes(time.try_into().ok()?);
-    ((1..=VERSION).contains(&version) && time >= NO_TIMESTAMP).then_some(time)
+    Some(bytes)
 }
 
 #[cfg(test)]

@@ -2,13 +2,14 @@
 //! and runs its schedules. A call that fails leaves no trace in stores, schedules, queues or outputs. Its life
 //! (opening, restoring, closing) is in `lifecycle`, its part in a commit in `committing`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::error::EngineError;
 use crate::metrics::Metric;
 use crate::processor::{Processor, ProcessorContext, ProcessorError, PunctuationType, ScheduleId};
 use crate::query::RegistrationId;
-use crate::record::{Outcome, Record, Timestamp, TopicPartition};
+use crate::record::{Offset, Outcome, Record, Timestamp, TopicPartition};
 use crate::standby::ActiveClaim;
 use crate::state::TaskStore;
 use crate::stream_thread::StreamThreadOptions;
@@ -57,6 +58,8 @@ pub struct StreamTask {
     commit_needed: bool,
     /// The group has no committed offset of this task: the start is committed before anything else is done.
     initial_commit: bool,
+    /// What the group knows of the changelogs: by store, the offset that followed its last record at the last commit.
+    committed_changelogs: BTreeMap<String, Offset>,
     /// The consumer must be moved to the committed offsets before the task goes on.
     rewind: bool,
     /// How far the changelog records of the open commit were sent: store and entry.

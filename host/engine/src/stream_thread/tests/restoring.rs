@@ -316,6 +316,58 @@ fn a_changelog_that_was_made_anew_stops_the_thread() {
     assert!(error.starts_with(expected), "{error}");
 }
 
+/// The group remembers how far the changelog was, so that it is not begun anew from nothing where nobody else does.
+#[test]
+fn a_changelog_that_was_made_anew_is_found_without_a_state_directory_too() {
+    let stores = CrashStores::new();
+    let fixture = counted(&stores);
+    stores.remove_all();
+    fixture.broker.create_topic(CHANGELOG, 1);
+    fixture.broker.set_topic_config(CHANGELOG, "cleanup.policy", "compact");
+    for _ in 0..2 {
+        let error = fault(&fixture, &mut fixture.thread());
+        assert!(matches!(error, EngineError::ChangelogLost { committed: 2, end: 0, .. }), "{error}");
+        fixture.broker.assign_on_subscribe(true);
+    }
+    assert_eq!(fixture.texts("out", 0).len(), 3, "nothing was counted from nothing");
+}
+
+/// What commits say of a changelog stays there when later ones do not write to it, and after restarts.
+#[test]
+fn the_group_goes_on_knowing_a_changelog_that_is_not_written_to() {
+    let stores = CrashStores::new();
+    let fixture = counted(&stores);
+    let committed = || fixture.broker.committed(&TopicPartition::new("in", 0)).expect("it was committed");
+    let known = || crate::task::offset_metadata::decode(&committed().metadata).changelogs.get("counts").copied();
+    assert_eq!((committed().offset, known()), (3, Some(2)));
+    for offset in 4..6 {
+        let mut thread = fixture.thread();
+        // The count has no use for a record without a key.
+        fixture.broker.append("in", 0, None, Some(b"x"), 10, Vec::new());
+        fixture.settle(&mut thread).expect("no fault");
+        thread.close(CloseMode::Clean).expect("no fault");
+        fixture.broker.assign_on_subscribe(true);
+        assert_eq!((committed().offset, known()), (offset, Some(2)));
+    }
+}
+
+/// A store that was written while it had no changelog is not what its changelog says.
+#[test]
+fn what_was_written_without_a_changelog_is_wiped() {
+    let stores = CrashStores::new();
+    let fixture = counted(&stores);
+    stores.remove_all();
+    let options = fixture.options();
+    let spec = &options.processors.topology().sub_topologies[0].stores[0];
+    let mut store = fixture.stores.open(task(0), spec).expect("it opens");
+    store.write(&[("z".into(), Some("9".into()))], None).expect("it is written");
+    drop(store);
+    let mut thread = fixture.thread();
+    fixture.settle(&mut thread).expect("no fault");
+    assert_eq!(counts(&fixture), (Some(2), Some(1)));
+    assert_eq!(fixture.count(0, "z"), None);
+}
+
 #[test]
 fn state_without_committed_offsets_is_not_counted_again() {
     let stores = CrashStores::new();
@@ -500,7 +552,7 @@ fn a_committed_offset_keeps_stream_time_even_of_another_version() {
     let fixture = counted(&CrashStores::new());
     let source = TopicPartition::new("in", 0);
     let committed = fixture.broker.committed(&source).expect("it was committed");
-    assert_eq!(crate::task::offset_metadata::decode(&committed.metadata), 2);
+    assert_eq!(crate::task::offset_metadata::decode(&committed.metadata).partition_time, 2);
     let foreign = OffsetAndMetadata { offset: 3, metadata: "something else".to_owned() };
     fixture.broker.set_committed(source, Some(foreign));
     let mut thread = fixture.thread();

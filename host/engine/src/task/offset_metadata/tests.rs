@@ -1,24 +1,55 @@
 //! Tests of `offset_metadata`, against bytes made by hand from Kafka Streams' format.
 
 use super::*;
+use crate::testing::Seed;
+
+fn of(entries: &[(&str, Offset)]) -> BTreeMap<String, Offset> {
+    entries.iter().map(|&(store, offset)| (store.to_owned(), offset)).collect()
+}
 
 #[test]
 fn partition_times_are_written_as_kafka_streams_does() {
     for (time, text) in [(-1, "Av//////////"), (0, "AgAAAAAAAAAA"), (1_700_000_000_123, "AgAAAYvP5Wh7")] {
-        assert_eq!(encode(time), text);
-        assert_eq!(decode(text), time);
+        assert_eq!(encode(time, &of(&[])), text);
+        assert_eq!(decode(text), Committed { partition_time: time, changelogs: of(&[]) });
     }
 }
 
 #[test]
+fn changelog_offsets_are_written_as_processor_metadata() {
+    let text = encode(5, &of(&[("meta", 7)]));
+    assert_eq!(text, "AgAAAAAAAAAFAAAAAQAAAARtZXRhAAAAAAAAAAc=");
+    assert_eq!(decode(&text), Committed { partition_time: 5, changelogs: of(&[("meta", 7)]) });
+    for number in 0..200 {
+        let mut seed = Seed::new(number);
+        let stores = seed.below(6);
+        let changelogs: BTreeMap<String, Offset> =
+            (0..stores).map(|_| ("s".repeat(seed.below(20) as usize), seed.below(1 << 40) as Offset)).collect();
+        let time = seed.below(1 << 42) as Timestamp;
+        assert_eq!(decode(&encode(time, &changelogs)), Committed { partition_time: time, changelogs });
+    }
+}
+
+#[test]
+fn a_commit_is_never_too_long_for_the_broker() {
+    let many: BTreeMap<String, Offset> = (0..1_000).map(|store| (format!("a-store-{store:04}"), store)).collect();
+    let text = encode(5, &many);
+    assert!(text.len() <= 4_000, "{} characters", text.len());
+    let decoded = decode(&text);
+    assert!(decoded.changelogs.len() > 50 && decoded.changelogs.iter().all(|(store, offset)| many[store] == *offset));
+}
+
+#[test]
 fn older_versions_and_processor_metadata_are_read() {
-    assert_eq!(decode("AQAAAYvP5Wh7"), 1_700_000_000_123);
-    assert_eq!(decode("AgAAAAAAAAAFAAAAAW1ldGE="), 5);
+    assert_eq!(decode("AQAAAYvP5Wh7").partition_time, 1_700_000_000_123);
+    let cut_short = decode("AgAAAAAAAAAFAAAAAW1ldGE=");
+    assert_eq!(cut_short, Committed { partition_time: 5, changelogs: of(&[]) });
 }
 
 #[test]
 fn what_is_not_ours_says_nothing() {
-    for text in ["", "Ag", "AgAAAAAAAAA", "AgAA AAAAAAA", "AwAAAAAAAAAF", "Av/////////5", "hello, world", "äöü"] {
-        assert_eq!(decode(text), NO_TIMESTAMP, "{text}");
+    for text in ["", "Ag", "AgAAAAAAAAA", "AgAA AAAAAAA", "AwAAAAAAAAAF", "Av/////////5", "hello, world", "äöü", "A"]
+    {
+        assert_eq!(decode(text), Committed { partition_time: NO_TIMESTAMP, changelogs: of(&[]) }, "{text}");
     }
 }

@@ -1,10 +1,12 @@
 //! A task's part in a commit, one function for each stage that concerns it. The order of the stages is `commit`'s.
 
+use std::collections::BTreeMap;
+
 use super::{Processed, StreamTask};
 use crate::broker::{BrokerError, BrokerErrorKind, Consumer, OffsetAndMetadata, ProducerRecord, SendError};
 use crate::error::EngineError;
 use crate::metrics::Metric;
-use crate::record::{Timestamp, TopicPartition};
+use crate::record::{Offset, Timestamp, TopicPartition};
 use crate::state::TaskStore;
 use crate::state::changelog::{ChangelogRecord, to_record};
 use crate::task::record_collector::send_once_more_when_full;
@@ -83,18 +85,38 @@ impl StreamTask {
         Ok(!full)
     }
 
-    /// The offsets that differ from what the group has, with the partition times.
-    pub fn offsets_to_commit(&self, consumer: &mut dyn Consumer) -> Result<TaskOffsets, EngineError> {
+    /// The offsets that differ from what the group has, with the partition times and how far the changelogs are then.
+    pub fn offsets_to_commit(
+        &self,
+        consumer: &mut dyn Consumer,
+        producer: &StreamsProducer,
+    ) -> Result<TaskOffsets, EngineError> {
         let mut offsets = Vec::new();
+        let mut changelogs = None;
         for queue in self.group.queues() {
             let position = if queue.is_empty() { consumer.position(&queue.partition)? } else { None };
             let offset = queue.offset_to_commit(position);
             if queue.committed_offset() != Some(offset) {
-                let metadata = offset_metadata::encode(queue.partition_time());
+                let changelogs = changelogs.get_or_insert_with(|| self.changelog_offsets(producer));
+                let metadata = offset_metadata::encode(queue.partition_time(), changelogs);
                 offsets.push((queue.partition.clone(), OffsetAndMetadata { offset, metadata }));
             }
         }
         Ok(offsets)
+    }
+
+    /// How far the changelogs of the stores are once the open commit is through.
+    fn changelog_offsets(&self, producer: &StreamsProducer) -> BTreeMap<String, Offset> {
+        let mut offsets = BTreeMap::new();
+        for (store, changelog) in self.stores().iter().zip(&self.changelogs) {
+            let Some(changelog) = changelog else { continue };
+            let name = &*store.spec().name;
+            let written = producer.acknowledged(changelog).filter(|_| store.is_dirty()).map(|offset| offset + 1);
+            if let Some(offset) = written.or_else(|| self.committed_changelog(name)) {
+                offsets.insert(name.to_owned(), offset);
+            }
+        }
+        offsets
     }
 
     /// The offsets are committed; what follows cannot fail for the broker's sake any more.
@@ -123,6 +145,9 @@ impl StreamTask {
                 None => None,
             };
             store.commit(offset)?;
+            if let Some(offset) = offset {
+                self.committed_changelogs.insert(store.spec().name.to_string(), offset);
+            }
         }
         self.commit_needed = false;
         self.changelog_cursor = (0, 0);

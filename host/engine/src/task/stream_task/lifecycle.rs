@@ -1,6 +1,7 @@
 //! The life of an active task: opening its stores, its start after the restore, suspending, closing clean or dirty,
 //! and reviving. Every change of state goes through the table in `task`. A task closed dirty writes nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::StreamTask;
@@ -43,6 +44,7 @@ impl StreamTask {
             stream_time_moved: false,
             commit_needed: false,
             initial_commit: false,
+            committed_changelogs: BTreeMap::new(),
             rewind: false,
             changelog_cursor: (0, 0),
             changelogs_written: false,
@@ -60,13 +62,24 @@ impl StreamTask {
 
     /// Sets where a partition starts and what the group has committed for it.
     pub fn set_start(&mut self, partition: &TopicPartition, start: Offset, committed: Option<&OffsetAndMetadata>) {
-        let time = committed.map_or(NO_TIMESTAMP, |committed| offset_metadata::decode(&committed.metadata));
+        let known = committed.map(|committed| offset_metadata::decode(&committed.metadata));
+        let time = known.as_ref().map_or(NO_TIMESTAMP, |known| known.partition_time);
+        for (store, offset) in known.into_iter().flat_map(|known| known.changelogs) {
+            // Each partition says what was true when it was committed last.
+            let latest = self.committed_changelogs.entry(store).or_default();
+            *latest = offset.max(*latest);
+        }
         if let Some(queue) = self.group.queue_mut(partition) {
             queue.reset(start, time);
             queue.committed = committed.cloned();
         }
         self.group.reset_stream_time();
         self.initial_commit = self.group.queues().iter().all(|queue| queue.committed.is_none());
+    }
+
+    /// The offset that the changelog of a store must reach by what the group knows; `None` where it says nothing.
+    pub fn committed_changelog(&self, store: &str) -> Option<Offset> {
+        self.committed_changelogs.get(store).copied()
     }
 
     /// Whether the group has no committed offset for any of its partitions.
