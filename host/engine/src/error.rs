@@ -259,6 +259,8 @@ fn store_remedy(error: &StoreError) -> (Remedy, Blame) {
         StoreError::Locked { .. } => (Remedy::Retry, Blame::Operator),
         StoreError::Foreign { .. } => (Remedy::Fatal, Blame::Operator),
         StoreError::Io { .. } => (Remedy::Fatal, Blame::Disk),
+        // Views are for queries; a task that meets this reads what it has closed itself.
+        StoreError::Closed { .. } => (Remedy::Fatal, Blame::Host),
         StoreError::Undeclared { .. } => (Remedy::Fatal, Blame::Guest),
     }
 }

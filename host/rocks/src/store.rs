@@ -366,7 +366,8 @@ impl StateStore for RocksStore {
 
 impl RocksView {
     fn database(&self) -> Result<Arc<Database>, StoreError> {
-        self.database.upgrade().ok_or_else(|| self.name.io("read", "the store is closed; its task may have moved"))
+        let closed = || StoreError::Closed { store: self.name.store.clone(), task: self.name.task };
+        self.database.upgrade().ok_or_else(closed)
     }
 }
 

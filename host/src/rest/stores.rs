@@ -9,6 +9,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use engine::query::{Availability, KeyAnswer, PartitionPosition, QueryError, Role};
+use engine::state::StoreError;
 use engine::topology::StoreSpec;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -148,7 +149,11 @@ fn local_key(wired: &Wired, store: &str, key: &str, query: &KeyQuery) -> Result<
                 return serialized(&body).map(Local::Found);
             }
             Ok(_) => {}
-            Err(error @ (QueryError::NotAssigned { .. } | QueryError::Restoring { .. })) => {
+            Err(
+                error @ (QueryError::NotAssigned { .. }
+                | QueryError::Restoring { .. }
+                | QueryError::Store(StoreError::Closed { .. })),
+            ) => {
                 partitions.push(partition);
                 elsewhere = elsewhere.or(Some(problem_of(error)));
             }
@@ -212,6 +217,9 @@ pub(super) fn problem_of(error: QueryError) -> Problem {
             Problem::unavailable("not-here", "another host may hold this partition", detail)
         }
         QueryError::Restoring { .. } => Problem::unavailable("restoring", "the store is being restored", detail),
+        QueryError::Store(StoreError::Closed { .. }) => {
+            Problem::unavailable("not-here", "another host may hold this partition", detail)
+        }
         QueryError::Store(_) => Problem::internal(detail),
     }
 }

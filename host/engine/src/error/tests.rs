@@ -44,6 +44,7 @@ fn store_errors_have_the_same_remedy_inside_a_call() {
         (StoreError::Locked { path: store.clone(), detail: detail.clone() }, Remedy::Retry, Blame::Operator),
         (StoreError::Foreign { path: store.clone(), detail: detail.clone() }, Remedy::Fatal, Blame::Operator),
         (StoreError::Io { store: store.clone(), task: TASK, operation: "get", detail }, Remedy::Fatal, Blame::Disk),
+        (StoreError::Closed { store: store.clone(), task: TASK }, Remedy::Fatal, Blame::Host),
         (StoreError::Undeclared { store, declared: "none".to_owned() }, Remedy::Fatal, Blame::Guest),
     ];
     for (error, remedy, blame) in cases {

@@ -36,6 +36,9 @@ pub enum StoreError {
     /// The directory belongs to another application or a format this version does not read.
     #[error("{path} {detail}")]
     Foreign { path: String, detail: String },
+    /// A view outlived its store: the task has moved or is being closed, and the query may be asked again.
+    #[error("store {store} of task {task} was closed while it was read; its task may have moved")]
+    Closed { store: String, task: TaskId },
     #[error("store {store} of task {task}: {operation}: {detail}")]
     Io { store: String, task: TaskId, operation: &'static str, detail: String },
     /// No store of this name was declared.

@@ -55,7 +55,7 @@ fn a_view_of_a_closed_store_fails_and_does_not_hold_it_open() {
     assert_eq!(view.get(b"a").expect("get").as_deref(), Some(b"1".as_slice()));
     drop(store);
     let error = view.get(b"a").expect_err("the store is closed");
-    assert!(matches!(&error, StoreError::Io { store, task, .. } if store == "store" && *task == TASK), "{error}");
+    assert!(matches!(&error, StoreError::Closed { store, task } if store == "store" && *task == TASK), "{error}");
     provider.wipe(TASK, &spec("store")).expect("wipe");
     assert_eq!(open(&provider, "store").get(b"a").expect("get"), None);
 }
