@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use engine::assignment::logged_tasks;
 use engine::broker::{BrokerErrorKind, ClientSupplier, NewTopic};
 use engine::error::EngineError;
-use engine::metrics::EngineMetrics;
+use engine::metrics::{EngineMetrics, Metric};
 use engine::processor::ProcessorSupplier;
 use engine::query::QueryRegistry;
 use engine::standby::StandbyThreadOptions;
@@ -191,6 +191,7 @@ fn run_threads(
         Some(error) => status.set_phase(Phase::Failed(format!("{error:#}"))),
         None => status.set_phase(Phase::Stopping),
     }
+    let uncommitted_before = tasks_closed_dirty(status);
     stop.raise();
     let ended = !threads.wait(CLOSE_TIMEOUT);
     let reports = status.reports();
@@ -205,9 +206,23 @@ fn run_threads(
     threads.finish()?;
     let processed: u64 = reports.iter().map(|report| report.records_processed).sum();
     let why = if idle { "idle" } else { "told to" };
-    let text = format!("stopped ({why}): processed {processed} records, everything committed");
-    terminal.notice("stopped", &text, json!({ "reason": why, "records_processed": processed }));
+    let uncommitted = tasks_closed_dirty(status) - uncommitted_before;
+    let committed = match uncommitted {
+        0 => "everything committed".to_owned(),
+        tasks => {
+            format!("{tasks} tasks without their last commit: their last records are processed again at the next start")
+        }
+    };
+    let text = format!("stopped ({why}): processed {processed} records, {committed}");
+    let fields = json!({ "reason": why, "records_processed": processed, "tasks_uncommitted": uncommitted });
+    terminal.notice("stopped", &text, fields);
     Ok(())
+}
+
+/// Tasks that were closed with uncommitted work so far.
+fn tasks_closed_dirty(status: &Status) -> u64 {
+    let metrics = status.wired().map(|wired| wired.metrics).unwrap_or_default();
+    metrics.iter().map(|metrics| metrics.get(Metric::TasksClosedDirty)).sum()
 }
 
 /// Whether a thread that did not end had nothing to commit any more.
