@@ -18,3 +18,4 @@ pub mod topics;
 pub use clients::KafkaClients;
 pub use config::{ConfigError, KafkaClientsConfig};
 pub use metadata::{ClusterInfo, ConnectAttempt};
+pub use native::broker_ends;

@@ -45,7 +45,15 @@ impl BrokerArguments {
 pub struct Broker {
     pub bootstrap_servers: String,
     pub is_embedded: bool,
-    _embedded: Option<EmbeddedBroker>,
+    embedded: Option<EmbeddedBroker>,
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if self.embedded.is_some() {
+            kafka::broker_ends();
+        }
+    }
 }
 
 impl Broker {
@@ -58,18 +66,18 @@ impl Broker {
             let address = address.to_string();
             let text = format!("embedded broker of {} at {address} (another process runs it)", folder.display());
             terminal.notice("broker", &text, json!({ "address": address, "embedded": true, "started": false }));
-            return Ok(Self { bootstrap_servers: address, is_embedded: true, _embedded: None });
+            return Ok(Self { bootstrap_servers: address, is_embedded: true, embedded: None });
         }
         let embedded = start(folder, &EmbeddedBrokerOptions::default(), terminal)?;
         let text = what_it_is(folder, embedded.address());
         let address = embedded.address().to_string();
         terminal.notice("broker", &text, json!({ "address": address, "embedded": true, "started": true }));
-        Ok(Self { bootstrap_servers: address, is_embedded: true, _embedded: Some(embedded) })
+        Ok(Self { bootstrap_servers: address, is_embedded: true, embedded: Some(embedded) })
     }
 
     /// A cluster at these addresses.
     pub fn cluster(bootstrap_servers: &str) -> Self {
-        Self { bootstrap_servers: bootstrap_servers.to_owned(), is_embedded: false, _embedded: None }
+        Self { bootstrap_servers: bootstrap_servers.to_owned(), is_embedded: false, embedded: None }
     }
 
     /// The broker that the command line names.

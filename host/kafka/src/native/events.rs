@@ -11,6 +11,14 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use super::{Failure, PartitionList, owned_text};
 
+/// Whether this process is ending the broker that its clients talk to.
+static BROKER_ENDS: AtomicBool = AtomicBool::new(false);
+
+/// Says that the broker of this process's clients ends with it: that they lose their connections is no news then.
+pub fn broker_ends() {
+    BROKER_ENDS.store(true, Ordering::Relaxed);
+}
+
 /// A change of the group's assignment that waits for its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Rebalance {
@@ -151,7 +159,9 @@ pub(super) unsafe extern "C" fn log_callback(
         (owned_text(facility), owned_text(text), name)
     };
     // A property for one kind of client is set on all when it has no prefix; the hint that one ignores it is noise.
-    let level = if facility == "CONFWARN" { 7 } else { level };
+    // So is a connection that fails because this process has ended its own broker.
+    let is_noise = facility == "CONFWARN" || BROKER_ENDS.load(Ordering::Relaxed);
+    let level = if is_noise { 7 } else { level };
     match level {
         ..=3 => tracing::error!(target: "librdkafka", client = name, facility, "{text}"),
         4 => tracing::warn!(target: "librdkafka", client = name, facility, "{text}"),

@@ -21,6 +21,7 @@ mod metadata;
 mod producer;
 
 pub(crate) use consumer::{ConsumerQueue, GroupMember};
+pub use events::broker_ends;
 pub(crate) use events::{Events, Rebalance};
 pub(crate) use group::DescribedGroup;
 pub(crate) use list::PartitionList;
