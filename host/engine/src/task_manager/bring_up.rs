@@ -167,8 +167,12 @@ impl TaskManager {
         if now_ms.saturating_sub(*asked) < ASK_AGAIN_MS {
             return Ok(false);
         }
+        if asked == since {
+            let timeout_ms = config.missing_offsets_timeout_ms;
+            tracing::warn!(task = %id, %store, evidence, timeout_ms,
+                "the task has state but the group has no committed offset; asking again until the application is stopped");
+        }
         *asked = now_ms;
-        tracing::warn!(task = %id, %store, evidence, "the task has state but the group has no committed offset");
         if consumer.committed(&partitions)?.iter().any(Option::is_some) {
             self.rewind(id, consumer)?;
         }
