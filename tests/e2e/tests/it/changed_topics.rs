@@ -170,7 +170,14 @@ fn a_changelog_that_is_deleted_stops_the_application_and_is_not_made_anew() -> R
             "--config",
             "cleanup.policy=compact",
         ])?;
-        place.refuses(&[&format!("changelog {changelog} was deleted and created anew")])
+        place.refuses(&[&format!("changelog {changelog} was deleted and created anew")])?;
+        // Without the state directory the committed offsets still tell, whether it is there and empty or is not there.
+        std::fs::remove_dir_all(place.folder.join(&place.id))?;
+        let words = ["the committed offsets of task", &*changelog, "deleted or made anew"];
+        place.refuses(&words)?;
+        place.delete(&changelog)?;
+        std::fs::remove_dir_all(place.folder.join(&place.id))?;
+        place.refuses(&words)
     })
 }
 
