@@ -164,8 +164,8 @@ pub const MUTANTS: &[Mutant] = &[
         what: "the partition time is not committed with the offset",
         edits: &[Edit {
             file: COMMITTING,
-            old: "let metadata = offset_metadata::encode(queue.partition_time());",
-            new: "let metadata = if {on} { String::new() } else { offset_metadata::encode(queue.partition_time()) };",
+            old: "let metadata = offset_metadata::encode(queue.partition_time(), changelogs);",
+            new: "let metadata = if {on} { String::new() } else { offset_metadata::encode(queue.partition_time(), changelogs) };",
         }],
     },
     Mutant {
