@@ -201,6 +201,13 @@ const TABLE: &[ConfigOption] = &[
     .or("\"127.0.0.1:7070\"")
     .streams(),
     option(
+        "advertised.listener",
+        Kind::Address,
+        "Where other hosts of the application reach this one; `application.server` where it is absent. Needed where that \
+         is no address for others, such as `0.0.0.0:7070`, or lies behind a port that is mapped. Port 0 stands for the \
+         port of `application.server`.",
+    ),
+    option(
         "auto.offset.reset",
         Kind::Choice(&["earliest", "latest", "none"]),
         "Where a source partition starts that has no committed offset; `none` stops with an error instead.",

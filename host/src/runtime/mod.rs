@@ -106,6 +106,11 @@ impl Services {
             let text = format!("{address} is reachable from other machines, and there is no authentication yet");
             terminal.notice("warning", &text, json!({ "warning": text }));
         }
+        if address.ip().is_unspecified() && manifest.optional_text("advertised.listener").is_none() {
+            let text =
+                format!("other hosts cannot reach this one at {address} to pass on queries: set advertised.listener");
+            terminal.notice("warning", &text, json!({ "warning": text }));
+        }
         Ok(Self { port: address.port(), runtime, rest, stop: sender })
     }
 

@@ -30,11 +30,18 @@ pub fn clients_config(manifest: &Manifest, bootstrap_servers: &str) -> KafkaClie
     config
 }
 
-/// Where other hosts reach this one: `application.server`, with the port that it got where the machine chose.
+/// Where other hosts reach this one: `advertised.listener`, or else `application.server`, with the port that it got
+/// where the machine chose.
 pub fn endpoint(manifest: &Manifest, port: u16) -> String {
-    let server = manifest.text("application.server");
-    let host = server.rsplit_once(':').map_or(server, |(host, _)| host);
-    format!("{host}:{port}")
+    let (server, advertised) = match manifest.optional_text("advertised.listener") {
+        Some(listener) => (listener, true),
+        None => (manifest.text("application.server"), false),
+    };
+    match server.rsplit_once(':') {
+        Some((_, mapped)) if advertised && mapped != "0" => server.to_owned(),
+        Some((host, _)) => format!("{host}:{port}"),
+        None => format!("{server}:{port}"),
+    }
 }
 
 /// Without the cluster, which is checked once it is known.

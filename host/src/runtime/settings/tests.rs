@@ -27,7 +27,7 @@ fn the_commit_interval_hangs_on_the_guarantee_unless_it_is_set() {
 }
 
 #[test]
-fn others_find_the_host_where_it_listens() {
+fn others_find_the_host_where_it_listens_or_where_it_says() {
     let at = |server: &str| {
         let text = format!("application.id = \"count\"\nmodule = \"count.wasm\"\napplication.server = \"{server}\"\n");
         let manifest = Manifest::parse(Path::new("sandbar.toml"), &text, &Default::default()).expect("a manifest");
@@ -35,6 +35,9 @@ fn others_find_the_host_where_it_listens() {
     };
     assert_eq!(at("127.0.0.1:0"), "127.0.0.1:41234");
     assert_eq!(at("[::1]:0"), "[::1]:41234");
+    let advertised = |listener: &str| at(&format!("0.0.0.0:0\"\nadvertised.listener = \"{listener}"));
+    assert_eq!(advertised("votes-1.svc:8080"), "votes-1.svc:8080");
+    assert_eq!(advertised("votes-1.svc:0"), "votes-1.svc:41234");
 }
 
 #[test]
