@@ -1,6 +1,6 @@
-//! `RouteFinder`: where the application's partitions are, as its group says. Asks the broker only when somebody wants to know and what
-//! it knows is old, and one at a time. A route may be wrong for a while after a rebalance: the host that is asked says
-//! so, and nobody takes it for an answer.
+//! `RouteFinder`: where the application's partitions are, as its group says. Asks the broker only when somebody wants to
+//! know and what it knows is old, and one at a time. A route may be wrong for a while after a rebalance, or without a
+//! broker: the host that is asked says so, and nobody takes it for an answer.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +22,13 @@ pub struct RouteFinder {
     tasks: BTreeSet<TaskId>,
     replicas: usize,
     membership: Arc<Mutex<Box<dyn Membership>>>,
-    known: tokio::sync::Mutex<Option<(Instant, Arc<Routes>)>>,
+    known: tokio::sync::Mutex<Option<Known>>,
+}
+
+/// What was found out when it was asked last.
+struct Known {
+    asked: Instant,
+    answer: Result<Arc<Routes>, String>,
 }
 
 impl RouteFinder {
@@ -74,26 +80,25 @@ impl RouteFinder {
 
     async fn since(&self, moment: Option<Instant>) -> Result<Arc<Routes>, String> {
         let mut known = self.known.lock().await;
-        if let Some((asked, routes)) = &*known
+        if let Some(Known { asked, answer }) = &*known
             && moment.is_none_or(|moment| *asked >= moment)
         {
-            return Ok(Arc::clone(routes));
+            return answer.clone();
         }
-        let asked = Instant::now();
         let membership = Arc::clone(&self.membership);
         let ask = move || membership.lock().unwrap_or_else(PoisonError::into_inner).members();
         let answer = tokio::task::spawn_blocking(ask).await.map_err(|error| error.to_string())?;
-        let routes = match answer {
-            Ok(Some(members)) => Arc::new(self.routes_of(&members)),
-            // Most tasks stay where they were; the others are refused where they are no more.
-            Ok(None) => match &*known {
-                Some((_, routes)) => Arc::clone(routes),
-                None => return Err("the group is rebalancing".to_owned()),
-            },
-            Err(error) => return Err(error.to_string()),
+        let answer = match answer {
+            Ok(Some(members)) => Ok(Arc::new(self.routes_of(&members))),
+            Ok(None) => Err("the group is rebalancing".to_owned()),
+            Err(error) => Err(error.to_string()),
         };
-        *known = Some((asked, Arc::clone(&routes)));
-        Ok(routes)
+        // What was true before is the best guess: most tasks stay where they were, and the others are refused there.
+        let before = known.take().and_then(|known| known.answer.ok());
+        let answer = answer.or_else(|why| before.ok_or(why));
+        // By the time of the answer, so that those who waited for it meanwhile do not ask again.
+        *known = Some(Known { asked: Instant::now(), answer: answer.clone() });
+        answer
     }
 
     fn routes_of(&self, members: &[GroupMember]) -> Routes {

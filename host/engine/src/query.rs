@@ -23,6 +23,8 @@ pub enum Role {
 /// Whether a store can be asked yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Availability {
+    /// Nobody has asked yet how far its changelog goes, so that nothing can be said of what it lacks.
+    Opened,
     /// Changelog offsets: the next one to restore, and the one at which restoring ends.
     Restoring {
         position: Offset,
@@ -53,6 +55,9 @@ pub enum QueryError {
     /// No task of this process holds the partition, or any partition where none was named.
     #[error("{} of store {store} is not assigned to this host", of_partition(*partition))]
     NotAssigned { store: String, partition: Option<i32> },
+    /// Ask again later.
+    #[error("partition {partition} of store {store} was opened just now; how much is to be restored is not known yet")]
+    Opened { store: String, partition: i32 },
     /// Ask again later, or allow stale answers from a standby.
     #[error("partition {partition} of store {store} is being restored: {position} of {target}")]
     Restoring { store: String, partition: i32, position: Offset, target: Offset },
@@ -247,6 +252,7 @@ impl QueryRegistry {
 fn lag(registration: &Registration) -> u64 {
     match registration.availability {
         Availability::Running => 0,
+        Availability::Opened => u64::MAX,
         Availability::Restoring { position, target } => (target - position).max(0).unsigned_abs(),
     }
 }
@@ -254,6 +260,9 @@ fn lag(registration: &Registration) -> u64 {
 fn available(registration: &Registration, max_lag: Option<u64>) -> Result<(), QueryError> {
     match registration.availability {
         Availability::Running => Ok(()),
+        Availability::Opened => {
+            Err(QueryError::Opened { store: registration.store.to_string(), partition: registration.task.partition })
+        }
         Availability::Restoring { .. } if max_lag.is_some_and(|most| lag(registration) <= most) => Ok(()),
         Availability::Restoring { position, target } => Err(QueryError::Restoring {
             store: registration.store.to_string(),

@@ -88,9 +88,10 @@ pub async fn list(
         let sources = Sources { sub_topology, standby: scan.max_lag.is_some() };
         let mut pages = routed::pages(&routing, sources, &path, &missing).await?;
         pages.push(page);
-        page = merge_pages(pages, scan.reverse, scan.limit);
+        let asked = Arc::clone(&scan);
+        page = blocking(move || Ok(merge_pages(pages, asked.reverse, asked.limit))).await?;
     }
-    scan.response(&page)
+    blocking(move || scan.response(&page)).await
 }
 
 impl Scan {

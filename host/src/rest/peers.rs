@@ -17,7 +17,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_CONNECTIONS_MAX: usize = 32;
 /// A page of the most entries, with room.
-const ANSWER_BYTES_MAX: usize = 256 << 20;
+const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Whether a request came from another host.
 pub fn is_forwarded(headers: &HeaderMap) -> bool {

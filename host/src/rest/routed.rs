@@ -80,7 +80,7 @@ pub async fn key(
     unavailable.map_or(Ok(None), |reason| Err(unavailable_problem(reason)))
 }
 
-/// Where to ask for a key: the owner of the first of these partitions.
+/// Where to ask for a key: the owner of the first of these partitions. That host asks the others where it has to.
 ///
 /// # Errors
 /// When nobody is known to have it.
@@ -93,7 +93,7 @@ pub async fn redirect(
     let partition = partitions.first().copied().unwrap_or_default();
     let sources = Sources { sub_topology, standby: false };
     let route = route(routing, sources, partition, Try::first()).await.map_err(unavailable_problem)?;
-    let location = format!("http://{}{path}&partition={partition}", route.endpoint);
+    let location = format!("http://{}{path}", route.endpoint);
     Ok(Redirect::temporary(&location).into_response())
 }
 
@@ -106,7 +106,7 @@ async fn key_of(routing: Routing, sources: Sources, partition: i32, path: String
             Err(why) => reason = why,
             Ok(route) => match routing.peers.get(&route.endpoint, &path, &routing.finder.host_id, KEY_LIMIT).await {
                 Ok(answer) if is_absent(&answer) => return Asked::Absent,
-                Ok(answer) if is_answer(&answer) => return Asked::Found(passed_on(answer)),
+                Ok(answer) if is_answer(&answer, partition) => return Asked::Found(passed_on(answer)),
                 Ok(answer) => reason = said(partition, &route, &answer),
                 Err(why) => reason = failed(partition, &route, &why),
             },
@@ -121,9 +121,15 @@ fn is_absent(answer: &Answer) -> bool {
     answer.status == StatusCode::NOT_FOUND && kind_of(answer) == "urn:sandbar:problem:key-not-found"
 }
 
-/// An answer for whoever asked: the value, or that it cannot be shown as was wanted.
-fn is_answer(answer: &Answer) -> bool {
-    answer.status == StatusCode::OK || answer.status == StatusCode::UNPROCESSABLE_ENTITY
+/// An answer for whoever asked: the value from that partition, or that it cannot be shown as was wanted. Whatever else may
+/// listen at the address by now does not say such things.
+fn is_answer(answer: &Answer, partition: i32) -> bool {
+    let document: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    match answer.status {
+        StatusCode::OK => document["position"]["partition"] == partition,
+        StatusCode::UNPROCESSABLE_ENTITY => document["type"] == "urn:sandbar:problem:format",
+        _ => false,
+    }
 }
 
 fn kind_of(answer: &Answer) -> String {
@@ -284,7 +290,8 @@ async fn page_of(routing: Routing, route: Route, path: String, partitions: Vec<i
     if answer.status != StatusCode::OK {
         return Err(said(first, &route, &answer));
     }
-    let page = read_page(&answer.body).map_err(|why| failed(first, &route, &why))?;
+    let page = tokio::task::spawn_blocking(move || read_page(&answer.body)).await;
+    let page = page.map_err(|error| error.to_string())?.map_err(|why| failed(first, &route, &why))?;
     let mut read: Vec<i32> = page.positions.iter().map(|position| position.partition).collect();
     read.sort_unstable();
     if read != partitions {

@@ -110,7 +110,7 @@ pub async fn get_key(
     check_application(&status, &app)?;
     let wired = wired(&status)?;
     let routing = wired.routing.clone().filter(|_| !peers::is_forwarded(&headers));
-    let redirect = query.redirect;
+    let (redirect, partition) = (query.redirect, query.partition);
     let nothing = no_key(&store, &key);
     match blocking(move || local_key(&wired, &store, &key, &query)).await? {
         Local::Found(response) => Ok(response),
@@ -119,6 +119,7 @@ pub async fn get_key(
             let Some(routing) = routing else { return Err(elsewhere.problem) };
             let path = format!("{}?{}", uri.path(), elsewhere.query);
             if redirect {
+                let path = partition.map_or(path.clone(), |partition| format!("{path}&partition={partition}"));
                 return routed::redirect(&routing, elsewhere.sub_topology, &path, &elsewhere.partitions).await;
             }
             let sources = Sources { sub_topology: elsewhere.sub_topology, standby: elsewhere.standby };
@@ -151,6 +152,7 @@ fn local_key(wired: &Wired, store: &str, key: &str, query: &KeyQuery) -> Result<
             Ok(_) => {}
             Err(
                 error @ (QueryError::NotAssigned { .. }
+                | QueryError::Opened { .. }
                 | QueryError::Restoring { .. }
                 | QueryError::Store(StoreError::Closed { .. })),
             ) => {
@@ -216,7 +218,9 @@ pub(super) fn problem_of(error: QueryError) -> Problem {
         QueryError::NotAssigned { .. } => {
             Problem::unavailable("not-here", "another host may hold this partition", detail)
         }
-        QueryError::Restoring { .. } => Problem::unavailable("restoring", "the store is being restored", detail),
+        QueryError::Opened { .. } | QueryError::Restoring { .. } => {
+            Problem::unavailable("restoring", "the store is being restored", detail)
+        }
         QueryError::Store(StoreError::Closed { .. }) => {
             Problem::unavailable("not-here", "another host may hold this partition", detail)
         }

@@ -106,6 +106,13 @@ fn a_query_without_an_answer_says_why() {
     let error = registry.scan(ScanQuery { partitions: Some(&[5]), ..ALL }).expect_err("nowhere");
     assert_eq!(error.to_string(), "partition 5 of store votes is not assigned to this host");
 
+    registry.set_availability(id, Availability::Opened);
+    for max_lag in [None, Some(0), Some(u64::MAX)] {
+        let error = registry.get("votes", 0, b"a", max_lag).expect_err("nobody knows what it lacks");
+        assert!(matches!(error, QueryError::Opened { partition: 0, .. }), "{error}");
+        assert!(registry.scan(ScanQuery { max_lag, ..ALL }).expect("scan").restoring.contains(&0));
+    }
+
     registry.set_availability(id, Availability::Running);
     assert_eq!(pages(&registry, ScanQuery { max_lag: Some(u64::MAX), ..ALL }), ["a/0", "b/1", "c/2"]);
 }

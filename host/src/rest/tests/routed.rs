@@ -251,6 +251,12 @@ fn what_another_host_asks_is_never_passed_on() {
 #[test]
 fn a_client_may_find_the_owner_itself() {
     let pair = Pair::whole();
+    let elsewhere = { 0.. }.map(|n| format!("k{n}"));
+    let key = elsewhere.into_iter().find(|key| engine::partitioner::partition_for_key(key.as_bytes(), 2) == 1);
+    let key = key.expect("one of them");
+    let (code, headers, _) = pair.ask_as(None, &format!("{STORE}/keys/{key}?redirect=true"));
+    let expected = format!("http://{}{STORE}/keys/{key}?key_format=utf8&value_format=json", pair.endpoint);
+    assert_eq!((code, headers[header::LOCATION].to_str().ok()), (307, Some(expected.as_str())));
     let (code, headers, _) = pair.ask_as(None, &format!("{STORE}/keys/b?redirect=true&partition=1"));
     let expected = format!("http://{}{STORE}/keys/b?key_format=utf8&value_format=json&partition=1", pair.endpoint);
     assert_eq!((code, headers[header::LOCATION].to_str().ok()), (307, Some(expected.as_str())));

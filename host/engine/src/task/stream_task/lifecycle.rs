@@ -306,7 +306,7 @@ fn registration(task: TaskId, store: &TaskStore) -> Registration {
         store: store.spec().name.clone(),
         task,
         role: Role::Active,
-        availability: Availability::Restoring { position: 0, target: 0 },
+        availability: Availability::Opened,
         view: store.read_view(),
     }
 }
