@@ -26,6 +26,7 @@ pub struct Floor {
 
 /// Measures all of them by turns, on the input that is there already.
 pub fn run(runtime: &Runtime, bootstrap: &str, records: u64, rounds: u64) -> Result<Vec<Floor>> {
+    real_kafka::make_output(bootstrap)?;
     let mut floors: Vec<Floor> = Vec::new();
     for round in 0..rounds {
         let mut add = |name: String, sample: Sample| match floors.iter_mut().find(|floor| floor.name == name) {

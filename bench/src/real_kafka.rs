@@ -58,13 +58,17 @@ pub fn fill_topic(bootstrap: &str, name: &str, inputs: impl Iterator<Item = Inpu
     Ok(producer.flush(LIMIT)?)
 }
 
+/// Makes the topic that raw loops and engines write.
+pub fn make_output(bootstrap: &str) -> Result<()> {
+    match clients(bootstrap, "bench-fill")?.admin()?.create_topic(&new_topic(OUTPUT)) {
+        Err(error) if error.kind != BrokerErrorKind::TopicExists => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
 /// Creates the topics and writes the input, once for all runs.
 pub fn fill(bootstrap: &str, records: u64) -> Result<()> {
-    let mut admin = clients(bootstrap, "bench-fill")?.admin()?;
-    match admin.create_topic(&new_topic(OUTPUT)) {
-        Err(error) if error.kind != BrokerErrorKind::TopicExists => return Err(error.into()),
-        _ => {}
-    }
+    make_output(bootstrap)?;
     fill_topic(bootstrap, INPUT, (0..records).map(input))
 }
 

@@ -40,11 +40,6 @@ impl Pipeline {
         }
     }
 
-    /// Whether the peer's cache merges updates before they go out, so that there are fewer outputs.
-    pub fn merges(&self) -> bool {
-        matches!(self.kind, Kind::Count | Kind::Window)
-    }
-
     /// The part of the manifest that only it has.
     pub fn manifest(&self) -> String {
         let mut text = String::new();
