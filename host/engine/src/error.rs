@@ -102,13 +102,17 @@ pub enum EngineError {
     IncompleteTask { task: TaskId, held: Vec<TopicPartition>, missing: Vec<TopicPartition>, waited_ms: u64 },
 
     #[error(
-        "store {store} of task {task} is at offset {stored} of its changelog {changelog}, which ends at {end}: the changelog was deleted or recreated; reset the application, or remove the local state to accept the loss"
+        "store {store} of task {task} is at offset {stored} of its changelog {changelog}, which ends at {end}: the changelog was deleted or recreated; reset the application, or remove the local state and set accept.lost.changelogs to accept the loss"
     )]
     ChangelogRegressed { task: TaskId, store: String, changelog: TopicPartition, stored: Offset, end: Offset },
     #[error(
-        "the committed offsets of task {task} belong to a state that reaches offset {committed} of the changelog {changelog}, which ends at {end}: the changelog was deleted or made anew, and store {store} would begin empty in the middle of its input; reset the application, its group too, to process everything again"
+        "the committed offsets of task {task} belong to a state that reaches offset {committed} of the changelog {changelog}, which ends at {end}: the changelog was deleted or made anew, and store {store} would begin empty in the middle of its input; reset the application, its group too, to process everything again, or accept the loss with accept.lost.changelogs"
     )]
     ChangelogLost { task: TaskId, store: String, changelog: TopicPartition, committed: Offset, end: Offset },
+    #[error(
+        "store {store} of task {task} holds entries that its changelog {changelog} does not know, since they were written with logging.enabled = false: set that again, or remove the local state to begin with what the changelog has"
+    )]
+    UnloggedContent { task: TaskId, store: String, changelog: TopicPartition },
     #[error(
         "restoring store {store} of task {task} stands at offset {position} of {changelog} since {stalled_ms} ms and should reach {target}; a transaction on it may be hanging"
     )]
@@ -207,6 +211,7 @@ impl EngineError {
             | Self::IncompleteTask { .. }
             | Self::ChangelogRegressed { .. }
             | Self::ChangelogLost { .. }
+            | Self::UnloggedContent { .. }
             | Self::Changelog(_)
             | Self::CommittedOffsetsMissing { .. }
             | Self::NoStartOffset { .. }

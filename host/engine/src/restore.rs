@@ -3,6 +3,7 @@
 //! position, which passes control records, has reached the log end that was asked for when the restore began (R9).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use crate::broker::{BrokerError, BrokerErrorKind, PartitionRecords, RestoreConsumer, Watermarks};
@@ -10,7 +11,7 @@ use crate::clock::Clock;
 use crate::error::EngineError;
 use crate::record::{Offset, TopicPartition};
 use crate::state::changelog::to_write;
-use crate::state::{KeyRange, TaskStore, Write};
+use crate::state::{KeyRange, ReadView, TaskStore, Write};
 use crate::stream_thread::RestoreReport;
 use crate::task::stream_task::StreamTask;
 use crate::topology::TaskId;
@@ -113,12 +114,18 @@ pub struct StoreChangelogReader {
     stall_max_ms: u64,
     /// Records that were restored before an error, for the next answer.
     untold: u64,
+    accept_lost_changelogs: bool,
 }
 
 impl StoreChangelogReader {
     pub fn new(consumer: Box<dyn RestoreConsumer>, transaction_timeout_ms: u64) -> Self {
         let stall_max_ms = (2 * transaction_timeout_ms).max(2 * STALL_REPORT_MS);
-        Self { consumer, changelogs: BTreeMap::new(), stall_max_ms, untold: 0 }
+        Self { consumer, changelogs: BTreeMap::new(), stall_max_ms, untold: 0, accept_lost_changelogs: false }
+    }
+
+    /// Lets stores begin with changelogs that end before the state to which the committed offsets belong.
+    pub fn accepting_lost_changelogs(self, accept_lost_changelogs: bool) -> Self {
+        Self { accept_lost_changelogs, ..self }
     }
 
     /// Log start and log end of any partitions, in the order asked.
@@ -156,8 +163,12 @@ impl StoreChangelogReader {
         for facts in facts {
             let start = restore_start(facts.stored, facts.log);
             if start != RestoreStart::Regressed {
-                check_changelog(task, facts)?;
-                wipe_untold_content(task, facts)?;
+                if !self.accept_lost_changelogs {
+                    check_changelog(task, facts)?;
+                }
+                if let Some(store) = task.stores().get(facts.index) {
+                    check_content(task.id(), &facts.store, &facts.changelog, facts.stored, &*store.read_view())?;
+                }
             }
             let start = match start {
                 RestoreStart::Complete => {
@@ -464,20 +475,27 @@ fn check_changelog(task: &StreamTask, facts: &ChangelogFacts) -> Result<(), Engi
     }
 }
 
-/// Wipes a store that holds entries but no changelog offset: they were written while the store had no changelog, which
-/// does not know them, so that they would be gone with the directory or on another host.
-fn wipe_untold_content(task: &mut StreamTask, facts: &ChangelogFacts) -> Result<(), EngineError> {
-    if facts.stored.is_some() {
+/// Refuses a store that holds entries but no changelog offset: they were written while it had no changelog, and would be
+/// gone with the directory, or on another host. They may be the only copy, so nobody takes them away unasked.
+pub(crate) fn check_content(
+    task: TaskId,
+    store: &str,
+    changelog: &TopicPartition,
+    stored: Option<Offset>,
+    view: &dyn ReadView,
+) -> Result<(), EngineError> {
+    if stored.is_some() {
         return Ok(());
     }
-    let Some(store) = task.stores_mut().get_mut(facts.index) else { return Ok(()) };
-    if store.range(KeyRange::ALL, false, 1)?.keys.is_empty() {
+    let mut is_empty = true;
+    view.scan(KeyRange::ALL, false, &mut |_, _| {
+        is_empty = false;
+        ControlFlow::Break(())
+    })?;
+    if is_empty {
         return Ok(());
     }
-    tracing::warn!(task = %task.id(), store = facts.store, changelog = %facts.changelog,
-        "store {} holds what its changelog does not know, since it was written with logging.enabled = false: wiping it",
-        facts.store);
-    task.wipe_store(facts.index)
+    Err(EngineError::UnloggedContent { task, store: store.to_owned(), changelog: changelog.clone() })
 }
 
 fn end_bulk(task: &mut StreamTask, index: usize) -> Result<(), EngineError> {

@@ -102,7 +102,8 @@ impl StreamThread {
             return Err(EngineError::NoTransactionalId { thread: options.thread });
         }
         let restore_consumer = options.clients.restore_consumer(options.thread)?;
-        let reader = StoreChangelogReader::new(restore_consumer, options.config.transaction_timeout_ms);
+        let reader = StoreChangelogReader::new(restore_consumer, options.config.transaction_timeout_ms)
+            .accepting_lost_changelogs(options.config.accept_lost_changelogs);
         let now_ms = options.clock.monotonic_ms();
         Ok(Self {
             consumer: None,

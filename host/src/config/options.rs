@@ -308,6 +308,15 @@ const TABLE: &[ConfigOption] = &[
     .or("false")
     .importance(Importance::Low),
     option(
+        "accept.lost.changelogs",
+        Kind::Boolean,
+        "Lets stores begin with changelogs that end before the state to which the committed offsets belong, because they \
+         were deleted or made anew. Without it their tasks stop. Once every source partition has had a commit it is not \
+         needed any more.",
+    )
+    .or("false")
+    .importance(Importance::Low),
+    option(
         "statestore.flush.interval.ms",
         integer(100, DAY_MS),
         "How often stores write what is committed to disk. What a crash loses of it is restored from the changelog.",

@@ -103,6 +103,7 @@ pub fn streams_config(manifest: &Manifest) -> StreamsConfig {
         retry_backoff_ms: manifest.count("retry.backoff.ms"),
         transaction_timeout_ms: manifest.count("transaction.timeout.ms"),
         accept_missing_offsets: manifest.boolean("accept.missing.offsets"),
+        accept_lost_changelogs: manifest.boolean("accept.lost.changelogs"),
         ..StreamsConfig::default()
     }
 }

@@ -10,7 +10,7 @@ use crate::broker::{PartitionRecords, Watermarks};
 use crate::error::EngineError;
 use crate::query::{Availability, QueryRegistry, Registration, RegistrationId, Role};
 use crate::record::{Offset, TopicPartition};
-use crate::restore::{RestoreStart, restore_start};
+use crate::restore::{RestoreStart, check_content, restore_start};
 use crate::state::changelog::to_write;
 use crate::state::{StateStore, StoreProvider, Write};
 use crate::task::stream_task::open_or_wipe;
@@ -90,6 +90,7 @@ impl StandbyTask {
         for index in 0..self.stores.len() {
             let (Some(store), Some(&log)) = (self.stores.get(index), logs.get(index)) else { continue };
             let stored = store.backend.changelog_offset()?;
+            check_content(id, &store.spec.name, &store.changelog, stored, &*store.backend.read_view())?;
             let position = match restore_start(stored, log) {
                 RestoreStart::Complete => log.high,
                 RestoreStart::From(position) => position,

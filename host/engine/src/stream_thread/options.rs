@@ -79,6 +79,8 @@ pub struct StreamsConfig {
     pub missing_offsets_timeout_ms: u64,
     /// The operator's word that a task with state and without committed offsets shall start by `auto_offset_reset`.
     pub accept_missing_offsets: bool,
+    /// Whether stores may begin with a changelog that ends before the state to which the committed offsets belong.
+    pub accept_lost_changelogs: bool,
 }
 
 impl Default for StreamsConfig {
@@ -104,6 +106,7 @@ impl Default for StreamsConfig {
             transaction_timeout_ms: 10_000,
             missing_offsets_timeout_ms: 60_000,
             accept_missing_offsets: false,
+            accept_lost_changelogs: false,
         }
     }
 }

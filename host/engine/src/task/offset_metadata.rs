@@ -1,7 +1,8 @@
 //! The metadata of a committed offset, in the bytes of Kafka Streams' `TopicPartitionMetadata`: base64 of a version byte 2,
 //! the partition time as 8 bytes big-endian, and its `ProcessorMetadata`, a map of names to numbers. Stream time is the
 //! highest partition time of a task, so that it survives a restart. The map holds the changelog offset of each store at
-//! that commit: whoever lost the state directory still knows how far a changelog must reach.
+//! that commit, under names of our own, since Kafka Streams keeps other numbers under the stores' names: whoever lost
+//! the state directory still knows how far a changelog must reach.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +14,9 @@ const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 /// Brokers take 4,096 characters of metadata (`offset.metadata.max.bytes`), which are so many bytes in base64, with room.
 /// Stores that have no place any more are left out.
 const BYTES_MAX: usize = 2_800;
+
+/// Begins the names of changelog offsets.
+const PREFIX: &str = "sandbar:";
 
 /// What a commit said beside its offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,10 +35,12 @@ pub fn encode(partition_time: Timestamp, changelogs: &BTreeMap<String, Offset>) 
     let mut entries = Vec::new();
     let mut count: u32 = 0;
     for (store, offset) in changelogs {
-        if bytes.len() + 4 + entries.len() + store.len() + 12 > BYTES_MAX {
+        let length = PREFIX.len() + store.len();
+        if bytes.len() + 4 + entries.len() + length + 12 > BYTES_MAX {
             break;
         }
-        entries.extend((store.len() as u32).to_be_bytes());
+        entries.extend((length as u32).to_be_bytes());
+        entries.extend(PREFIX.as_bytes());
         entries.extend(store.as_bytes());
         entries.extend(offset.to_be_bytes());
         count += 1;
@@ -69,7 +75,9 @@ fn changelogs(bytes: &[u8]) -> Option<BTreeMap<String, Offset>> {
         let (length, after) = rest.split_first_chunk::<4>()?;
         let (name, after) = after.split_at_checked(u32::from_be_bytes(*length) as usize)?;
         let (offset, after) = after.split_first_chunk::<8>()?;
-        changelogs.insert(std::str::from_utf8(name).ok()?.to_owned(), Offset::from_be_bytes(*offset));
+        if let Some(store) = std::str::from_utf8(name).ok()?.strip_prefix(PREFIX) {
+            changelogs.insert(store.to_owned(), Offset::from_be_bytes(*offset));
+        }
         rest = after;
     }
     Some(changelogs)

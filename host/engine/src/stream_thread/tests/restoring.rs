@@ -351,9 +351,9 @@ fn the_group_goes_on_knowing_a_changelog_that_is_not_written_to() {
     }
 }
 
-/// A store that was written while it had no changelog is not what its changelog says.
+/// A store that was written while it had no changelog is not what its changelog says, and may be the only copy.
 #[test]
-fn what_was_written_without_a_changelog_is_wiped() {
+fn what_was_written_without_a_changelog_is_refused_and_kept() {
     let stores = CrashStores::new();
     let fixture = counted(&stores);
     stores.remove_all();
@@ -361,11 +361,25 @@ fn what_was_written_without_a_changelog_is_wiped() {
     let spec = &options.processors.topology().sub_topologies[0].stores[0];
     let mut store = fixture.stores.open(task(0), spec).expect("it opens");
     store.write(&[("z".into(), Some("9".into()))], None).expect("it is written");
+    store.flush().expect("it is flushed");
     drop(store);
+    let error = fault(&fixture, &mut fixture.thread());
+    assert!(matches!(error, EngineError::UnloggedContent { .. }), "{error}");
+    assert_eq!(stores.content(task(0), "counts").expect("it is there").entries.len(), 1);
+}
+
+#[test]
+fn the_operator_may_accept_a_lost_changelog() {
+    let stores = CrashStores::new();
+    let mut fixture = counted(&stores);
+    stores.remove_all();
+    fixture.broker.create_topic(CHANGELOG, 1);
+    fixture.broker.set_topic_config(CHANGELOG, "cleanup.policy", "compact");
+    fixture.config.accept_lost_changelogs = true;
+    fixture.produce(0, &["a"]);
     let mut thread = fixture.thread();
-    fixture.settle(&mut thread).expect("no fault");
-    assert_eq!(counts(&fixture), (Some(2), Some(1)));
-    assert_eq!(fixture.count(0, "z"), None);
+    fixture.settle(&mut thread).expect("it is accepted");
+    assert_eq!(counts(&fixture), (Some(1), None));
 }
 
 #[test]
