@@ -153,14 +153,23 @@ fn check_outputs(observation: &Observation, rules: Rules, violations: &mut Vec<V
     check_output_tallies(observation, rules, violations);
 }
 
-/// Each output's tally holds its own record, and where nothing is replayed exactly the records up to it.
+/// Each output's tally holds its own record, in its first output once, and where nothing is replayed exactly the records
+/// up to it. A first output that has counted its record before means that state was kept of which no output told, so that
+/// a result is missing: outputs come before changelogs (R3).
 fn check_output_tallies(observation: &Observation, rules: Rules, violations: &mut Vec<Violation>) {
     let inputs: BTreeMap<(u32, i32, u32), &Input> =
         observation.inputs.iter().map(|input| ((input.topic, input.partition, input.sequence), input)).collect();
     let mut running: BTreeMap<&[u8], Tallied> = BTreeMap::new();
+    let mut told: BTreeSet<(u32, i32, u32)> = BTreeSet::new();
     for (&partition, outputs) in &observation.outputs {
         for output in outputs {
-            let Some(input) = inputs.get(&(output.topic, partition, output.sequence)) else { continue };
+            let place = (output.topic, partition, output.sequence);
+            let Some(input) = inputs.get(&place) else { continue };
+            let times = multiplicities(output.tallied.sum)[input.index];
+            if told.insert(place) && times > 1 && !rules.zombies {
+                let detail = format!("its record is {times} times in its first {output:?}");
+                violations.push(Violation::Invented { partition, detail });
+            }
             if let Some(detail) = implausible(output, input, rules) {
                 violations.push(Violation::Invented { partition, detail });
             }
