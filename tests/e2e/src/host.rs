@@ -66,6 +66,9 @@ impl<'a> Options<'a> {
     }
 }
 
+/// How long a store may have no whole answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
 /// A host process.
 pub struct Host {
     child: Child,
@@ -177,8 +180,12 @@ impl Host {
         let mut cursor = String::new();
         loop {
             let path = format!("/v1/apps/{id}/stores/{name}/entries?limit=10000{parameters}{cursor}");
-            let (status, body) = self.get(&path)?;
-            ensure!(status == 200, "store {name}: {status} {body}");
+            // Partitions may be between two owners for a moment.
+            let body = wait_until(ANSWER_LIMIT, || {
+                let (status, body) = self.get(&path)?;
+                ensure!(status == 200, "store {name}: {status} {body}");
+                Ok(body)
+            })?;
             for entry in body["entries"].as_array().with_context(|| format!("no entries in {body}"))? {
                 let key = entry["key"].as_str().with_context(|| format!("the key of {entry} is not text"))?;
                 found.insert(key.to_owned(), entry["value"].clone());
