@@ -3,6 +3,7 @@
 //! query reaches a task or what it has not committed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter::Peekable;
 use std::num::NonZeroUsize;
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -216,7 +217,7 @@ impl QueryRegistry {
             page.positions.push(position(registration)?);
             sources.push(read_source(registration, &query)?);
         }
-        merge(sources, &query, &mut page);
+        merge(sources, query.reverse, query.limit, &mut page);
         Ok(page)
     }
 
@@ -282,14 +283,17 @@ fn position(registration: &Registration) -> Result<PartitionPosition, QueryError
     })
 }
 
-/// One partition's page and how much of it was taken.
-struct Source {
-    partition: i32,
-    page: Page,
-    taken: usize,
+/// Entries in the order of a scan, and whether more follow that are not known yet.
+struct Source<I: Iterator<Item = QueryEntry>> {
+    entries: Peekable<I>,
+    more: bool,
 }
 
-fn read_source(registration: &Registration, query: &ScanQuery<'_>) -> Result<Source, QueryError> {
+/// One partition's page, whose entries are copied as they are taken.
+fn read_source(
+    registration: &Registration,
+    query: &ScanQuery<'_>,
+) -> Result<Source<impl Iterator<Item = QueryEntry> + use<>>, QueryError> {
     let partition = registration.task.partition;
     let range = match query.resume {
         // Equal keys come in the order of their partitions, so later ones may still hold the key itself.
@@ -299,7 +303,14 @@ fn read_source(registration: &Registration, query: &ScanQuery<'_>) -> Result<Sou
     };
     let mut page = PageBuilder::new(query.limit.get());
     registration.view.scan(range, query.reverse, &mut |key, value| page.offer(key, value))?;
-    Ok(Source { partition, page: page.finish(), taken: 0 })
+    let Page { keys, values, more } = page.finish();
+    let count = keys.len();
+    let entry = move |index: usize| QueryEntry {
+        partition,
+        key: Bytes::copy_from_slice(keys.get(index)),
+        value: Bytes::copy_from_slice(values.get(index)),
+    };
+    Ok(Source { entries: (0..count).map(entry).peekable(), more })
 }
 
 /// The part of the range that begins with the key `first` in the order asked.
@@ -314,30 +325,31 @@ fn from<'a>(mut range: KeyRange<'a>, first: &'a [u8], reverse: bool) -> KeyRange
     range
 }
 
-fn merge(mut sources: Vec<Source>, query: &ScanQuery<'_>, page: &mut QueryPage) {
+/// Takes entries in key order, equal keys in the order of their partitions, until the limit or the end of what is known.
+fn merge<I: Iterator<Item = QueryEntry>>(
+    mut sources: Vec<Source<I>>,
+    reverse: bool,
+    limit: NonZeroUsize,
+    page: &mut QueryPage,
+) {
     loop {
-        // What follows the end of a cut page is not known, so nothing may be taken past it.
-        let cut = sources.iter().any(|source| source.taken == source.page.keys.len() && source.page.more);
-        let left = sources.iter_mut().filter(|source| source.taken < source.page.keys.len());
-        let next = left.reduce(|best, source| {
-            let (best_key, key) = (best.page.keys.get(best.taken), source.page.keys.get(source.taken));
-            let earlier = if query.reverse { key > best_key } else { key < best_key };
-            if earlier { source } else { best }
+        // What follows the end of a cut source is not known, so nothing may be taken past it.
+        let cut = sources.iter_mut().any(|source| source.more && source.entries.peek().is_none());
+        let next = sources.iter_mut().filter_map(|Source { entries, .. }| {
+            let QueryEntry { key, partition, .. } = entries.peek()?;
+            Some(((key.clone(), *partition), entries))
         });
-        let ended = cut || page.entries.len() == query.limit.get();
+        let next = next.reduce(|best, other| {
+            let ((best_key, best_partition), (key, partition)) = (&best.0, &other.0);
+            let by_key = if reverse { best_key.cmp(key) } else { key.cmp(best_key) };
+            if by_key.then(partition.cmp(best_partition)).is_lt() { other } else { best }
+        });
         match next {
-            Some(source) if !ended => {
-                page.entries.push(QueryEntry {
-                    partition: source.partition,
-                    key: Bytes::copy_from_slice(source.page.keys.get(source.taken)),
-                    value: Bytes::copy_from_slice(source.page.values.get(source.taken)),
-                });
-                source.taken += 1;
-            }
+            Some((_, entries)) if !cut && page.entries.len() < limit.get() => page.entries.extend(entries.next()),
             rest => {
                 if cut || rest.is_some() {
-                    page.resume =
-                        page.entries.last().map(|last| ResumeKey { key: last.key.clone(), partition: last.partition });
+                    let last = page.entries.last();
+                    page.resume = last.map(|last| ResumeKey { key: last.key.clone(), partition: last.partition });
                 }
                 return;
             }
@@ -352,33 +364,12 @@ pub fn merge_pages(pages: Vec<QueryPage>, reverse: bool, limit: NonZeroUsize) ->
     for page in pages {
         merged.positions.extend(page.positions);
         merged.restoring.extend(page.restoring);
-        sources.push((page.entries.into_iter().peekable(), page.resume.is_some()));
+        sources.push(Source { entries: page.entries.into_iter().peekable(), more: page.resume.is_some() });
     }
     merged.positions.sort_by_key(|position| position.partition);
     merged.restoring.sort_unstable();
-    loop {
-        // As in a merge of partitions: what follows a page that was cut is not known.
-        let cut = sources.iter_mut().any(|(entries, more)| *more && entries.peek().is_none());
-        let next = sources.iter_mut().filter_map(|(entries, _)| {
-            let QueryEntry { key, partition, .. } = entries.peek()?;
-            Some(((key.clone(), *partition), entries))
-        });
-        let next = next.reduce(|best, other| {
-            let ((best_key, best_partition), (key, partition)) = (&best.0, &other.0);
-            let by_key = if reverse { best_key.cmp(key) } else { key.cmp(best_key) };
-            if by_key.then(partition.cmp(best_partition)).is_lt() { other } else { best }
-        });
-        match next {
-            Some((_, entries)) if !cut && merged.entries.len() < limit.get() => merged.entries.extend(entries.next()),
-            rest => {
-                if cut || rest.is_some() {
-                    let last = merged.entries.last();
-                    merged.resume = last.map(|last| ResumeKey { key: last.key.clone(), partition: last.partition });
-                }
-                return merged;
-            }
-        }
-    }
+    merge(sources, reverse, limit, &mut merged);
+    merged
 }
 
 #[cfg(test)]
