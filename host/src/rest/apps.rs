@@ -23,7 +23,7 @@ pub async fn show(
     State(status): State<Arc<Status>>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
-    let Path(application) = path.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    let Path(application) = path?;
     check_application(&status, &application)?;
     let wired = status.wired();
     let reports = status.reports();

@@ -71,8 +71,8 @@ pub async fn list(
     path: Result<Path<(String, String)>, PathRejection>,
     query: Result<Query<EntriesQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Path((application, store)) = path.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
-    let Query(query) = query.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    let Path((application, store)) = path?;
+    let Query(query) = query?;
     check_application(&status, &application)?;
     let wired = wired(&status)?;
     let routing = wired.routing.clone().filter(|_| !peers::is_forwarded(&headers));

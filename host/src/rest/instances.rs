@@ -27,7 +27,7 @@ pub async fn list(
     State(status): State<Arc<Status>>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
-    let Path(application) = path.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    let Path(application) = path?;
     check_application(&status, &application)?;
     let wired = wired(&status)?;
     let (routes, here) = routes(&wired).await?;
@@ -51,8 +51,8 @@ pub async fn owner(
     path: Result<Path<(String, String)>, PathRejection>,
     query: Result<Query<OwnerQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Path((application, store)) = path.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
-    let Query(query) = query.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    let Path((application, store)) = path?;
+    let Query(query) = query?;
     check_application(&status, &application)?;
     let wired = wired(&status)?;
     let formats = Formats::of(&wired, &store, query.key_format.as_deref(), None)?;

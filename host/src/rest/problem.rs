@@ -1,6 +1,7 @@
 //! Errors of the REST interface as RFC 9457 problem documents: a type that programs compare, a detail that names
 //! the thing, what was expected and what to do. Every error answer goes through here.
 
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -47,6 +48,18 @@ impl Problem {
             "status": self.status.as_u16(),
             "detail": self.detail,
         })
+    }
+}
+
+impl From<PathRejection> for Problem {
+    fn from(rejection: PathRejection) -> Self {
+        Self::bad_request(rejection.body_text())
+    }
+}
+
+impl From<QueryRejection> for Problem {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::bad_request(rejection.body_text())
     }
 }
 

@@ -50,7 +50,7 @@ pub async fn list(
     State(status): State<Arc<Status>>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
-    let Path(application) = path.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    let Path(application) = path?;
     check_application(&status, &application)?;
     let wired = wired(&status)?;
     let registrations = wired.queries.registrations();
@@ -105,8 +105,8 @@ pub async fn get_key(
     path: Result<Path<KeyPath>, PathRejection>,
     query: Result<Query<KeyQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Path(KeyPath { app, store, key }) = path.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
-    let Query(query) = query.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    let Path(KeyPath { app, store, key }) = path?;
+    let Query(query) = query?;
     check_application(&status, &app)?;
     let wired = wired(&status)?;
     let routing = wired.routing.clone().filter(|_| !peers::is_forwarded(&headers));
