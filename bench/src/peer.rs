@@ -31,10 +31,10 @@ pub fn run() -> Result<()> {
         peer: path("SANDBAR_BENCH_PEER")?,
         broker,
         folder: std::env::temp_dir().join(format!("sandbar-bench-peer-{}", std::process::id())),
-        warm_up: setting("SANDBAR_BENCH_WARM_UP", 500_000)?,
-        records: setting("SANDBAR_BENCH_KAFKA_RECORDS", 2_000_000)?,
+        warm_up: setting("SANDBAR_BENCH_WARM_UP", 400_000)?,
+        records: setting("SANDBAR_BENCH_KAFKA_RECORDS", 600_000)?,
     };
-    let rounds = setting("SANDBAR_BENCH_ROUNDS", 5)?;
+    let rounds = setting("SANDBAR_BENCH_ROUNDS", 3)?;
     let only = std::env::var("SANDBAR_BENCH_ONLY").unwrap_or_default();
     let facts = facts(&plan, rounds);
     let load_before = measure::load_average()?;

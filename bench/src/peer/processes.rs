@@ -95,7 +95,9 @@ pub fn run(plan: &Plan, side: Side, pipeline: &Pipeline, guarantee: &str, applic
         input: partitions(pipeline.input()),
         output: partitions(&output),
     };
-    let mut measured = watch.follow(plan, &mut child, started)?;
+    let said = || std::fs::read_to_string(&log_path).unwrap_or_else(|error| error.to_string());
+    let measured = watch.follow(plan, &mut child, started);
+    let mut measured = measured.with_context(|| format!("its log ends:\n{}", tail(&said())))?;
     if side == Side::Sandbar {
         measured.commits = commits_by_metrics(port)?;
     }
@@ -108,6 +110,12 @@ pub fn run(plan: &Plan, side: Side, pipeline: &Pipeline, guarantee: &str, applic
         std::fs::remove_dir_all(&state_dir).with_context(|| format!("remove {}", state_dir.display()))?;
     }
     Ok(measured)
+}
+
+/// The last lines.
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
 fn commits_by_metrics(port: u16) -> Result<f64> {
@@ -240,7 +248,7 @@ impl Watch {
         let all = plan.warm_up + plan.records;
         loop {
             if let Some(status) = child.0.try_wait()? {
-                bail!("the process ended with {status}; its log is in {}", plan.folder.display());
+                bail!("the process ended with {status}");
             }
             ensure!(started.elapsed() < LIMIT, "not done within {} s", LIMIT.as_secs());
             if first_output.is_none() && self.written()? > 0 {
