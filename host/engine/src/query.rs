@@ -3,16 +3,17 @@
 //! query reaches a task or what it has not committed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::iter::Peekable;
-use std::num::NonZeroUsize;
-use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 
-use crate::record::Offset;
-use crate::state::{KeyRange, Page, PageBuilder, ReadView, StoreError};
+use crate::record::{Offset, TopicPartition};
+use crate::state::{ReadView, StoreError};
 use crate::topology::TaskId;
+
+mod scan;
+
+pub use scan::{Filter, QueryEntry, QueryPage, ResumeKey, ScanQuery, merge_pages};
 
 /// Whether a task processes or keeps a warm copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +35,32 @@ pub enum Availability {
     Running,
 }
 
+/// Up to where the committed state of a task reflects its source partitions: the committed offsets, once the stores have
+/// what was committed with them (Kafka Streams' `Position`). Shared by the stores of a task; written by its thread, read
+/// by queries.
+#[derive(Debug, Default)]
+pub struct SourcePositions(RwLock<Option<Arc<[SourcePosition]>>>);
+
+/// A source partition and the offset that follows the last record of it that is reflected.
+pub type SourcePosition = (TopicPartition, Offset);
+
+impl SourcePositions {
+    /// What was reflected before stays true for as long as the stores are open.
+    pub fn set(&self, positions: impl IntoIterator<Item = SourcePosition>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(positions.into_iter().collect());
+    }
+
+    /// A store was emptied, so that nothing is known any more.
+    pub fn clear(&self) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// `None` while nobody can tell.
+    pub fn get(&self) -> Option<Arc<[SourcePosition]>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// A store of a task, as registered.
 #[derive(Clone)]
 pub struct Registration {
@@ -42,6 +69,7 @@ pub struct Registration {
     pub role: Role,
     pub availability: Availability,
     pub view: Arc<dyn ReadView>,
+    pub sources: Arc<SourcePositions>,
 }
 
 /// Names one registration, so that a task that closes late never removes its successor's.
@@ -78,7 +106,7 @@ pub struct KeyAnswer {
 }
 
 /// From where an answer comes and how new it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionPosition {
     pub partition: i32,
     pub role: Role,
@@ -87,48 +115,9 @@ pub struct PartitionPosition {
     pub changelog_offset: Option<Offset>,
     /// How many offsets of its changelog the copy lacked, as far as it knew; 0 for an active task that runs.
     pub lag: u64,
-}
-
-/// Where the next page begins: after this key of this partition, in the order of the scan.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ResumeKey {
-    pub key: Bytes,
-    pub partition: i32,
-}
-
-/// One entry of a page.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QueryEntry {
-    pub partition: i32,
-    pub key: Bytes,
-    pub value: Bytes,
-}
-
-/// A page over the local partitions, merged in key order; equal keys in the order of their partitions.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QueryPage {
-    pub entries: Vec<QueryEntry>,
-    /// Pass it to the same query for the next page; `None` when this is the last one.
-    pub resume: Option<ResumeKey>,
-    /// The partitions that were read, in order.
-    pub positions: Vec<PartitionPosition>,
-    /// Local partitions that are missing from the answer because they are being restored.
-    pub restoring: Vec<i32>,
-}
-
-/// A scan over the local partitions of a store.
-#[derive(Debug, Clone, Copy)]
-pub struct ScanQuery<'a> {
-    pub store: &'a str,
-    /// `None` asks all local partitions, else those of these that are here.
-    pub partitions: Option<&'a [i32]>,
-    pub range: KeyRange<'a>,
-    pub reverse: bool,
-    pub limit: NonZeroUsize,
-    pub resume: Option<&'a ResumeKey>,
-    /// With it copies may answer that lack at most so many offsets of their changelog: standby tasks, and active ones
-    /// that are being restored.
-    pub max_lag: Option<u64>,
+    /// The answer reflects these source partitions below their offsets, and maybe later records. `None` for a copy that
+    /// follows a changelog, which does not say it.
+    pub sources: Option<Arc<[SourcePosition]>>,
 }
 
 #[derive(Default)]
@@ -195,6 +184,21 @@ impl QueryRegistry {
         self.declared.iter()
     }
 
+    /// The values of several keys in one partition, as `get`.
+    pub fn get_many(
+        &self,
+        store: &str,
+        partition: i32,
+        keys: &[&[u8]],
+        max_lag: Option<u64>,
+    ) -> Result<(Vec<Option<Bytes>>, PartitionPosition), QueryError> {
+        let registration = self.local(store, Some(&[partition]), max_lag.is_some())?.remove(0);
+        available(&registration, max_lag)?;
+        let position = position(&registration)?;
+        let values = keys.iter().map(|key| registration.view.get(key)).collect::<Result<_, _>>()?;
+        Ok((values, position))
+    }
+
     /// The value of a key in one partition. With `max_lag` copies may answer that lack at most so many offsets.
     pub fn get(&self, store: &str, partition: i32, key: &[u8], max_lag: Option<u64>) -> Result<KeyAnswer, QueryError> {
         let registration = self.local(store, Some(&[partition]), max_lag.is_some())?.remove(0);
@@ -202,23 +206,6 @@ impl QueryRegistry {
         // The offset first: what is committed in between makes the answer newer than it says, never older.
         let position = position(&registration)?;
         Ok(KeyAnswer { value: registration.view.get(key)?, position })
-    }
-
-    /// A page of a range. Partitions that are being restored are left out and named.
-    pub fn scan(&self, query: ScanQuery<'_>) -> Result<QueryPage, QueryError> {
-        let registrations = self.local(query.store, query.partitions, query.max_lag.is_some())?;
-        let mut page = QueryPage { entries: Vec::new(), resume: None, positions: Vec::new(), restoring: Vec::new() };
-        let mut sources = Vec::new();
-        for registration in &registrations {
-            if available(registration, query.max_lag).is_err() {
-                page.restoring.push(registration.task.partition);
-                continue;
-            }
-            page.positions.push(position(registration)?);
-            sources.push(read_source(registration, &query)?);
-        }
-        merge(sources, query.reverse, query.limit, &mut page);
-        Ok(page)
     }
 
     /// The registrations that a query may read; at least one.
@@ -278,98 +265,10 @@ fn position(registration: &Registration) -> Result<PartitionPosition, QueryError
     Ok(PartitionPosition {
         partition: registration.task.partition,
         role: registration.role,
+        sources: registration.sources.get(),
         changelog_offset: registration.view.changelog_offset()?,
         lag: lag(registration),
     })
-}
-
-/// Entries in the order of a scan, and whether more follow that are not known yet.
-struct Source<I: Iterator<Item = QueryEntry>> {
-    entries: Peekable<I>,
-    more: bool,
-}
-
-/// One partition's page, whose entries are copied as they are taken.
-fn read_source(
-    registration: &Registration,
-    query: &ScanQuery<'_>,
-) -> Result<Source<impl Iterator<Item = QueryEntry> + use<>>, QueryError> {
-    let partition = registration.task.partition;
-    let range = match query.resume {
-        // Equal keys come in the order of their partitions, so later ones may still hold the key itself.
-        Some(resume) if partition > resume.partition => from(query.range, &resume.key, query.reverse),
-        Some(resume) => query.range.after(&resume.key, query.reverse),
-        None => query.range,
-    };
-    let mut page = PageBuilder::new(query.limit.get());
-    registration.view.scan(range, query.reverse, &mut |key, value| page.offer(key, value))?;
-    let Page { keys, values, more } = page.finish();
-    let count = keys.len();
-    let entry = move |index: usize| QueryEntry {
-        partition,
-        key: Bytes::copy_from_slice(keys.get(index)),
-        value: Bytes::copy_from_slice(values.get(index)),
-    };
-    Ok(Source { entries: (0..count).map(entry).peekable(), more })
-}
-
-/// The part of the range that begins with the key `first` in the order asked.
-fn from<'a>(mut range: KeyRange<'a>, first: &'a [u8], reverse: bool) -> KeyRange<'a> {
-    if reverse {
-        if range.after(first, true).upper == Bound::Excluded(first) && range.upper != Bound::Excluded(first) {
-            range.upper = Bound::Included(first);
-        }
-    } else if range.after(first, false).lower == Bound::Excluded(first) && range.lower != Bound::Excluded(first) {
-        range.lower = Bound::Included(first);
-    }
-    range
-}
-
-/// Takes entries in key order, equal keys in the order of their partitions, until the limit or the end of what is known.
-fn merge<I: Iterator<Item = QueryEntry>>(
-    mut sources: Vec<Source<I>>,
-    reverse: bool,
-    limit: NonZeroUsize,
-    page: &mut QueryPage,
-) {
-    loop {
-        // What follows the end of a cut source is not known, so nothing may be taken past it.
-        let cut = sources.iter_mut().any(|source| source.more && source.entries.peek().is_none());
-        let next = sources.iter_mut().filter_map(|Source { entries, .. }| {
-            let QueryEntry { key, partition, .. } = entries.peek()?;
-            Some(((key.clone(), *partition), entries))
-        });
-        let next = next.reduce(|best, other| {
-            let ((best_key, best_partition), (key, partition)) = (&best.0, &other.0);
-            let by_key = if reverse { best_key.cmp(key) } else { key.cmp(best_key) };
-            if by_key.then(partition.cmp(best_partition)).is_lt() { other } else { best }
-        });
-        match next {
-            Some((_, entries)) if !cut && page.entries.len() < limit.get() => page.entries.extend(entries.next()),
-            rest => {
-                if cut || rest.is_some() {
-                    let last = page.entries.last();
-                    page.resume = last.map(|last| ResumeKey { key: last.key.clone(), partition: last.partition });
-                }
-                return;
-            }
-        }
-    }
-}
-
-/// Merges pages of one query that several hosts have answered, each for its own partitions, as if one had read them all.
-pub fn merge_pages(pages: Vec<QueryPage>, reverse: bool, limit: NonZeroUsize) -> QueryPage {
-    let mut merged = QueryPage { entries: Vec::new(), resume: None, positions: Vec::new(), restoring: Vec::new() };
-    let mut sources = Vec::new();
-    for page in pages {
-        merged.positions.extend(page.positions);
-        merged.restoring.extend(page.restoring);
-        sources.push(Source { entries: page.entries.into_iter().peekable(), more: page.resume.is_some() });
-    }
-    merged.positions.sort_by_key(|position| position.partition);
-    merged.restoring.sort_unstable();
-    merge(sources, reverse, limit, &mut merged);
-    merged
 }
 
 #[cfg(test)]

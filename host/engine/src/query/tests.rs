@@ -7,7 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    Availability, QueryError, QueryRegistry, Registration, RegistrationId, ResumeKey, Role, ScanQuery, merge_pages,
+    Availability, Filter, QueryError, QueryRegistry, Registration, RegistrationId, ResumeKey, Role, ScanQuery,
+    merge_pages,
 };
 use crate::state::memory::MemoryStore;
 use crate::state::{KeyRange, StateStore, Write, prefix_end};
@@ -33,7 +34,14 @@ fn register(
     store.write(&writes, Some(keys.len() as i64)).expect("write");
     let task = TaskId { sub_topology: 0, partition };
     let view = store.read_view();
-    let id = registry.register(Registration { store: "votes".into(), task, role, availability, view });
+    let id = registry.register(Registration {
+        store: "votes".into(),
+        task,
+        role,
+        availability,
+        view,
+        sources: Arc::default(),
+    });
     (id, store)
 }
 
@@ -45,6 +53,7 @@ const ALL: ScanQuery<'static> = ScanQuery {
     limit: NonZeroUsize::MAX,
     resume: None,
     max_lag: None,
+    filter: None,
 };
 
 /// All pages of a query as `key/partition`.
@@ -210,5 +219,60 @@ fn pages_of_several_hosts_merge_to_those_of_one() {
             }
         }
         assert_eq!(found, pages(&whole, query), "seed {number}");
+    }
+}
+
+/// However little a page may look at, the pages together find what the filter wants, once and in order, and end.
+#[test]
+fn filtered_pages_find_everything_with_a_bound_on_each() {
+    for number in 0..200 {
+        let mut seed = Seed::new(number);
+        let (whole, hosts) = (registry(), [registry(), registry()]);
+        let mut kept = Vec::new();
+        for partition in 0..4 {
+            let keys: Vec<String> = (0..seed.below(15)).map(|_| format!("k{:02}", seed.below(30))).collect();
+            let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+            for registry in [&whole, &hosts[seed.below(2) as usize]] {
+                kept.push(register(registry, partition, Role::Active, Availability::Running, &keys));
+            }
+        }
+        let is_wanted = |key: &[u8]| key.last().is_some_and(|last| last % 3 == 0);
+        let scanned_max = 1 + seed.below(12) as usize;
+        let filter =
+            Filter { accepts: &|key, _| is_wanted(key), scanned_max: NonZeroUsize::new(scanned_max).expect("not 0") };
+        let query = ScanQuery {
+            reverse: seed.one_in(2),
+            limit: NonZeroUsize::new(1 + seed.below(9) as usize).expect("not 0"),
+            filter: Some(filter),
+            ..ALL
+        };
+        let mut found = Vec::new();
+        let mut resume: Option<ResumeKey> = None;
+        for turn in 0.. {
+            assert!(turn < 1_000, "seed {number}: the pages do not end");
+            let pages: Vec<_> = { hosts.iter() }
+                .filter_map(|host| match host.scan(ScanQuery { resume: resume.as_ref(), ..query }) {
+                    Err(QueryError::NotAssigned { .. }) => None,
+                    page => Some(page.expect("scan")),
+                })
+                .collect();
+            for page in &pages {
+                let partitions = page.positions.len();
+                assert!(
+                    page.scanned <= scanned_max.max(partitions) as u64,
+                    "seed {number}: {} looked at",
+                    page.scanned
+                );
+            }
+            let page = merge_pages(pages, query.reverse, query.limit);
+            found.extend(page.entries.iter().map(|e| format!("{}/{}", String::from_utf8_lossy(&e.key), e.partition)));
+            match page.resume {
+                Some(next) => resume = Some(next),
+                None => break,
+            }
+        }
+        let all = pages(&whole, ScanQuery { filter: None, ..query });
+        let wanted = all.into_iter().filter(|text| is_wanted(text.split('/').next().unwrap_or_default().as_bytes()));
+        assert_eq!(found, wanted.collect::<Vec<_>>(), "seed {number}");
     }
 }

@@ -118,6 +118,7 @@ impl StandbyTask {
                 role: Role::Standby,
                 availability: Availability::Restoring { position, target: log.high },
                 view: store.backend.read_view(),
+                sources: Arc::default(),
             }));
         }
         self.moved_ms = now_ms;

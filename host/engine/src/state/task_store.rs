@@ -244,11 +244,22 @@ impl TaskStore {
 pub(crate) struct PageBuilder {
     page: Page,
     limit: usize,
+    bytes_max: usize,
 }
 
 impl PageBuilder {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { page: Page::default(), limit }
+        Self { page: Page::default(), limit, bytes_max: PAGE_MAX_BYTES }
+    }
+
+    /// Another bound for keys and values together; the entry that passes it is the last.
+    pub(crate) fn bytes_max(self, bytes_max: usize) -> Self {
+        Self { bytes_max, ..self }
+    }
+
+    /// Notes that there may be more than what was offered.
+    pub(crate) fn cut(&mut self) {
+        self.page.more = true;
     }
 
     pub(crate) fn finish(self) -> Page {
@@ -258,7 +269,7 @@ impl PageBuilder {
     /// Takes an entry, or notes that there is more.
     pub(crate) fn offer(&mut self, key: &[u8], value: &[u8]) -> ControlFlow<()> {
         let bytes = self.page.keys.bytes.len() + self.page.values.bytes.len();
-        if self.page.keys.len() >= self.limit || bytes >= PAGE_MAX_BYTES {
+        if self.page.keys.len() >= self.limit || bytes >= self.bytes_max {
             self.page.more = true;
             return ControlFlow::Break(());
         }

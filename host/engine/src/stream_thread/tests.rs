@@ -156,17 +156,26 @@ fn exactly_once_commits_offsets_and_changelog_in_one_transaction() {
 #[test]
 fn queries_see_what_is_committed_and_nothing_else() {
     let fixture = Fixture::counting(1);
+    let input = TopicPartition::new("in", 0);
     let mut thread = fixture.thread();
     fixture.settle(&mut thread).expect("no fault");
     fixture.produce(0, &["a"]);
     while fixture.texts("out", 0).is_empty() {
         thread.run_once().expect("no fault");
     }
-    assert_eq!(fixture.count(0, "a"), None);
+    let reflected = || fixture.queries.get("counts", 0, b"a", None).expect("an answer").position.sources;
+    assert_eq!((fixture.count(0, "a"), reflected().as_deref()), (None, Some(&[(input.clone(), 0)][..])));
     fixture.settle(&mut thread).expect("no fault");
-    assert_eq!(fixture.count(0, "a"), Some(1));
+    assert_eq!((fixture.count(0, "a"), reflected().as_deref()), (Some(1), Some(&[(input.clone(), 1)][..])));
     thread.close(CloseMode::Clean).expect("no fault");
     assert!(fixture.queries.registrations().is_empty());
+    // Whoever goes on knows at once how far its state is.
+    fixture.broker.assign_on_subscribe(true);
+    let mut thread = fixture.thread();
+    while fixture.queries.get("counts", 0, b"a", None).is_err() {
+        thread.run_once().expect("no fault");
+    }
+    assert_eq!((fixture.count(0, "a"), reflected().as_deref()), (Some(1), Some(&[(input, 1)][..])));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::error::EngineError;
 use crate::metrics::Metric;
 use crate::processor::{Processor, ProcessorContext, ProcessorError, PunctuationType, ScheduleId};
-use crate::query::RegistrationId;
+use crate::query::{RegistrationId, SourcePositions};
 use crate::record::{Offset, Outcome, Record, Timestamp, TopicPartition};
 use crate::standby::ActiveClaim;
 use crate::state::TaskStore;
@@ -47,6 +47,8 @@ pub struct StreamTask {
     /// The open stores while there is no context.
     stores: Vec<TaskStore>,
     registrations: Vec<RegistrationId>,
+    /// What queries are told of how far the stores reflect the sources.
+    positions: Arc<SourcePositions>,
     /// While the task is running; moved into each call and back.
     context: Option<ProcessorContext>,
     processor: Option<Box<dyn Processor>>,

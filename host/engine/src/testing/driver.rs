@@ -179,6 +179,7 @@ impl TopologyTestDriver {
             limit: NonZeroUsize::MAX,
             resume: None,
             max_lag: None,
+            filter: None,
         })?;
         Ok(page.entries.into_iter().map(|entry| (entry.key, entry.value)).collect())
     }

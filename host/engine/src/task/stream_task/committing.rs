@@ -10,6 +10,7 @@ use crate::record::{Offset, Timestamp, TopicPartition};
 use crate::state::TaskStore;
 use crate::state::changelog::{ChangelogRecord, to_record};
 use crate::task::record_collector::send_once_more_when_full;
+use crate::task::record_queue::RecordQueue;
 use crate::task::streams_producer::StreamsProducer;
 use crate::task::{TaskState, offset_metadata};
 
@@ -151,7 +152,15 @@ impl StreamTask {
         }
         self.commit_needed = false;
         self.changelog_cursor = (0, 0);
+        self.report_positions();
         Ok(())
+    }
+
+    /// Tells queries that the stores have what was committed below the offsets of the group.
+    pub(super) fn report_positions(&self) {
+        let queues = self.group.queues().iter();
+        let reflected = |queue: &RecordQueue| queue.committed_offset().unwrap_or(0);
+        self.positions.set(queues.map(|queue| (queue.partition.clone(), reflected(queue))));
     }
 
     /// Makes durable what was committed.

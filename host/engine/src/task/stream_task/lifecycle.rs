@@ -37,6 +37,7 @@ impl StreamTask {
             changelogs,
             stores: Vec::new(),
             registrations: Vec::new(),
+            positions: Arc::default(),
             context: None,
             processor: None,
             schedules: PunctuationQueue::default(),
@@ -136,10 +137,21 @@ impl StreamTask {
         }
         self.move_to(TaskState::Restoring)?;
         for store in &stores {
-            self.registrations.push(self.options.queries.register(registration(self.id, store)));
+            self.registrations.push(self.options.queries.register(self.registration(store)));
         }
         self.stores = stores;
         Ok(true)
+    }
+
+    fn registration(&self, store: &TaskStore) -> Registration {
+        Registration {
+            store: store.spec().name.clone(),
+            task: self.id,
+            role: Role::Active,
+            availability: Availability::Opened,
+            view: store.read_view(),
+            sources: Arc::clone(&self.positions),
+        }
     }
 
     /// Whether the stores were taken over from the standby thread and nobody has said so yet.
@@ -164,13 +176,14 @@ impl StreamTask {
             return Ok(());
         }
         self.options.queries.unregister(self.registrations[index]);
+        self.positions.clear();
         let (spec, backend) = self.stores.remove(index).into_backend();
         drop(backend);
         // On an error the task lacks a store: whoever gets it closes the task dirty.
         self.options.stores.wipe(self.id, &spec)?;
         let backend: Box<dyn StateStore> = self.options.stores.open(self.id, &spec)?;
         let store = TaskStore::new(spec, backend, 0);
-        self.registrations[index] = self.options.queries.register(registration(self.id, &store));
+        self.registrations[index] = self.options.queries.register(self.registration(&store));
         self.stores.insert(index, store);
         Ok(())
     }
@@ -203,6 +216,7 @@ impl StreamTask {
         self.move_to(TaskState::Running)?;
         self.context = Some(context);
         self.processor = Some(processor);
+        self.report_positions();
         for &registration in &self.registrations {
             self.options.queries.set_availability(registration, Availability::Running);
         }
@@ -298,15 +312,5 @@ pub(crate) fn open_or_wipe(
             stores.open(task, spec)
         }
         opened => opened,
-    }
-}
-
-fn registration(task: TaskId, store: &TaskStore) -> Registration {
-    Registration {
-        store: store.spec().name.clone(),
-        task,
-        role: Role::Active,
-        availability: Availability::Opened,
-        view: store.read_view(),
     }
 }
