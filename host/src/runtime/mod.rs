@@ -145,7 +145,7 @@ fn application(
     status.set_phase(Phase::Starting("connecting to the broker"));
     let broker = broker_of(manifest, options, terminal)?;
     let timeout = Duration::from_millis(manifest.count("default.api.timeout.ms"));
-    let config = settings::clients_config(manifest, &broker.bootstrap_servers);
+    let config = settings::clients_config(manifest, &topology, &broker.bootstrap_servers);
     let Some((clients, cluster)) = brokers::connect(config, timeout, stop, terminal)? else { return Ok(()) };
     if let Some(cluster_id) = &cluster.cluster_id {
         stores.check_cluster(cluster_id)?;

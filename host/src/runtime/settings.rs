@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use engine::stream_thread::{AutoOffsetReset, ProcessingGuarantee, StreamsConfig};
+use engine::topology::Topology;
 use kafka::KafkaClientsConfig;
 use rocks::RocksOptions;
 
@@ -15,7 +16,7 @@ pub fn cache_dir(manifest: &Manifest) -> PathBuf {
     state.parent().unwrap_or(Path::new(".")).join("cache")
 }
 
-pub fn clients_config(manifest: &Manifest, bootstrap_servers: &str) -> KafkaClientsConfig {
+pub fn clients_config(manifest: &Manifest, topology: &Topology, bootstrap_servers: &str) -> KafkaClientsConfig {
     let mut config = KafkaClientsConfig::new(bootstrap_servers, manifest.application_id());
     config.client_id = manifest.optional_text("client.id").map(str::to_owned);
     config.group_instance_id = manifest.optional_text("group.instance.id").map(str::to_owned);
@@ -26,6 +27,11 @@ pub fn clients_config(manifest: &Manifest, bootstrap_servers: &str) -> KafkaClie
     if !config.properties.keys().any(|key| key.ends_with("max.poll.interval.ms")) {
         let max_poll = manifest.count("max.poll.interval.ms").to_string();
         config.properties.insert("main.consumer.max.poll.interval.ms".to_owned(), max_poll);
+    }
+    // A task needs the same partition of each of its sources. Of librdkafka's assignors only this one gives them together.
+    let together = topology.sub_topologies.iter().any(|part| part.sources.len() > 1);
+    if together && !config.properties.keys().any(|key| key.ends_with("partition.assignment.strategy")) {
+        config.properties.insert("main.consumer.partition.assignment.strategy".to_owned(), "range".to_owned());
     }
     config
 }

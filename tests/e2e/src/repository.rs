@@ -51,3 +51,13 @@ pub fn unique(prefix: &str) -> String {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     format!("{prefix}-{}-{number}", std::process::id())
 }
+
+/// The module of a test guest, which `make guests` builds.
+///
+/// # Errors
+/// When it was not built.
+pub fn guest(name: &str) -> Result<PathBuf> {
+    let path = target().join("guests").join(format!("{name}.wasm"));
+    anyhow::ensure!(path.exists(), "{} is missing; `make guests` builds it", path.display());
+    Ok(path)
+}

@@ -44,3 +44,20 @@ fn others_find_the_host_where_it_listens_or_where_it_says() {
 fn every_thread_of_every_host_has_a_transactional_id() {
     assert_eq!(transactional_id("count", "00ff", 3), "count-00ff-3");
 }
+
+#[test]
+fn sources_that_meet_in_a_task_are_assigned_together_unless_somebody_knows_better() {
+    let strategy = |sources: &[&str], keys: &str| {
+        let text = format!("application.id = \"count\"\nmodule = \"count.wasm\"\n{keys}");
+        let manifest = Manifest::parse(Path::new("sandbar.toml"), &text, &Default::default()).expect("a manifest");
+        let topology = engine::testing::topology(sources, &[], &[]);
+        let properties = clients_config(&manifest, &topology, "127.0.0.1:9092").properties;
+        let mut set = properties.into_iter().filter(|(key, _)| key.ends_with("partition.assignment.strategy"));
+        (set.next(), set.next())
+    };
+    let set = |key: &str, value: &str| (Some((key.to_owned(), value.to_owned())), None);
+    assert_eq!(strategy(&["in"], ""), (None, None));
+    assert_eq!(strategy(&["in", "table"], ""), set("main.consumer.partition.assignment.strategy", "range"));
+    let own = "kafka.\"partition.assignment.strategy\" = \"roundrobin\"\n";
+    assert_eq!(strategy(&["in", "table"], own), set("partition.assignment.strategy", "roundrobin"));
+}

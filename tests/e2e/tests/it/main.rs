@@ -11,6 +11,7 @@ mod kcat;
 mod majority_vote;
 mod reference;
 mod routing;
+mod several_sources;
 mod stand_alone;
 mod standby;
 mod topics;
