@@ -1,10 +1,13 @@
 //! Binds what a module declares to what the manifest says: sources and sinks to topics, stores to backends. Pure; a
 //! name of the manifest that the module does not declare is an error, never ignored.
 
-use engine::topology::{StoreBackend, StoreSpec, SubTopology, TopicBinding, Topology};
+use std::sync::Arc;
+
+use engine::topology::{PartitionCounts, StoreBackend, StoreSpec, SubTopology, TopicBinding, Topology};
 use sandbox::{Declaration, StoreDeclaration, TopicDeclaration};
 
 use crate::config::{ConfigError, Manifest, StoreSettings, nearest};
+use crate::rest::writes::Target;
 
 /// The topology of an application.
 ///
@@ -19,6 +22,7 @@ pub fn bind(manifest: &Manifest, declaration: &Declaration) -> Result<Topology, 
     check_names(manifest, "sources", manifest.sources.keys(), &topics(|part| &part.sources))?;
     check_names(manifest, "sinks", manifest.sinks.keys(), &topics(|part| &part.sinks))?;
     check_names(manifest, "stores", manifest.stores.keys(), &stores)?;
+    check_write_sources(manifest, parts)?;
     let sub_topologies = parts
         .iter()
         .map(|part| SubTopology {
@@ -49,6 +53,49 @@ fn store(declared: &StoreDeclaration, settings: Option<&StoreSettings>) -> Store
         key_format: declared.key_format.as_str().into(),
         value_format: declared.value_format.as_str().into(),
     }
+}
+
+/// The stores that take writes, each with the topic of the source that its manifest names.
+pub fn write_targets(manifest: &Manifest, topology: &Topology, counts: &PartitionCounts) -> Vec<Target> {
+    let target = |part: &SubTopology, store: &StoreSpec| {
+        let settings = manifest.stores.get(&*store.name)?;
+        let source = settings.write_source.as_deref()?;
+        let source = part.sources.iter().find(|one| &*one.name == source)?;
+        Some(Target {
+            store: store.name.to_string(),
+            topic: Arc::clone(&source.topic),
+            partitions: counts.of(&source.topic),
+            conditional: settings.conditional_writes,
+        })
+    };
+    let parts = topology.sub_topologies.iter();
+    parts.flat_map(|part| part.stores.iter().filter_map(move |store| target(part, store))).collect()
+}
+
+/// A store's writes go to a source of the part of the topology that has the store.
+fn check_write_sources(manifest: &Manifest, parts: &[sandbox::SubTopologyDeclaration]) -> Result<(), ConfigError> {
+    for part in parts {
+        let sources: Vec<&str> = part.sources.iter().map(|source| source.name.as_str()).collect();
+        for store in &part.stores {
+            let Some(settings) = manifest.stores.get(&store.name) else { continue };
+            let key = format!("stores.{}.write", store.name);
+            match settings.write_source.as_deref() {
+                Some(source) if !sources.contains(&source) => {
+                    let known = sources.join(", ");
+                    let message = format!(
+                        "{key}.source: expected a source whose records reach the store ({known}), found {source}"
+                    );
+                    return Err(manifest.fault_below(&key, message));
+                }
+                None if settings.conditional_writes => {
+                    let message = format!("{key}.conditional: it means nothing without {key}.source");
+                    return Err(manifest.fault_below(&key, message));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 fn check_names<'a>(

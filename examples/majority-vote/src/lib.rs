@@ -1,6 +1,6 @@
 //! Agents report whether something holds for an object; more than half of the known agents decide. The latest report of
 //! every agent is kept per object, every report forwards the vote, and once an hour of stream time a summary of every
-//! object goes out and objects that nobody reports on any more are forgotten.
+//! object goes out and objects that nobody reports on any more are forgotten. A report without a value forgets its object.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -69,18 +69,28 @@ impl Vote {
     }
 }
 
+impl MajorityVote {
+    fn forget(&mut self, object: &str) -> Result<()> {
+        self.latest.delete(object)?;
+        self.schedule.delete(object)?;
+        self.summaries.forward_tombstone(object)
+    }
+}
+
 impl Processor for MajorityVote {
     type Key = String;
-    type Value = Json<Report>;
+    type Value = Option<Json<Report>>;
 
     fn init(&mut self, context: &mut Context) -> Result<()> {
         context.schedule(HOUR, PunctuationType::StreamTime)?;
         Ok(())
     }
 
-    fn process(&mut self, record: Record<String, Json<Report>>, _context: &mut Context) -> Result<()> {
+    fn process(&mut self, record: Record<String, Option<Json<Report>>>, _context: &mut Context) -> Result<()> {
         let object = &record.key;
-        let Report { agent, state, at_ms } = record.value;
+        let Some(Report { agent, state, at_ms }) = record.value else {
+            return self.forget(object);
+        };
         let mut agents = self.latest.get(object)?.unwrap_or_default();
         // A report that was overtaken by a later one of the same agent changes nothing.
         if agents.get(&agent).is_none_or(|latest| latest.at_ms <= at_ms) {
@@ -100,9 +110,7 @@ impl Processor for MajorityVote {
         for entry in self.schedule.all() {
             let (object, schedule) = entry?;
             if punctuation.time - schedule.last_report_ms >= FORGET_AFTER_MS {
-                self.latest.delete(&object)?;
-                self.schedule.delete(&object)?;
-                self.summaries.forward_tombstone(&object)?;
+                self.forget(&object)?;
                 continue;
             }
             let agents = self.latest.get(&object)?.unwrap_or_default();

@@ -16,7 +16,7 @@ fn report(agent: &str, state: bool, at_ms: i64) -> Report {
 }
 
 fn pipe(driver: &mut TestDriver<MajorityVote>, object: &str, report: &Report) -> Result<()> {
-    driver.pipe(object, report, report.at_ms)
+    driver.pipe(object, &Some(report.clone()), report.at_ms)
 }
 
 #[test]
@@ -41,6 +41,17 @@ fn an_overtaken_report_changes_nothing() -> Result<()> {
 
     assert_eq!(driver.read(|p| &p.votes)[1].value, Vote { at_ms: 20, yes: 1, agents: 1, state: true });
     assert_eq!(driver.store(|p| &p.latest).get("fog").unwrap_or_default()["EWR"].at_ms, 20);
+    Ok(())
+}
+
+#[test]
+fn a_report_without_a_value_forgets_its_object() -> Result<()> {
+    let mut driver = TestDriver::<MajorityVote>::new()?;
+    pipe(&mut driver, "fog", &report("EWR", true, 10))?;
+    let known = TestRecord::new::<String, Json<Report>>("fog", &report("EWR", true, 20), 20)?;
+    assert!(driver.pipe_all(vec![TestRecord { value: None, ..known }])?.is_empty());
+    assert!(driver.store(|p| &p.latest).entries().is_empty() && driver.store(|p| &p.schedule).entries().is_empty());
+    assert_eq!(driver.read_nullable(|p| &p.summaries).last().map(|summary| summary.value.is_none()), Some(true));
     Ok(())
 }
 

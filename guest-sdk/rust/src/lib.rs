@@ -74,7 +74,7 @@ pub use error::{Error, Result};
 #[doc(hidden)]
 pub use instance::Instance;
 pub use processor::{Processor, Punctuation};
-pub use record::{Header, Headers, Record};
+pub use record::{Header, Headers, Record, version};
 pub use sandbar_macros::processor;
 pub use serdes::{Json, Raw, Serde, Str};
 pub use sink::{Outgoing, Sink};

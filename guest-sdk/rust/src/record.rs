@@ -31,6 +31,12 @@ pub struct Header<'a> {
     pub value: Option<&'a [u8]>,
 }
 
+/// The version of a value, as REST shows it: FNV-1a of 64 bits, in hexadecimal.
+pub fn version(value: &[u8]) -> String {
+    let fnv = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    format!("{:016x}", value.iter().fold(0xcbf2_9ce4_8422_2325, fnv))
+}
+
 /// The headers of a record, in the order of the record. Header keys that are not UTF-8 read as empty.
 #[derive(Clone, Copy)]
 pub struct Headers<'a> {
@@ -61,6 +67,19 @@ impl<'a> Headers<'a> {
             key: std::str::from_utf8(columns.keys.get(index)).unwrap_or_default(),
             value: columns.values.get(index),
         })
+    }
+
+    /// Whether the condition of a REST write holds (`If-Match`, `If-None-Match`), given what is under its key now; true for a
+    /// record without conditions. A processor that asks this before it changes its store decides between writers that do
+    /// not know of each other. The manifest says so with `stores.….write.conditional = true`.
+    pub fn condition_holds(&self, current: Option<&[u8]>) -> bool {
+        let text = |name: &str| self.last(name).and_then(|header| header.value);
+        let is_version = |wanted: &[u8]| match current {
+            None => false,
+            Some(current) => wanted == b"*" || wanted == version(current).as_bytes(),
+        };
+        text("sandbar-if-match").is_none_or(is_version)
+            && text("sandbar-if-none-match").is_none_or(|unwanted| !is_version(unwanted))
     }
 
     /// The last header with this key, as Kafka's `Headers.lastHeader`.

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use crate::exit::UnreachableError;
+use crate::formats::percent_encode as encode;
 use crate::terminal::{Format, Terminal, print_line};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -189,18 +190,6 @@ impl Client {
         let detail = body["detail"].as_str().or_else(|| body["title"].as_str()).unwrap_or("no reason given");
         Err(anyhow!("{detail}").context(format!("the host refused the query ({})", status.as_u16())))
     }
-}
-
-/// Percent-encodes one segment of a path.
-fn encode(segment: &str) -> String {
-    let mut encoded = String::with_capacity(segment.len());
-    for &byte in segment.as_bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]

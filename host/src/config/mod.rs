@@ -38,11 +38,15 @@ pub struct Overrides {
 pub struct StoreSettings {
     pub in_memory: bool,
     pub logging_enabled: bool,
+    /// The source that gets what REST clients write.
+    pub write_source: Option<String>,
+    /// Whether the processor looks at the conditions of such writes.
+    pub conditional_writes: bool,
 }
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self { in_memory: false, logging_enabled: true }
+        Self { in_memory: false, logging_enabled: true, write_source: None, conditional_writes: false }
     }
 }
 
@@ -128,13 +132,20 @@ impl Manifest {
                 .collect()
         };
         let (backends, logging) = (named("stores", "backend"), named("stores", "logging.enabled"));
-        let names: BTreeSet<&String> = backends.keys().chain(logging.keys()).collect();
+        let (sources, conditional) = (named("stores", "write.source"), named("stores", "write.conditional"));
+        let names: BTreeSet<&String> =
+            [&backends, &logging, &sources, &conditional].into_iter().flat_map(BTreeMap::keys).collect();
         let stores = names
             .into_iter()
             .map(|name| {
                 let in_memory = backends.get(name) == Some(&Value::Text("memory".to_owned()));
                 let logging_enabled = logging.get(name) != Some(&Value::Boolean(false));
-                (name.clone(), StoreSettings { in_memory, logging_enabled })
+                let write_source = match sources.get(name) {
+                    Some(Value::Text(source)) => Some(source.clone()),
+                    _ => None,
+                };
+                let conditional_writes = conditional.get(name) == Some(&Value::Boolean(true));
+                (name.clone(), StoreSettings { in_memory, logging_enabled, write_source, conditional_writes })
             })
             .collect();
         Self {

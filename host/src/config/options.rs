@@ -421,6 +421,20 @@ const TABLE: &[ConfigOption] = &[
     )
     .or("true")
     .importance(Importance::Low),
+    option(
+        "stores.*.write.source",
+        Kind::Name,
+        "Lets REST clients write under the store's keys: what they write becomes a record of this source, as the module \
+         declares it, and the module does with it what it does with any other. Without it the store takes no writes.",
+    ),
+    option(
+        "stores.*.write.conditional",
+        Kind::Boolean,
+        "Says that the module looks at the conditions of writes (`If-Match`, `If-None-Match`), which it gets as the \
+         headers `sandbar-if-match` and `sandbar-if-none-match` of the record. Without it they are refused.",
+    )
+    .or("false")
+    .importance(Importance::Low),
 ];
 
 /// The tables whose keys are free: their values are passed on.

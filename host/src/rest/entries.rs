@@ -11,20 +11,24 @@ use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use engine::query::{QueryError, QueryPage, ResumeKey, ScanQuery, merge_pages};
+use engine::query::{Filter, PartitionPosition, QueryEntry, QueryError, QueryPage, ResumeKey, ScanQuery, merge_pages};
 use engine::state::{KeyRange, prefix_end};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::filter::{Condition, SCANNED_MAX};
+use super::freshness::{Freshness, is_running, not_reached};
 use super::routed::Sources;
 use super::stores::{
-    Formats, blocking, check_partition, max_lag, partitions_of, position, problem_of, serialized, spec, standby_query,
-    wired,
+    Formats, asked_partitions, blocking, max_lag, position, problem_of, serialized, standby_query, sub_topology, wired,
 };
+use super::token::Token;
 use super::{Problem, check_application, peers, routed};
 use crate::formats::{self, DataFormat};
 use crate::runtime::status::{Status, Wired};
+
+mod ndjson;
 
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 10_000;
@@ -48,20 +52,33 @@ pub struct EntriesQuery {
     max_lag: Option<u64>,
     /// Several partitions, with commas between: what hosts ask each other for.
     partitions: Option<String>,
+    /// Only entries whose value has this at that place.
+    r#where: Option<String>,
+    /// The consistency token of an earlier answer, and how long to wait for a state as new as that.
+    min_position: Option<String>,
+    timeout_ms: Option<u64>,
 }
 
 /// A scan as it was asked for.
 struct Scan {
+    application: String,
     store: String,
     formats: Formats,
     partitions: Vec<i32>,
     bounds: Bounds,
     reverse: bool,
-    limit: NonZeroUsize,
-    cursor: Option<String>,
-    resume: Option<ResumeKey>,
+    /// Of the whole answer; a streamed one may have none.
+    limit: Option<usize>,
+    cursor: Option<ResumeKey>,
     max_lag: Option<u64>,
+    condition: Option<Condition>,
+    freshness: Freshness,
+    /// The path without its query, for other hosts.
+    path: String,
 }
+
+/// A page and how far the state was of which it is.
+type PageAndToken = (QueryPage, Token);
 
 /// `GET /v1/apps/{app}/stores/{store}/entries`
 pub async fn list(
@@ -76,44 +93,170 @@ pub async fn list(
     check_application(&status, &application)?;
     let wired = wired(&status)?;
     let routing = wired.routing.clone().filter(|_| !peers::is_forwarded(&headers));
-    let scan = Arc::new(Scan::of(&wired, store, query)?);
-    let (local, asked) = (wired.clone(), Arc::clone(&scan));
-    let mut page = blocking(move || asked.local_page(&local)).await?;
-    let read = |partition: i32| page.positions.iter().any(|position| position.partition == partition);
-    let missing: Vec<i32> = scan.partitions.iter().copied().filter(|&partition| !read(partition)).collect();
-    if !missing.is_empty() {
-        let Some(routing) = routing else { return Err(scan.not_here(missing[0])) };
-        let sub_topology = spec(&wired, &scan.store).map_or(0, |(index, _)| index as u32);
-        let path = format!("{}?{}", uri.path(), scan.query());
-        let sources = Sources { sub_topology, standby: scan.max_lag.is_some() };
-        let mut pages = routed::pages(&routing, sources, &path, &missing).await?;
-        pages.push(page);
-        let asked = Arc::clone(&scan);
-        page = blocking(move || Ok(merge_pages(pages, asked.reverse, asked.limit))).await?;
+    let wired = Wired { routing, ..wired };
+    let is_streamed = ndjson::is_asked_for(&headers);
+    let mut scan = Scan::of(&wired, application, store, query, uri.path())?;
+    if is_streamed {
+        if scan.limit == Some(0) {
+            return Err(Problem::bad_request("limit: expected 1 or more, found 0"));
+        }
+        let page = scan.page(&wired, scan.streamed_limit(0)).await?;
+        return Ok(ndjson::stream(wired, scan, page));
     }
-    blocking(move || scan.response(&page)).await
+    let limit = scan.checked_limit()?;
+    let (page, token) = scan.page(&wired, limit).await?;
+    scan.limit = Some(limit.get());
+    blocking(move || scan.response(&page, &token)).await
 }
 
 impl Scan {
-    fn of(wired: &Wired, store: String, query: EntriesQuery) -> Result<Self, Problem> {
+    fn of(wired: &Wired, application: String, store: String, query: EntriesQuery, path: &str) -> Result<Self, Problem> {
         let formats = Formats::of(wired, &store, query.key_format.as_deref(), query.value_format.as_deref())?;
-        let partitions = asked_partitions(wired, &store, &query)?;
+        let declared = Formats::of(wired, &store, None, None)?.value;
+        let bounds = Bounds::of(&query, formats.key)?;
         Ok(Self {
-            bounds: Bounds::of(&query, formats.key)?,
-            resume: query.cursor.as_deref().map(read_cursor).transpose()?,
-            limit: limit(query.limit)?,
+            partitions: asked_partitions(wired, &store, query.partition, query.partitions.as_deref())?,
+            bounds,
+            cursor: query.cursor.as_deref().map(read_cursor).transpose()?,
+            limit: query.limit,
             max_lag: max_lag(query.standby, query.max_lag)?,
             reverse: query.reverse,
-            cursor: query.cursor,
+            condition: query.r#where.as_deref().map(|text| Condition::read(text, declared)).transpose()?,
+            freshness: Freshness::of(&application, query.min_position.as_deref(), query.timeout_ms)?,
+            path: path.to_owned(),
+            application,
             store,
             formats,
-            partitions,
         })
     }
 
+    fn checked_limit(&self) -> Result<NonZeroUsize, Problem> {
+        let asked = self.limit.unwrap_or(DEFAULT_LIMIT);
+        NonZeroUsize::new(asked)
+            .filter(|limit| limit.get() <= MAX_LIMIT)
+            .ok_or_else(|| Problem::bad_request(format!("limit: expected 1 to {MAX_LIMIT}, found {asked}")))
+    }
+
+    /// The next page over all hosts, once the state is new enough.
+    async fn page(&self, wired: &Wired, limit: NonZeroUsize) -> Result<PageAndToken, Problem> {
+        let (page, missing) = self.page_here(wired, limit).await?;
+        let mut token = self.freshness.token(&self.application);
+        page.positions.iter().for_each(|position| token.add(&self.store, position));
+        let Some(&first) = missing.first() else { return Ok((page, token)) };
+        let routing = wired.routing.as_ref().ok_or_else(|| self.not_here(first))?;
+        let sub_topology = sub_topology(wired, &self.store).0;
+        let sources = Sources { sub_topology, standby: self.max_lag.is_some(), freshness: self.freshness.clone() };
+        let path = format!("{}?{}", self.path, self.query(limit));
+        let answers = routed::pages(routing, &sources, &path, &missing, &self.application).await?;
+        let mut pages = vec![page];
+        for (page, of_page) in answers {
+            token.merge(&of_page);
+            pages.push(page);
+        }
+        let reverse = self.reverse;
+        let page = blocking(move || Ok(merge_pages(pages, reverse, limit))).await?;
+        Ok((page, token))
+    }
+
+    /// The page of the partitions that are here and new enough, and the other partitions.
+    async fn page_here(&self, wired: &Wired, limit: NonZeroUsize) -> Result<(QueryPage, Vec<i32>), Problem> {
+        let topics: Vec<String> = sub_topology(wired, &self.store).1.into_iter().map(str::to_owned).collect();
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        let mut partitions = self.partitions.clone();
+        loop {
+            let (local, asked) = (wired.clone(), self.local(partitions.clone(), limit));
+            let page = blocking(move || asked.read(&local)).await?;
+            let is_reached = |at: &PartitionPosition| self.freshness.is_reached(&self.store, &topics, at);
+            let behind: Vec<&PartitionPosition> = page.positions.iter().filter(|at| !is_reached(at)).collect();
+            let Some(&first) = behind.first() else {
+                let is_read = |partition: i32| page.positions.iter().any(|at| at.partition == partition);
+                let missing = self.partitions.iter().copied().filter(|&partition| !is_read(partition)).collect();
+                return Ok((page, missing));
+            };
+            // Older copies of what is running elsewhere are left out, and asked for there.
+            let copies = |partition: &i32| behind.iter().any(|at| at.partition == *partition && !is_running(at));
+            let others: Vec<i32> = partitions.iter().copied().filter(|partition| !copies(partition)).collect();
+            if wired.routing.is_some() && others.len() < partitions.len() {
+                partitions = others;
+            } else if !self.freshness.wait().await {
+                return Err(not_reached(&self.store, first));
+            }
+        }
+    }
+
+    fn local(&self, partitions: Vec<i32>, limit: NonZeroUsize) -> LocalScan {
+        LocalScan {
+            store: self.store.clone(),
+            partitions,
+            bounds: self.bounds.clone(),
+            reverse: self.reverse,
+            limit,
+            resume: self.cursor.clone(),
+            max_lag: self.max_lag,
+            condition: self.condition.clone(),
+        }
+    }
+
+    fn not_here(&self, partition: i32) -> Problem {
+        problem_of(QueryError::NotAssigned { store: self.store.clone(), partition: Some(partition) })
+    }
+
+    /// The same scan for another host, without its partitions.
+    fn query(&self, limit: NonZeroUsize) -> String {
+        let mut query = format!("{}&reverse={}&limit={limit}", routed::PAGE_FORMATS, self.reverse);
+        let mut bound = |name: &str, bound: &Bound<Vec<u8>>| {
+            if let Bound::Included(key) | Bound::Excluded(key) = bound {
+                query.push_str(&format!("&{name}={}", formats::hex(key)));
+            }
+        };
+        bound("from", &self.bounds.lower);
+        bound("to", &self.bounds.upper);
+        query.push_str(&standby_query(self.max_lag));
+        if let Some(cursor) = &self.cursor {
+            query.push_str(&format!("&cursor={}", write_cursor(cursor)));
+        }
+        if let Some(condition) = &self.condition {
+            query.push_str(&format!("&where={}", formats::percent_encode(condition.text())));
+        }
+        query
+    }
+
+    fn entry(&self, entry: &QueryEntry) -> Result<EntryBody, Problem> {
+        let key = self.formats.show("key", self.formats.key, &entry.key)?;
+        let value = self.formats.show("value", self.formats.value, &entry.value)?;
+        Ok(EntryBody { key, value, partition: entry.partition })
+    }
+
+    fn response(&self, page: &QueryPage, token: &Token) -> Result<Response, Problem> {
+        serialized(&PageBody {
+            store: &self.store,
+            entries: page.entries.iter().map(|entry| self.entry(entry)).collect::<Result<_, Problem>>()?,
+            next_cursor: page.resume.as_ref().map(write_cursor),
+            positions: page.positions.iter().map(position).collect(),
+            scanned: self.condition.as_ref().map(|_| page.scanned),
+            consistency_token: token.write(),
+        })
+    }
+}
+
+/// The part of a scan that this host does by itself.
+struct LocalScan {
+    store: String,
+    partitions: Vec<i32>,
+    bounds: Bounds,
+    reverse: bool,
+    limit: NonZeroUsize,
+    resume: Option<ResumeKey>,
+    max_lag: Option<u64>,
+    condition: Option<Condition>,
+}
+
+impl LocalScan {
     /// The page of the partitions that are here. One that is being restored here has no other host to ask, but for
     /// standbys.
-    fn local_page(&self, wired: &Wired) -> Result<QueryPage, Problem> {
+    fn read(&self, wired: &Wired) -> Result<QueryPage, Problem> {
+        let accepts = |_: &[u8], value: &[u8]| self.condition.as_ref().is_none_or(|condition| condition.accepts(value));
+        let filter = Filter { accepts: &accepts, scanned_max: SCANNED_MAX };
         let scan = ScanQuery {
             store: &self.store,
             partitions: Some(&self.partitions),
@@ -122,6 +265,7 @@ impl Scan {
             limit: self.limit,
             resume: self.resume.as_ref(),
             max_lag: self.max_lag,
+            filter: self.condition.is_some().then_some(filter),
         };
         match wired.queries.scan(scan) {
             Ok(page) if page.restoring.is_empty() || self.max_lag.is_some() => Ok(page),
@@ -132,65 +276,10 @@ impl Scan {
                 );
                 Err(Problem::unavailable("restoring", "the store is being restored", detail))
             }
-            Err(QueryError::NotAssigned { .. }) => {
-                Ok(QueryPage { entries: Vec::new(), resume: None, positions: Vec::new(), restoring: Vec::new() })
-            }
+            Err(QueryError::NotAssigned { .. }) => Ok(QueryPage::default()),
             Err(error) => Err(problem_of(error)),
         }
     }
-
-    fn not_here(&self, partition: i32) -> Problem {
-        problem_of(QueryError::NotAssigned { store: self.store.clone(), partition: Some(partition) })
-    }
-
-    /// The same scan for another host, without its partitions.
-    fn query(&self) -> String {
-        let mut query = format!("{}&reverse={}&limit={}", routed::PAGE_FORMATS, self.reverse, self.limit);
-        let mut bound = |name: &str, bound: &Bound<Vec<u8>>| {
-            if let Bound::Included(key) | Bound::Excluded(key) = bound {
-                query.push_str(&format!("&{name}={}", formats::hex(key)));
-            }
-        };
-        bound("from", &self.bounds.lower);
-        bound("to", &self.bounds.upper);
-        query.push_str(&standby_query(self.max_lag));
-        if let Some(cursor) = &self.cursor {
-            query.push_str(&format!("&cursor={cursor}"));
-        }
-        query
-    }
-
-    fn response(&self, page: &QueryPage) -> Result<Response, Problem> {
-        let entry = |entry: &engine::query::QueryEntry| {
-            let key = self.formats.show("key", self.formats.key, &entry.key)?;
-            let value = self.formats.show("value", self.formats.value, &entry.value)?;
-            Ok(EntryBody { key, value, partition: entry.partition })
-        };
-        serialized(&PageBody {
-            store: &self.store,
-            entries: page.entries.iter().map(entry).collect::<Result<_, Problem>>()?,
-            next_cursor: page.resume.as_ref().map(write_cursor),
-            positions: page.positions.iter().map(position).collect(),
-        })
-    }
-}
-
-/// The partitions that a scan is about, in order.
-fn asked_partitions(wired: &Wired, store: &str, query: &EntriesQuery) -> Result<Vec<i32>, Problem> {
-    let mut partitions: Vec<i32> = match (&query.partitions, query.partition) {
-        (Some(_), Some(_)) => return Err(Problem::bad_request("partition cannot be combined with partitions")),
-        (None, Some(partition)) => vec![partition],
-        (None, None) => (0..partitions_of(wired, store)).collect(),
-        (Some(list), None) => {
-            let numbers = list.split(',').map(str::parse).collect::<Result<_, _>>();
-            numbers
-                .map_err(|_| Problem::bad_request(format!("partitions: expected numbers with commas, found {list}")))?
-        }
-    };
-    partitions.sort_unstable();
-    partitions.dedup();
-    partitions.iter().try_for_each(|&partition| check_partition(wired, store, Some(partition)))?;
-    Ok(partitions)
 }
 
 #[derive(Serialize)]
@@ -206,9 +295,14 @@ struct PageBody<'a> {
     entries: Vec<EntryBody>,
     next_cursor: Option<String>,
     positions: Vec<Value>,
+    /// How many entries were looked at, where only some are wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scanned: Option<u64>,
+    consistency_token: String,
 }
 
 /// The ends of a scan, as bytes.
+#[derive(Clone)]
 struct Bounds {
     lower: Bound<Vec<u8>>,
     upper: Bound<Vec<u8>>,
@@ -242,13 +336,6 @@ impl Bounds {
     fn range(&self) -> KeyRange<'_> {
         KeyRange { lower: self.lower.as_ref().map(Vec::as_slice), upper: self.upper.as_ref().map(Vec::as_slice) }
     }
-}
-
-fn limit(asked: Option<usize>) -> Result<NonZeroUsize, Problem> {
-    let asked = asked.unwrap_or(DEFAULT_LIMIT);
-    NonZeroUsize::new(asked)
-        .filter(|limit| limit.get() <= MAX_LIMIT)
-        .ok_or_else(|| Problem::bad_request(format!("limit: expected 1 to {MAX_LIMIT}, found {asked}")))
 }
 
 /// A cursor is the partition and the key of the last entry.

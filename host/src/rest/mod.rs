@@ -1,5 +1,5 @@
 //! The REST interface: routes under `/v1`, health and metrics. Reads committed state through the query registry and
-//! the host's status; changes nothing. Every refusal is a problem document.
+//! the host's status; writes go to source topics and nowhere else. Every refusal is a problem document.
 
 use std::sync::Arc;
 
@@ -8,12 +8,18 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get, post};
 use serde_json::{Value, json};
 
 mod apps;
+mod batch;
+mod body;
 mod entries;
+mod filter;
+mod freshness;
+mod idempotency;
 mod instances;
+mod keys;
 mod metrics;
 pub mod peers;
 mod problem;
@@ -22,13 +28,14 @@ mod server;
 mod stores;
 #[cfg(test)]
 mod tests;
+mod token;
+pub mod writes;
 
 pub use problem::Problem;
 pub use server::{bind, serve};
 
 use crate::runtime::status::{Phase, Readiness, Status};
 
-/// No request has a body to speak of yet.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 /// The routes of a host.
@@ -39,8 +46,11 @@ pub fn router(status: Arc<Status>) -> Router {
         .route("/v1/apps/{app}/instances", get(instances::list))
         .route("/v1/apps/{app}/stores", get(stores::list))
         .route("/v1/apps/{app}/stores/{store}/owner", get(instances::owner))
-        .route("/v1/apps/{app}/stores/{store}/keys/{key}", get(stores::get_key))
-        .route("/v1/apps/{app}/stores/{store}/keys/", get(stores::get_key))
+        .route("/v1/apps/{app}/stores/{store}/count", get(stores::count))
+        .route("/v1/apps/{app}/stores/{store}/keys/{key}", a_key())
+        .route("/v1/apps/{app}/stores/{store}/keys/", a_key())
+        .route("/v1/apps/{app}/stores/{store}/batch-get", post(batch::get))
+        .route("/v1/apps/{app}/stores/{store}/batch-write", post(writes::batch))
         .route("/v1/apps/{app}/stores/{store}/entries", get(entries::list))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
@@ -50,6 +60,10 @@ pub fn router(status: Arc<Status>) -> Router {
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn(server::within_request_timeout))
         .with_state(status)
+}
+
+fn a_key() -> MethodRouter<Arc<Status>> {
+    get(keys::get).put(writes::put).delete(writes::delete)
 }
 
 async fn livez(State(status): State<Arc<Status>>) -> Response {
@@ -80,7 +94,7 @@ async fn unknown_route(uri: Uri) -> Problem {
 }
 
 async fn method_not_allowed(uri: Uri) -> Problem {
-    let detail = format!("{} answers GET only", uri.path());
+    let detail = format!("{} does not answer this method", uri.path());
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "method not allowed", detail)
 }
 

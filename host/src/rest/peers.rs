@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, Request, StatusCode, Uri};
+use axum::http::request::Builder;
+use axum::http::{HeaderMap, Request, StatusCode, Uri, header};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -16,6 +17,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Shorter than the time after which a host cuts an idle connection off.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_CONNECTIONS_MAX: usize = 32;
+/// As long as a request may take at the other host.
+const WRITE_LIMIT: Duration = Duration::from_secs(29);
 /// A page of the most entries, with room.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
@@ -59,10 +62,42 @@ impl Peers {
         from: &str,
         limit: Duration,
     ) -> Result<Answer, String> {
-        let uri = Uri::builder().scheme("http").authority(endpoint).path_and_query(path_and_query).build();
-        let uri = uri.map_err(|error| format!("{endpoint} is no address: {error}"))?;
-        let request = Request::get(uri).header(FORWARDED_BY, from).body(Body::empty());
-        let request = request.map_err(|error| error.to_string())?;
+        self.send(Request::get(uri(endpoint, path_and_query)?), Body::empty(), from, limit).await
+    }
+
+    /// Asks a host with a JSON document.
+    ///
+    /// # Errors
+    /// Why there is no whole answer.
+    pub async fn post(
+        &self,
+        endpoint: &str,
+        path_and_query: &str,
+        document: String,
+        from: &str,
+        limit: Duration,
+    ) -> Result<Answer, String> {
+        let request = Request::post(uri(endpoint, path_and_query)?).header(header::CONTENT_TYPE, "application/json");
+        self.send(request, Body::from(document), from, limit).await
+    }
+
+    /// Passes a write on.
+    ///
+    /// # Errors
+    /// Why there is no whole answer; the write may have been done all the same.
+    pub async fn write(
+        &self,
+        endpoint: &str,
+        path_and_query: &str,
+        request: Builder,
+        body: Body,
+        from: &str,
+    ) -> Result<Answer, String> {
+        self.send(request.uri(uri(endpoint, path_and_query)?), body, from, WRITE_LIMIT).await
+    }
+
+    async fn send(&self, request: Builder, body: Body, from: &str, limit: Duration) -> Result<Answer, String> {
+        let request = request.header(FORWARDED_BY, from).body(body).map_err(|error| error.to_string())?;
         let ask = async {
             let response = self.client.request(request).await.map_err(|error| reason(&error))?;
             let (parts, body) = response.into_parts();
@@ -74,6 +109,11 @@ impl Peers {
             Err(_) => Err(format!("no answer within {} s", limit.as_secs())),
         }
     }
+}
+
+fn uri(endpoint: &str, path_and_query: &str) -> Result<Uri, String> {
+    let uri = Uri::builder().scheme("http").authority(endpoint).path_and_query(path_and_query).build();
+    uri.map_err(|error| format!("{endpoint} is no address: {error}"))
 }
 
 /// The innermost reason says what happened; the outer ones only that something did.

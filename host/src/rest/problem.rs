@@ -1,7 +1,7 @@
 //! Errors of the REST interface as RFC 9457 problem documents: a type that programs compare, a detail that names
 //! the thing, what was expected and what to do. Every error answer goes through here.
 
-use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -16,11 +16,13 @@ pub struct Problem {
     pub detail: String,
     /// Seconds after which another try makes sense.
     pub retry_after_s: Option<u32>,
+    /// How far the state is, where that is what the problem is about.
+    pub position: Option<Box<Value>>,
 }
 
 impl Problem {
     pub fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, kind, title, detail: detail.into(), retry_after_s: None }
+        Self { status, kind, title, detail: detail.into(), retry_after_s: None, position: None }
     }
 
     pub fn bad_request(detail: impl Into<String>) -> Self {
@@ -42,13 +44,22 @@ impl Problem {
     }
 
     pub fn document(&self) -> Value {
-        json!({
-            "type": format!("urn:sandbar:problem:{}", self.kind),
+        let mut document = json!({
+            "type": kind_name(self.kind),
             "title": self.title,
             "status": self.status.as_u16(),
             "detail": self.detail,
-        })
+        });
+        if let Some(position) = &self.position {
+            document["position"] = Value::clone(position);
+        }
+        document
     }
+}
+
+/// The `type` of a problem's document.
+pub fn kind_name(kind: &str) -> String {
+    format!("urn:sandbar:problem:{kind}")
 }
 
 impl From<PathRejection> for Problem {
@@ -60,6 +71,21 @@ impl From<PathRejection> for Problem {
 impl From<QueryRejection> for Problem {
     fn from(rejection: QueryRejection) -> Self {
         Self::bad_request(rejection.body_text())
+    }
+}
+
+impl From<BytesRejection> for Problem {
+    fn from(rejection: BytesRejection) -> Self {
+        let problem = Self::bad_request(rejection.body_text());
+        Self { status: rejection.status(), ..problem }
+    }
+}
+
+impl From<JsonRejection> for Problem {
+    fn from(rejection: JsonRejection) -> Self {
+        let problem = Self::bad_request(rejection.body_text());
+        // Too large, or of another media type: the code says which.
+        Self { status: rejection.status(), ..problem }
     }
 }
 

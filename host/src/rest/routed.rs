@@ -2,20 +2,24 @@
 //! answer. A partition that nobody can answer for makes the whole a problem that may be tried again, and never an
 //! answer with a part missing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use engine::query::{PartitionPosition, QueryEntry, QueryPage, Role};
 use engine::routing::Route;
 use engine::topology::TaskId;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
 use super::Problem;
 use super::entries::read_cursor;
+use super::freshness::{Freshness, NOT_REACHED};
 use super::peers::Answer;
+use super::problem::kind_name;
+use super::token::{self, Token};
 use crate::formats::DataFormat;
 use crate::runtime::status::Routing;
 
@@ -35,16 +39,18 @@ enum Asked {
     Unavailable(String),
 }
 
-/// Who may be asked.
-#[derive(Debug, Clone, Copy)]
+/// Who may be asked, and for what.
+#[derive(Debug, Clone)]
 pub struct Sources {
     pub sub_topology: u32,
     /// Whether a standby may answer where the active task cannot.
     pub standby: bool,
+    /// How new the answer has to be. Each host waits for it by itself.
+    pub freshness: Freshness,
 }
 
 impl Sources {
-    fn task(self, partition: i32) -> TaskId {
+    fn task(&self, partition: i32) -> TaskId {
         TaskId { sub_topology: self.sub_topology, partition }
     }
 }
@@ -56,19 +62,19 @@ impl Sources {
 /// When a partition cannot be asked, and none of the others has the key.
 pub async fn key(
     routing: &Routing,
-    sources: Sources,
+    sources: &Sources,
     path: &str,
     partitions: &[i32],
 ) -> Result<Option<Response>, Problem> {
     let Some((first, others)) = partitions.split_first() else { return Ok(None) };
-    let mut unavailable = match key_of(routing.clone(), sources, *first, path.to_owned()).await {
+    let mut unavailable = match key_of(routing.clone(), sources.clone(), *first, path.to_owned()).await {
         Asked::Found(response) => return Ok(Some(response)),
         Asked::Absent => None,
         Asked::Unavailable(reason) => Some(reason),
     };
     let mut asked = JoinSet::new();
     for &partition in others {
-        asked.spawn(key_of(routing.clone(), sources, partition, path.to_owned()));
+        asked.spawn(key_of(routing.clone(), sources.clone(), partition, path.to_owned()));
     }
     while let Some(answer) = asked.join_next().await {
         match answer.map_err(|error| Problem::internal(error.to_string()))? {
@@ -86,39 +92,52 @@ pub async fn key(
 /// When nobody is known to have it.
 pub async fn redirect(
     routing: &Routing,
-    sub_topology: u32,
+    sources: &Sources,
     path: &str,
     partitions: &[i32],
 ) -> Result<Response, Problem> {
     let partition = partitions.first().copied().unwrap_or_default();
-    let sources = Sources { sub_topology, standby: false };
-    let route = route(routing, sources, partition, Try::first()).await.map_err(unavailable_problem)?;
+    let sources = Sources { standby: false, ..sources.clone() };
+    let route = route(routing, &sources, partition, Try::first()).await.map_err(unavailable_problem)?;
     let location = format!("http://{}{path}", route.endpoint);
     Ok(Redirect::temporary(&location).into_response())
 }
 
+/// The host that processes a partition, now; `None` where that is this one.
+///
+/// # Errors
+/// When nobody is known to.
+pub async fn owner(routing: &Routing, sources: &Sources, partition: i32) -> Result<Option<Route>, Problem> {
+    let unknown = |why: String| unavailable_problem(format!("no host is known for partition {partition}: {why}"));
+    let routes = routing.finder.routes().await.map_err(unknown)?;
+    let active = routes.active(sources.task(partition));
+    let active = active.ok_or_else(|| unknown("nobody processes it at the moment".to_owned()))?;
+    Ok(Some(active).filter(|route| route.host_id != routing.finder.host_id))
+}
+
 async fn key_of(routing: Routing, sources: Sources, partition: i32, path: String) -> Asked {
-    let path = format!("{path}&partition={partition}");
     let mut turn = Try::first();
     let mut reason = String::new();
     while turn.number < TRIES {
-        match route(&routing, sources, partition, turn).await {
+        let path = format!("{path}&partition={partition}{}", sources.freshness.query());
+        let limit = KEY_LIMIT + sources.freshness.left();
+        match route(&routing, &sources, partition, turn).await {
             Err(why) => reason = why,
-            Ok(route) => match routing.peers.get(&route.endpoint, &path, &routing.finder.host_id, KEY_LIMIT).await {
+            Ok(route) => match routing.peers.get(&route.endpoint, &path, &routing.finder.host_id, limit).await {
                 Ok(answer) if is_absent(&answer) => return Asked::Absent,
                 Ok(answer) if is_answer(&answer, partition) => return Asked::Found(passed_on(answer)),
                 Ok(answer) => reason = said(partition, &route, &answer),
                 Err(why) => reason = failed(partition, &route, &why),
             },
         }
-        turn = turn.next(sources).await;
+        turn = turn.next(&sources).await;
     }
     Asked::Unavailable(reason)
 }
 
 /// Only this says that a host has looked and found nothing; another 404 comes from somebody who does not know the store.
 fn is_absent(answer: &Answer) -> bool {
-    answer.status == StatusCode::NOT_FOUND && kind_of(answer) == "urn:sandbar:problem:key-not-found"
+    answer.status == StatusCode::NOT_FOUND && kind_of(answer) == kind_name("key-not-found")
 }
 
 /// An answer for whoever asked: the value from that partition, or that it cannot be shown as was wanted. Whatever else may
@@ -127,7 +146,8 @@ fn is_answer(answer: &Answer, partition: i32) -> bool {
     let document: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     match answer.status {
         StatusCode::OK => document["position"]["partition"] == partition,
-        StatusCode::UNPROCESSABLE_ENTITY => document["type"] == "urn:sandbar:problem:format",
+        StatusCode::UNPROCESSABLE_ENTITY => document["type"] == kind_name("format"),
+        StatusCode::PRECONDITION_FAILED => document["type"] == kind_name(NOT_REACHED),
         _ => false,
     }
 }
@@ -151,7 +171,7 @@ impl Try {
     }
 
     /// Waits a little before the next one, but for a first look at the standbys.
-    async fn next(self, sources: Sources) -> Self {
+    async fn next(self, sources: &Sources) -> Self {
         if sources.standby && self.number == 0 {
             return Self { number: 1, ..self };
         }
@@ -162,7 +182,7 @@ impl Try {
 }
 
 /// The host to ask at this try: the active one, or by turns one that keeps the task warm.
-async fn route(routing: &Routing, sources: Sources, partition: i32, turn: Try) -> Result<Route, String> {
+async fn route(routing: &Routing, sources: &Sources, partition: i32, turn: Try) -> Result<Route, String> {
     let routes = match turn.moment {
         None => routing.finder.routes().await,
         Some(moment) => routing.finder.routes_after(moment).await,
@@ -201,54 +221,40 @@ fn unavailable_problem(reason: String) -> Problem {
 }
 
 /// The other host's answer as this host's.
-fn passed_on(answer: Answer) -> Response {
-    let content_type = answer.headers.get(header::CONTENT_TYPE).cloned();
+pub fn passed_on(answer: Answer) -> Response {
     let mut response = (answer.status, answer.body).into_response();
-    if let Some(content_type) = content_type {
-        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    for name in [header::CONTENT_TYPE, header::ETAG, header::RETRY_AFTER, HeaderName::from_static(token::HEADER)] {
+        if let Some(value) = answer.headers.get(&name) {
+            response.headers_mut().insert(name, value.clone());
+        }
     }
     response
 }
 
-/// A page as it comes from another host: keys in hexadecimal, values in base64.
-#[derive(Deserialize)]
-struct PageAnswer {
-    entries: Vec<EntryAnswer>,
-    next_cursor: Option<String>,
-    positions: Vec<PositionAnswer>,
+/// Why a host has not said what it was asked for.
+pub enum Refused {
+    /// Another try, or another host, may answer.
+    Unavailable(String),
+    /// The host has the answer, and this is it.
+    Final(Problem),
 }
 
-#[derive(Deserialize)]
-struct EntryAnswer {
-    key: String,
-    value: String,
-    partition: i32,
-}
-
-#[derive(Deserialize)]
-struct PositionAnswer {
-    partition: i32,
-    role: String,
-    changelog_offset: Option<i64>,
-    lag: u64,
-}
-
-/// The formats in which hosts give each other entries.
-pub const PAGE_FORMATS: &str = "key_format=hex&value_format=base64";
-
-/// Asks the hosts of these partitions for their pages of a scan. `path` says all but the partitions. The pages cover
-/// each of the partitions once.
+/// Asks the hosts of these partitions, each for its own. What comes back covers each of the partitions once.
 ///
 /// # Errors
-/// When a partition cannot be asked.
-pub async fn pages(
+/// When a partition cannot be asked, or a host's refusal is final.
+pub async fn scatter<T, F>(
     routing: &Routing,
-    sources: Sources,
-    path: &str,
+    sources: &Sources,
     partitions: &[i32],
-) -> Result<Vec<QueryPage>, Problem> {
-    let mut missing: Vec<i32> = partitions.to_vec();
-    let mut pages = Vec::new();
+    ask: impl Fn(Route, Vec<i32>) -> F,
+) -> Result<Vec<T>, Problem>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, Refused>> + Send + 'static,
+{
+    let mut missing: BTreeSet<i32> = partitions.iter().copied().collect();
+    let mut answers = Vec::new();
     let mut turn = Try::first();
     let mut reason = String::new();
     while turn.number < TRIES {
@@ -263,60 +269,184 @@ pub async fn pages(
         }
         let mut asked = JoinSet::new();
         for (route, partitions) in hosts.into_values() {
-            asked.spawn(page_of(routing.clone(), route, path.to_owned(), partitions));
+            let answer = ask(route, partitions.clone());
+            asked.spawn(async move { (partitions, answer.await) });
         }
         while let Some(answer) = asked.join_next().await {
             match answer.map_err(|error| Problem::internal(error.to_string()))? {
-                Ok(page) => pages.push(page),
-                Err(why) => reason = why,
+                (covered, Ok(answer)) => {
+                    missing.retain(|partition| !covered.contains(partition));
+                    answers.push(answer);
+                }
+                (_, Err(Refused::Unavailable(why))) => reason = why,
+                (_, Err(Refused::Final(problem))) => return Err(problem),
             }
         }
-        let covered = |at: i32| pages.iter().flat_map(|page| &page.positions).any(|position| position.partition == at);
-        missing.retain(|&partition| !covered(partition));
         if missing.is_empty() {
-            return Ok(pages);
+            return Ok(answers);
         }
         turn = turn.next(sources).await;
     }
     Err(unavailable_problem(reason))
 }
 
-async fn page_of(routing: Routing, route: Route, path: String, partitions: Vec<i32>) -> Result<QueryPage, String> {
+/// What a host answers to one of these questions, once it is plain that it answers for just these partitions.
+///
+/// # Errors
+/// When it says something else.
+pub async fn document<T: DeserializeOwned + Send + 'static>(
+    routing: &Routing,
+    route: &Route,
+    partitions: &[i32],
+    question: Question,
+) -> Result<T, Refused> {
+    let first = partitions.first().copied().unwrap_or_default();
+    let Question { path, body, limit } = question;
     let list: Vec<String> = partitions.iter().map(i32::to_string).collect();
     let path = format!("{path}&partitions={}", list.join(","));
-    let first = partitions.first().copied().unwrap_or_default();
-    let answer = routing.peers.get(&route.endpoint, &path, &routing.finder.host_id, PAGE_LIMIT).await;
-    let answer = answer.map_err(|why| failed(first, &route, &why))?;
-    if answer.status != StatusCode::OK {
-        return Err(said(first, &route, &answer));
+    let from = &routing.finder.host_id;
+    let answer = match body {
+        None => routing.peers.get(&route.endpoint, &path, from, limit).await,
+        Some(body) => routing.peers.post(&route.endpoint, &path, body, from, limit).await,
+    };
+    let unavailable = |why: &str| Refused::Unavailable(failed(first, route, why));
+    let answer = answer.map_err(|why| unavailable(&why))?;
+    if answer.status == StatusCode::PRECONDITION_FAILED && kind_of(&answer) == kind_name(NOT_REACHED) {
+        return Err(Refused::Final(problem_of(&answer)));
     }
-    let page = tokio::task::spawn_blocking(move || read_page(&answer.body)).await;
-    let page = page.map_err(|error| error.to_string())?.map_err(|why| failed(first, &route, &why))?;
-    let mut read: Vec<i32> = page.positions.iter().map(|position| position.partition).collect();
+    if answer.status != StatusCode::OK {
+        return Err(Refused::Unavailable(said(first, route, &answer)));
+    }
+    // A page may be large, and reading it takes its time.
+    let read = tokio::task::spawn_blocking(move || {
+        let covered: Covered = serde_json::from_slice(&answer.body)?;
+        Ok::<_, serde_json::Error>((covered, serde_json::from_slice(&answer.body)?))
+    });
+    let read = read.await.map_err(|error| unavailable(&error.to_string()))?;
+    let (covered, document) = read.map_err(|error| unavailable(&format!("its answer cannot be read: {error}")))?;
+    let mut read: Vec<i32> = covered.positions.iter().map(|position| position.partition).collect();
     read.sort_unstable();
     if read != partitions {
-        return Err(failed(first, &route, &format!("it answered for {read:?}, asked for {partitions:?}")));
+        return Err(unavailable(&format!("it answered for {read:?}, asked for {partitions:?}")));
     }
-    Ok(page)
+    Ok(document)
 }
 
-fn read_page(body: &[u8]) -> Result<QueryPage, String> {
-    let page: PageAnswer = serde_json::from_slice(body).map_err(|error| format!("its page cannot be read: {error}"))?;
+/// What is asked of another host. `path` says all but the partitions.
+pub struct Question {
+    pub path: String,
+    /// With it the question is a POST.
+    pub body: Option<String>,
+    pub limit: Duration,
+}
+
+impl Question {
+    /// One whose answer may take a while to make.
+    pub fn large(path: String, body: Option<String>, freshness: &Freshness) -> Self {
+        Self { path: path + &freshness.query(), body, limit: PAGE_LIMIT + freshness.left() }
+    }
+}
+
+/// The part of an answer that says for which partitions it speaks.
+#[derive(Deserialize)]
+struct Covered {
+    positions: Vec<CoveredPosition>,
+}
+
+#[derive(Deserialize)]
+struct CoveredPosition {
+    partition: i32,
+}
+
+/// A host's final refusal as this host's.
+fn problem_of(answer: &Answer) -> Problem {
+    let document: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let detail = document["detail"].as_str().unwrap_or_default();
+    let problem = Problem::new(answer.status, NOT_REACHED, "the state is older than asked for", detail);
+    Problem { position: document.get("position").cloned().map(Box::new), retry_after_s: Some(1), ..problem }
+}
+
+/// A page as it comes from another host: keys in hexadecimal, values in base64.
+#[derive(Deserialize)]
+struct PageAnswer {
+    entries: Vec<EntryAnswer>,
+    next_cursor: Option<String>,
+    positions: Vec<PositionAnswer>,
+    #[serde(default)]
+    scanned: u64,
+    consistency_token: String,
+}
+
+#[derive(Deserialize)]
+struct EntryAnswer {
+    key: String,
+    value: String,
+    partition: i32,
+}
+
+/// How far a partition of another host is.
+#[derive(Deserialize)]
+pub struct PositionAnswer {
+    partition: i32,
+    role: String,
+    changelog_offset: Option<i64>,
+    lag: u64,
+}
+
+impl PositionAnswer {
+    /// Without the sources, which the token of the answer has.
+    pub fn position(self) -> PartitionPosition {
+        PartitionPosition {
+            partition: self.partition,
+            role: if self.role == "standby" { Role::Standby } else { Role::Active },
+            changelog_offset: self.changelog_offset,
+            lag: self.lag,
+            sources: None,
+        }
+    }
+}
+
+/// The formats in which hosts give each other entries.
+pub const PAGE_FORMATS: &str = "key_format=hex&value_format=base64";
+
+/// Asks the hosts of these partitions for their pages of a scan, each with how far its state is. `path` says all but the
+/// partitions. The pages cover each of the partitions once.
+///
+/// # Errors
+/// When a partition cannot be asked, or its state is not new enough.
+pub async fn pages(
+    routing: &Routing,
+    sources: &Sources,
+    path: &str,
+    partitions: &[i32],
+    application: &str,
+) -> Result<Vec<(QueryPage, Token)>, Problem> {
+    let ask = |route: Route, partitions: Vec<i32>| {
+        let question = Question::large(path.to_owned(), None, &sources.freshness);
+        let (routing, application) = (routing.clone(), application.to_owned());
+        async move {
+            let page: PageAnswer = document(&routing, &route, &partitions, question).await?;
+            read_page(page, &application).map_err(|why| {
+                Refused::Unavailable(failed(partitions.first().copied().unwrap_or_default(), &route, &why))
+            })
+        }
+    };
+    scatter(routing, sources, partitions, ask).await
+}
+
+fn read_page(page: PageAnswer, application: &str) -> Result<(QueryPage, Token), String> {
     let entry = |entry: EntryAnswer| {
         let key = DataFormat::Hex.read(&entry.key)?.into();
         Ok(QueryEntry { partition: entry.partition, key, value: DataFormat::Base64.read(&entry.value)?.into() })
     };
-    let position = |position: PositionAnswer| PartitionPosition {
-        partition: position.partition,
-        role: if position.role == "standby" { Role::Standby } else { Role::Active },
-        changelog_offset: position.changelog_offset,
-        lag: position.lag,
-    };
     let resume = page.next_cursor.as_deref().map(read_cursor).transpose().map_err(|problem| problem.detail)?;
-    Ok(QueryPage {
+    let token = Token::read(&page.consistency_token, application).map_err(|problem| problem.detail)?;
+    let page = QueryPage {
         entries: page.entries.into_iter().map(entry).collect::<Result<_, String>>()?,
         resume,
-        positions: page.positions.into_iter().map(position).collect(),
+        positions: page.positions.into_iter().map(PositionAnswer::position).collect(),
         restoring: Vec::new(),
-    })
+        scanned: page.scanned,
+    };
+    Ok((page, token))
 }

@@ -1,6 +1,5 @@
-//! The stores of the application, and queries for one key over all partitions: those of other hosts are asked there
-//! (`routed`). "No such key" is said only where every partition was asked: one that is restoring, or that nobody answers for, is
-//! a problem that may be tried again. What every query of a store needs is here too: formats and partitions.
+//! The stores of the application, how many entries they have, and what every query of a store needs: formats, partitions,
+//! the form of positions. Reads what is committed and nothing else.
 
 use std::sync::Arc;
 
@@ -8,42 +7,20 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
-use engine::query::{Availability, KeyAnswer, PartitionPosition, QueryError, Role};
+use engine::query::{Availability, PartitionPosition, QueryError, Role};
+use engine::record::{Offset, TopicPartition};
+use engine::routing::Route;
 use engine::state::StoreError;
 use engine::topology::StoreSpec;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::routed::Sources;
+use super::freshness::Freshness;
+use super::routed::{Question, Sources};
 use super::{Problem, check_application, json_response, json_text, peers, routed};
 use crate::formats::{self, DataFormat};
 use crate::runtime::status::{Status, Wired};
-
-/// Where a key is. The empty key is a path that ends with `keys/`.
-#[derive(Debug, Deserialize)]
-pub struct KeyPath {
-    app: String,
-    store: String,
-    #[serde(default)]
-    key: String,
-}
-
-/// What a key query may say.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeyQuery {
-    key_format: Option<String>,
-    value_format: Option<String>,
-    partition: Option<i32>,
-    /// Whether copies may answer that are not quite up to date, and how much they may lack.
-    #[serde(default)]
-    standby: bool,
-    max_lag: Option<u64>,
-    /// Whether to be sent to the host that has the key, in place of its answer.
-    #[serde(default)]
-    redirect: bool,
-}
 
 /// `GET /v1/apps/{app}/stores`
 pub async fn list(
@@ -77,96 +54,72 @@ pub async fn list(
     Ok(json_response(&json!({ "stores": stores })))
 }
 
-/// What this host alone says to a query of a key.
-enum Local {
-    Found(Response),
-    /// None of these partitions, all of them here, has it.
-    Absent,
-    /// These partitions are elsewhere, the one where the key should be first; the others do not have it.
-    Elsewhere(Elsewhere),
+/// Which partitions are to be counted.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CountQuery {
+    partition: Option<i32>,
+    /// Several, with commas between: what hosts ask each other for.
+    partitions: Option<String>,
 }
 
-struct Elsewhere {
-    sub_topology: u32,
-    partitions: Vec<i32>,
-    /// The query without a partition, for another host.
-    query: String,
-    /// Whether standbys may be asked too.
-    standby: bool,
-    /// What to answer when nobody can be asked.
-    problem: Problem,
+/// How many entries the partitions have, as their stores guess.
+#[derive(Debug, Deserialize, Serialize)]
+struct CountBody {
+    store: String,
+    approximate_entries: u64,
+    positions: Vec<PartitionCount>,
 }
 
-/// `GET /v1/apps/{app}/stores/{store}/keys/{key}`
-pub async fn get_key(
+#[derive(Debug, Deserialize, Serialize)]
+struct PartitionCount {
+    partition: i32,
+    approximate_entries: u64,
+}
+
+/// `GET /v1/apps/{app}/stores/{store}/count`
+pub async fn count(
     State(status): State<Arc<Status>>,
     headers: HeaderMap,
     uri: Uri,
-    path: Result<Path<KeyPath>, PathRejection>,
-    query: Result<Query<KeyQuery>, QueryRejection>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    query: Result<Query<CountQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Path(KeyPath { app, store, key }) = path?;
+    let Path((application, store)) = path?;
     let Query(query) = query?;
-    check_application(&status, &app)?;
+    check_application(&status, &application)?;
     let wired = wired(&status)?;
-    let routing = wired.routing.clone().filter(|_| !peers::is_forwarded(&headers));
-    let (redirect, partition) = (query.redirect, query.partition);
-    let nothing = no_key(&store, &key);
-    match blocking(move || local_key(&wired, &store, &key, &query)).await? {
-        Local::Found(response) => Ok(response),
-        Local::Absent => Err(nothing),
-        Local::Elsewhere(elsewhere) => {
-            let Some(routing) = routing else { return Err(elsewhere.problem) };
-            let path = format!("{}?{}", uri.path(), elsewhere.query);
-            if redirect {
-                let path = partition.map_or(path.clone(), |partition| format!("{path}&partition={partition}"));
-                return routed::redirect(&routing, elsewhere.sub_topology, &path, &elsewhere.partitions).await;
-            }
-            let sources = Sources { sub_topology: elsewhere.sub_topology, standby: elsewhere.standby };
-            let found = routed::key(&routing, sources, &path, &elsewhere.partitions).await?;
-            found.ok_or(nothing)
-        }
+    Formats::of(&wired, &store, None, None)?;
+    let partitions = asked_partitions(&wired, &store, query.partition, query.partitions.as_deref())?;
+    let registrations = wired.queries.registrations();
+    let here: Vec<PartitionCount> = { registrations.iter() }
+        .filter(|one| *one.store == *store && one.role == Role::Active && one.availability == Availability::Running)
+        .filter(|one| partitions.contains(&one.task.partition))
+        .map(|one| PartitionCount {
+            partition: one.task.partition,
+            approximate_entries: one.view.approximate_entries(),
+        })
+        .collect();
+    let is_here = |partition: &i32| here.iter().any(|count| count.partition == *partition);
+    let missing: Vec<i32> = partitions.iter().copied().filter(|partition| !is_here(partition)).collect();
+    let mut counts = here;
+    if let Some(&first) = missing.first() {
+        let routing = wired.routing.clone().filter(|_| !peers::is_forwarded(&headers));
+        let not_here = QueryError::NotAssigned { store: store.clone(), partition: Some(first) };
+        let routing = routing.ok_or_else(|| problem_of(not_here))?;
+        let freshness = Freshness::of(&application, None, None)?;
+        let sources = Sources { sub_topology: sub_topology(&wired, &store).0, standby: false, freshness };
+        let ask = |route: Route, partitions: Vec<i32>| {
+            let question = Question::large(format!("{}?", uri.path()), None, &sources.freshness);
+            let routing = routing.clone();
+            async move { routed::document::<CountBody>(&routing, &route, &partitions, question).await }
+        };
+        let answers = routed::scatter(&routing, &sources, &missing, ask).await?;
+        counts.extend(answers.into_iter().flat_map(|answer| answer.positions));
     }
-}
-
-/// Looks a key up in the partition that was named, or in all that are here, the one of Kafka's default partitioner
-/// first.
-fn local_key(wired: &Wired, store: &str, key: &str, query: &KeyQuery) -> Result<Local, Problem> {
-    let formats = Formats::of(wired, store, query.key_format.as_deref(), query.value_format.as_deref())?;
-    check_partition(wired, store, query.partition)?;
-    let max_lag = max_lag(query.standby, query.max_lag)?;
-    let bytes = formats.key.read(key).map_err(|error| Problem::bad_request(format!("key: {error}")))?;
-    let mut elsewhere = None;
-    let mut partitions = Vec::new();
-    for partition in in_order(wired, store, &bytes, query.partition) {
-        match wired.queries.get(store, partition, &bytes, max_lag) {
-            Ok(KeyAnswer { value: Some(value), position: at }) => {
-                let body = KeyBody {
-                    store,
-                    key: formats.show("key", formats.key, &bytes)?,
-                    value: formats.show("value", formats.value, &value)?,
-                    position: position(&at),
-                };
-                return serialized(&body).map(Local::Found);
-            }
-            Ok(_) => {}
-            Err(
-                error @ (QueryError::NotAssigned { .. }
-                | QueryError::Opened { .. }
-                | QueryError::Restoring { .. }
-                | QueryError::Store(StoreError::Closed { .. })),
-            ) => {
-                partitions.push(partition);
-                elsewhere = elsewhere.or(Some(problem_of(error)));
-            }
-            Err(error) => return Err(problem_of(error)),
-        }
-    }
-    let Some(problem) = elsewhere else { return Ok(Local::Absent) };
-    let (key_format, value_format) = (formats.key.name(), formats.value.name());
-    let query = format!("key_format={key_format}&value_format={value_format}{}", standby_query(max_lag));
-    let sub_topology = spec(wired, store).map_or(0, |(index, _)| index as u32);
-    Ok(Local::Elsewhere(Elsewhere { sub_topology, partitions, query, standby: max_lag.is_some(), problem }))
+    counts.sort_by_key(|count| count.partition);
+    let approximate_entries = counts.iter().map(|count| count.approximate_entries).sum();
+    serialized(&CountBody { store, approximate_entries, positions: counts })
 }
 
 /// How much a copy that answers may lack; `None` where only active tasks that run may answer.
@@ -183,32 +136,9 @@ pub(super) fn standby_query(max_lag: Option<u64>) -> String {
     max_lag.map_or_else(String::new, |max_lag| format!("&standby=true&max_lag={max_lag}"))
 }
 
-/// The partitions in which a key may be, the likeliest first.
-fn in_order(wired: &Wired, store: &str, key: &[u8], partition: Option<i32>) -> Vec<i32> {
-    if let Some(partition) = partition {
-        return vec![partition];
-    }
-    let count = partitions_of(wired, store);
-    let home = home_of(wired, store, key);
-    std::iter::once(home).chain((0..count).filter(|partition| *partition != home)).collect()
-}
-
 /// The partition that Kafka's default partitioner gives a key.
 pub(super) fn home_of(wired: &Wired, store: &str, key: &[u8]) -> i32 {
     engine::partitioner::partition_for_key(key, partitions_of(wired, store).max(1))
-}
-
-#[derive(Serialize)]
-struct KeyBody<'a> {
-    store: &'a str,
-    key: Box<RawValue>,
-    value: Box<RawValue>,
-    position: Value,
-}
-
-fn no_key(store: &str, key: &str) -> Problem {
-    let detail = format!("store {store} has no entry with the key {key}");
-    Problem::not_found("key-not-found", "no such key", detail)
 }
 
 pub(super) fn problem_of(error: QueryError) -> Problem {
@@ -297,12 +227,59 @@ fn role(role: Role) -> &'static str {
 }
 
 pub(super) fn position(position: &PartitionPosition) -> Value {
-    json!({
+    let mut shown = json!({
         "partition": position.partition,
         "role": role(position.role),
         "changelog_offset": position.changelog_offset,
         "lag": position.lag,
-    })
+    });
+    if let Some(sources) = &position.sources {
+        let offset = |(source, offset): &(TopicPartition, Offset)| (source.topic.to_string(), json!(offset));
+        shown["source_offsets"] = Value::Object(sources.iter().map(offset).collect());
+    }
+    shown
+}
+
+/// Whether another host may have what this one has not.
+pub(super) fn may_be_elsewhere(error: &QueryError) -> bool {
+    matches!(
+        error,
+        QueryError::NotAssigned { .. }
+            | QueryError::Opened { .. }
+            | QueryError::Restoring { .. }
+            | QueryError::Store(StoreError::Closed { .. })
+    )
+}
+
+/// The part of the topology that a store is in, and its source topics.
+pub(super) fn sub_topology<'a>(wired: &'a Wired, store: &str) -> (u32, Vec<&'a str>) {
+    let index = spec(wired, store).map_or(0, |(index, _)| index);
+    let part = wired.topology.sub_topologies.get(index);
+    let topics = part.into_iter().flat_map(|part| &part.sources).map(|source| &*source.topic).collect();
+    (index as u32, topics)
+}
+
+/// The partitions that a query is about, in order: those it lists, the one it names, or all.
+pub(super) fn asked_partitions(
+    wired: &Wired,
+    store: &str,
+    partition: Option<i32>,
+    partitions: Option<&str>,
+) -> Result<Vec<i32>, Problem> {
+    let mut asked: Vec<i32> = match (partitions, partition) {
+        (Some(_), Some(_)) => return Err(Problem::bad_request("partition cannot be combined with partitions")),
+        (None, Some(partition)) => vec![partition],
+        (None, None) => (0..partitions_of(wired, store)).collect(),
+        (Some(list), None) => {
+            let numbers = list.split(',').map(str::parse).collect::<Result<_, _>>();
+            numbers
+                .map_err(|_| Problem::bad_request(format!("partitions: expected numbers with commas, found {list}")))?
+        }
+    };
+    asked.sort_unstable();
+    asked.dedup();
+    asked.iter().try_for_each(|&partition| check_partition(wired, store, Some(partition)))?;
+    Ok(asked)
 }
 
 pub(super) fn serialized(body: &impl Serialize) -> Result<Response, Problem> {

@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::http::Request;
 use bytes::Bytes;
 use engine::metrics::{EngineMetrics, Metric};
-use engine::query::{Availability, QueryRegistry, Registration, Role};
+use engine::query::{Availability, QueryRegistry, Registration, Role, SourcePositions};
 use engine::record::TopicPartition;
 use engine::standby::{StandbyReport, StandbyState, StandbyStoreReport, StandbyTaskReport};
 use engine::state::StateStore;
@@ -19,7 +19,9 @@ use tower::ServiceExt;
 use super::*;
 use crate::runtime::status::{StandbyStatus, Wired};
 
+mod fresh;
 mod routed;
+mod writes;
 
 const PARTITIONS: i32 = 2;
 
@@ -55,6 +57,7 @@ fn host() -> (Arc<Status>, Arc<QueryRegistry>) {
         standby: None,
         module_digest: "00ff".to_owned(),
         routing: None,
+        writes: None,
     });
     (status, queries)
 }
@@ -69,20 +72,23 @@ fn register_as(
     partition: i32,
     availability: Availability,
     entries: &[(&str, &str)],
-) {
+) -> Arc<SourcePositions> {
     let mut store = MemoryStore::new();
     let writes: Vec<_> = entries
         .iter()
         .map(|(key, value)| (Bytes::copy_from_slice(key.as_bytes()), Some(Bytes::copy_from_slice(value.as_bytes()))))
         .collect();
     store.write(&writes, Some(entries.len() as i64)).expect("memory takes it");
+    let sources = Arc::new(SourcePositions::default());
     queries.register(Registration {
         store: "votes".into(),
         task: TaskId { sub_topology: 0, partition },
         role,
         availability,
         view: store.read_view(),
+        sources: Arc::clone(&sources),
     });
+    sources
 }
 
 fn running_host() -> Arc<Status> {
@@ -98,9 +104,12 @@ fn ask(status: &Arc<Status>, path: &str) -> (u16, Value) {
 }
 
 fn ask_text(status: &Arc<Status>, path: &str) -> (u16, String) {
+    send(status, path, Request::get(path).body(Body::empty()).expect("a request"))
+}
+
+fn send(status: &Arc<Status>, path: &str, request: Request<Body>) -> (u16, String) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let request = Request::get(path).body(Body::empty()).expect("a request");
         let response = router(Arc::clone(status)).oneshot(request).await.expect("infallible");
         let code = response.status().as_u16();
         if code >= 400 {

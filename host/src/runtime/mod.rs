@@ -30,12 +30,14 @@ mod stores;
 mod supervisor;
 mod threads;
 mod topics;
+pub mod writer;
 
 pub use clock::wall_clock_ms;
 pub use settings::parse_duration;
 
 use crate::config::Manifest;
 use crate::rest::peers::Peers;
+use crate::rest::writes::Writes;
 use crate::routes::RouteFinder;
 use crate::terminal::Terminal;
 use crate::{app, components, rest};
@@ -48,6 +50,7 @@ use stores::Stores;
 use supervisor::Supervisor;
 use threads::StreamThreads;
 use topics::TopicWatch;
+use writer::Writer;
 
 /// A clean end that takes longer than this is given up: what was not committed is processed again.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -93,6 +96,8 @@ impl Services {
         let address = listener.local_addr().context("cannot ask for the REST address")?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
+            // Reads of stores: enough that slow ones do not hold up the others, few enough for a small machine.
+            .max_blocking_threads(64)
             .thread_name("rest")
             .enable_all()
             .build()
@@ -161,7 +166,9 @@ fn application(
     clients.name_host(stores.host_id(), endpoint);
     let supplier = module.supplier(Arc::clone(&topology), manifest.limits());
     let routing = routing(manifest, &topology, &prepared.counts, &clients, stores.host_id())?;
-    let wired = Wired { routing: Some(routing), ..wire(manifest, &topology, prepared.counts.clone(), module.digest()) };
+    let writes = writes(manifest, &topology, &prepared.counts, &clients, stop)?;
+    let wired = wire(manifest, &topology, prepared.counts.clone(), module.digest());
+    let wired = Wired { routing: Some(routing), writes, ..wired };
     status.wire(wired.clone());
     let watch = TopicWatch::start(Arc::clone(&clients), manifest.application_id(), topology, prepared, stop)?;
     let host_id = stores.host_id().to_owned();
@@ -318,7 +325,25 @@ fn wire(manifest: &Manifest, topology: &Arc<Topology>, counts: PartitionCounts, 
         standby: (manifest.count("num.standby.replicas") > 0).then(StandbyStatus::default),
         module_digest: digest.to_owned(),
         routing: None,
+        writes: None,
     }
+}
+
+/// The way of REST writes, where a store takes any.
+fn writes(
+    manifest: &Manifest,
+    topology: &Topology,
+    counts: &PartitionCounts,
+    clients: &Arc<KafkaClients>,
+    stop: &Stop,
+) -> Result<Option<Arc<Writes>>> {
+    let targets = app::write_targets(manifest, topology, counts);
+    if targets.is_empty() {
+        return Ok(None);
+    }
+    let clients: Arc<dyn ClientSupplier> = Arc::clone(clients) as _;
+    let writer = Writer::start(clients, stop)?;
+    Ok(Some(Arc::new(Writes { targets, writer, outcomes: Default::default() })))
 }
 
 /// How the other hosts of the application are found.

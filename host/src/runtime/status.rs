@@ -11,6 +11,7 @@ use engine::task::TaskState;
 use engine::topology::{PartitionCounts, Topology};
 
 use crate::rest::peers::Peers;
+use crate::rest::writes::Writes;
 use crate::routes::RouteFinder;
 
 /// Where an application stands in its life.
@@ -37,6 +38,8 @@ pub struct Wired {
     pub module_digest: String,
     /// How other hosts are found and asked; `None` where there are none to be asked.
     pub routing: Option<Routing>,
+    /// Where writes go; `None` where no store takes any.
+    pub writes: Option<Arc<Writes>>,
 }
 
 /// How other hosts of the application are found and asked.

@@ -66,6 +66,9 @@ impl<'a> Options<'a> {
     }
 }
 
+/// How long an answer may take.
+const REQUEST_LIMIT: Duration = Duration::from_secs(25);
+
 /// How long a store may have no whole answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
@@ -356,17 +359,31 @@ impl Drop for Host {
     }
 }
 
-/// Asks a URL; the status, and the body where it is JSON (else as text).
+/// Asks for a document; text where it is none.
 ///
 /// # Errors
 /// When nothing answers.
 pub fn get(url: &str) -> Result<(u16, Value)> {
+    request("GET", url, &[], "")
+}
+
+/// Sends a request with a body, empty for those that have none.
+///
+/// # Errors
+/// When nothing answers.
+pub fn request(method: &str, url: &str, headers: &[(&str, &str)], body: &str) -> Result<(u16, Value)> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
-        .timeout_global(Some(Duration::from_secs(10)))
+        .timeout_global(Some(REQUEST_LIMIT))
         .http_status_as_error(false)
+        .allow_non_standard_methods(true)
         .build()
         .into();
-    let mut response = agent.get(url).call().with_context(|| format!("no answer from {url}"))?;
+    let mut request = ureq::http::Request::builder().method(method).uri(url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let answer = agent.run(request.body(body.to_owned())?);
+    let mut response = answer.with_context(|| format!("no answer to {method} {url}"))?;
     let text = response.body_mut().read_to_string().with_context(|| format!("the answer of {url} broke off"))?;
     let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
     Ok((response.status().as_u16(), body))

@@ -36,10 +36,10 @@ fn members(of: &[(&str, &str, &[i32])]) -> Vec<GroupMember> {
 }
 
 /// Two hosts: `aa`, which is asked, has partition 0, and `bb`, which listens, partition 1.
-struct Pair {
+pub struct Pair {
     runtime: tokio::runtime::Runtime,
     asked: Arc<Status>,
-    other: Arc<QueryRegistry>,
+    pub other: Arc<QueryRegistry>,
     endpoint: String,
     answers: Answers,
     /// The other host ends when it is dropped.
@@ -55,7 +55,7 @@ fn routing(id: &str, answers: &Answers, status: &Status) -> Routing {
 }
 
 impl Pair {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
         let ((asked, here), (other, there)) = (host(), host());
         register(&here, 0, Availability::Running, &[("a", "1"), ("c", "3"), ("e", "5")]);
@@ -73,7 +73,7 @@ impl Pair {
     }
 
     /// With partition 1 on the other host.
-    fn whole() -> Self {
+    pub fn whole() -> Self {
         let pair = Self::new();
         register(&pair.other, 1, Availability::Running, &[("b", "2"), ("d", "4")]);
         pair
@@ -84,12 +84,21 @@ impl Pair {
     }
 
     fn ask_as(&self, from: Option<&str>, path: &str) -> (u16, HeaderMap, Value) {
+        let mut request = Request::get(path);
+        if let Some(from) = from {
+            request = request.header(peers::FORWARDED_BY, from);
+        }
+        self.send(request.body(Body::empty()).expect("a request"))
+    }
+
+    pub fn post(&self, path: &str, document: &Value) -> (u16, Value) {
+        let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
+        let (code, _, body) = self.send(request.body(Body::from(document.to_string())).expect("a request"));
+        (code, body)
+    }
+
+    fn send(&self, request: Request<Body>) -> (u16, HeaderMap, Value) {
         self.runtime.block_on(async {
-            let mut request = Request::get(path);
-            if let Some(from) = from {
-                request = request.header(peers::FORWARDED_BY, from);
-            }
-            let request = request.body(Body::empty()).expect("a request");
             let response = router(Arc::clone(&self.asked)).oneshot(request).await.expect("infallible");
             let (code, headers) = (response.status().as_u16(), response.headers().clone());
             let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.expect("a body");
@@ -97,7 +106,7 @@ impl Pair {
         })
     }
 
-    fn ask(&self, path: &str) -> (u16, Value) {
+    pub fn ask(&self, path: &str) -> (u16, Value) {
         let (code, _, body) = self.ask_as(None, path);
         (code, body)
     }

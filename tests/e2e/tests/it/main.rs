@@ -16,3 +16,4 @@ mod stand_alone;
 mod standby;
 mod topics;
 mod weather;
+mod writes;

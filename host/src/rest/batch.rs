@@ -1,0 +1,318 @@
+//! Queries for many keys at once. Each key is looked up where it should be first, and those that are not there in all
+//! other partitions, so that "not found" is said on the same terms as for one key.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, Uri};
+use axum::response::Response;
+use bytes::Bytes;
+use engine::query::PartitionPosition;
+use engine::routing::Route;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::freshness::{Freshness, is_running, not_reached};
+use super::routed::{PositionAnswer, Question, Refused, Sources};
+use super::stores::{
+    Formats, asked_partitions, blocking, home_of, max_lag, may_be_elsewhere, position, problem_of, serialized,
+    standby_query, sub_topology, wired,
+};
+use super::token::Token;
+use super::{Problem, check_application, peers, routed};
+use crate::formats::{self, DataFormat};
+use crate::runtime::status::{Status, Wired};
+
+/// Keys of one request.
+const KEYS_MAX: usize = 1_000;
+
+/// What such a query may say beside its keys.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchQuery {
+    key_format: Option<String>,
+    value_format: Option<String>,
+    /// The only partitions to look at, with commas between: what hosts ask each other for.
+    partitions: Option<String>,
+    #[serde(default)]
+    standby: bool,
+    max_lag: Option<u64>,
+    min_position: Option<String>,
+    timeout_ms: Option<u64>,
+}
+
+/// The keys, as JSON in the key format.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchBody {
+    keys: Vec<Box<RawValue>>,
+}
+
+/// A batch as it was asked for, and what is known of it so far.
+struct Batch {
+    application: String,
+    store: String,
+    keys: Arc<Vec<Vec<u8>>>,
+    found: Vec<Option<(Bytes, i32)>>,
+    positions: BTreeMap<i32, PartitionPosition>,
+    token: Token,
+    max_lag: Option<u64>,
+    freshness: Freshness,
+    path: String,
+}
+
+/// By partition, the keys to look up there, as their places in the batch.
+type Places = BTreeMap<i32, Vec<usize>>;
+
+/// What was found in one place: values by the places of their keys, and how far the partitions were.
+struct Found {
+    values: Vec<(usize, Bytes, i32)>,
+    positions: Vec<PartitionPosition>,
+    token: Option<Token>,
+}
+
+/// `POST /v1/apps/{app}/stores/{store}/batch-get`
+pub async fn get(
+    State(status): State<Arc<Status>>,
+    headers: HeaderMap,
+    uri: Uri,
+    path: Result<Path<(String, String)>, PathRejection>,
+    query: Result<Query<BatchQuery>, QueryRejection>,
+    body: Result<Json<BatchBody>, JsonRejection>,
+) -> Result<Response, Problem> {
+    let Path((application, store)) = path?;
+    let Query(query) = query?;
+    check_application(&status, &application)?;
+    let wired = wired(&status)?;
+    let Json(BatchBody { keys }) = body?;
+    let formats = Formats::of(&wired, &store, query.key_format.as_deref(), query.value_format.as_deref())?;
+    let partitions = asked_partitions(&wired, &store, None, query.partitions.as_deref())?;
+    let keys = read_keys(&keys, formats.key)?;
+    let routing = wired.routing.clone().filter(|_| !peers::is_forwarded(&headers));
+    let wired = Wired { routing, ..wired };
+    let freshness = Freshness::of(&application, query.min_position.as_deref(), query.timeout_ms)?;
+    let mut batch = Batch {
+        found: vec![None; keys.len()],
+        keys: Arc::new(keys),
+        positions: BTreeMap::new(),
+        token: freshness.token(&application),
+        max_lag: max_lag(query.standby, query.max_lag)?,
+        freshness,
+        path: format!("{}?{}", uri.path(), routed::PAGE_FORMATS),
+        application,
+        store,
+    };
+    let is_part = query.partitions.is_some();
+    let first = if is_part { batch.everywhere(&partitions) } else { batch.at_home(&wired) };
+    batch.look_up(&wired, first).await?;
+    if !is_part {
+        let others = batch.elsewhere(&partitions, &wired);
+        batch.look_up(&wired, others).await?;
+    }
+    batch.response(&formats, is_part.then_some(&partitions))
+}
+
+fn read_keys(keys: &[Box<RawValue>], format: DataFormat) -> Result<Vec<Vec<u8>>, Problem> {
+    if keys.is_empty() || keys.len() > KEYS_MAX {
+        let detail = format!("keys: expected 1 to {KEYS_MAX}, found {}", keys.len());
+        return Err(Problem::bad_request(detail));
+    }
+    let read = |(number, key): (usize, &RawValue)| {
+        format.read_json(key).map_err(|error| Problem::bad_request(format!("keys[{number}]: {error}")))
+    };
+    keys.iter().map(|key| &**key).enumerate().map(read).collect()
+}
+
+impl Batch {
+    fn everywhere(&self, partitions: &[i32]) -> Places {
+        partitions.iter().map(|&partition| (partition, (0..self.keys.len()).collect())).collect()
+    }
+
+    /// Each key where Kafka's default partitioner puts it.
+    fn at_home(&self, wired: &Wired) -> Places {
+        let mut places = Places::new();
+        for (place, key) in self.keys.iter().enumerate() {
+            places.entry(home_of(wired, &self.store, key)).or_default().push(place);
+        }
+        places
+    }
+
+    /// The keys that are not at home, in all other partitions.
+    fn elsewhere(&self, partitions: &[i32], wired: &Wired) -> Places {
+        let mut places = Places::new();
+        for place in (0..self.keys.len()).filter(|&place| self.found[place].is_none()) {
+            let home = home_of(wired, &self.store, &self.keys[place]);
+            for &partition in partitions.iter().filter(|&&partition| partition != home) {
+                places.entry(partition).or_default().push(place);
+            }
+        }
+        places
+    }
+
+    async fn look_up(&mut self, wired: &Wired, places: Places) -> Result<(), Problem> {
+        let topics: Vec<String> = sub_topology(wired, &self.store).1.into_iter().map(str::to_owned).collect();
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        let mut to_ask = places;
+        let missing = loop {
+            let (found, missing) = self.read_here(wired, to_ask.clone()).await?;
+            let is_reached = |at: &PartitionPosition| self.freshness.is_reached(&self.store, &topics, at);
+            let behind: Vec<PartitionPosition> = found.positions.iter().filter(|at| !is_reached(at)).cloned().collect();
+            let Some(first) = behind.first() else {
+                self.add(found);
+                break missing;
+            };
+            // Older copies of what is running elsewhere are asked for there.
+            let copies: BTreeSet<i32> = behind.iter().filter(|at| !is_running(at)).map(|at| at.partition).collect();
+            if let (Some(_), false) = (&wired.routing, copies.is_empty()) {
+                let mut others = missing;
+                for partition in copies {
+                    others.extend(to_ask.remove_entry(&partition));
+                }
+                let (found, more) = self.read_here(wired, to_ask.clone()).await?;
+                self.add(found);
+                others.extend(more);
+                break others;
+            }
+            if !self.freshness.wait().await {
+                return Err(not_reached(&self.store, first));
+            }
+        };
+        self.ask(wired, missing).await
+    }
+
+    /// Looks up what is here; what is not comes back.
+    async fn read_here(&self, wired: &Wired, places: Places) -> Result<(Found, Places), Problem> {
+        let (wired, store, keys, max_lag) = (wired.clone(), self.store.clone(), Arc::clone(&self.keys), self.max_lag);
+        blocking(move || {
+            let mut found = Found { values: Vec::new(), positions: Vec::new(), token: None };
+            let mut missing = Places::new();
+            for (partition, places) in places {
+                let of_partition: Vec<&[u8]> = places.iter().map(|&place| keys[place].as_slice()).collect();
+                match wired.queries.get_many(&store, partition, &of_partition, max_lag) {
+                    Ok((values, position)) => {
+                        let values = places.iter().zip(values).filter_map(|(&at, value)| Some((at, value?, partition)));
+                        found.values.extend(values);
+                        found.positions.push(position);
+                    }
+                    Err(error) if may_be_elsewhere(&error) && wired.routing.is_some() => {
+                        missing.insert(partition, places);
+                    }
+                    Err(error) => return Err(problem_of(error)),
+                }
+            }
+            Ok((found, missing))
+        })
+        .await
+    }
+
+    fn add(&mut self, found: Found) {
+        for (place, value, partition) in found.values {
+            self.found[place].get_or_insert((value, partition));
+        }
+        for position in found.positions {
+            self.token.add(&self.store, &position);
+            self.positions.entry(position.partition).or_insert(position);
+        }
+        if let Some(token) = found.token {
+            self.token.merge(&token);
+        }
+    }
+
+    /// Asks other hosts for what is not here.
+    async fn ask(&mut self, wired: &Wired, places: Places) -> Result<(), Problem> {
+        let (Some(routing), false) = (&wired.routing, places.is_empty()) else { return Ok(()) };
+        let sub_topology = sub_topology(wired, &self.store).0;
+        let sources = Sources { sub_topology, standby: self.max_lag.is_some(), freshness: self.freshness.clone() };
+        let partitions: Vec<i32> = places.keys().copied().collect();
+        let ask = |route: Route, partitions: Vec<i32>| {
+            let wanted: BTreeSet<usize> =
+                partitions.iter().filter_map(|at| places.get(at)).flatten().copied().collect();
+            let wanted: Vec<usize> = wanted.into_iter().collect();
+            let keys: Vec<String> = wanted.iter().map(|&place| formats::hex(&self.keys[place])).collect();
+            let path = format!("{}{}", self.path, standby_query(self.max_lag));
+            let question = Question::large(path, Some(json!({ "keys": keys }).to_string()), &sources.freshness);
+            let (routing, application) = (routing.clone(), self.application.clone());
+            async move {
+                let answer: BatchAnswer = routed::document(&routing, &route, &partitions, question).await?;
+                answer.read(&wanted, &application).map_err(Refused::Unavailable)
+            }
+        };
+        for found in routed::scatter(routing, &sources, &partitions, ask).await? {
+            self.add(found);
+        }
+        Ok(())
+    }
+
+    /// In the order of the keys. A part of a batch says for which partitions it speaks.
+    fn response(&self, formats: &Formats, part: Option<&Vec<i32>>) -> Result<Response, Problem> {
+        let entry = |(key, found): (&Vec<u8>, &Option<(Bytes, i32)>)| {
+            let value = found.as_ref().map(|(value, _)| formats.show("value", formats.value, value)).transpose()?;
+            Ok(EntryBody {
+                key: formats.show("key", formats.key, key)?,
+                found: found.is_some(),
+                value,
+                partition: found.as_ref().map(|(_, partition)| *partition),
+            })
+        };
+        let is_asked = |partition: i32| part.is_none_or(|part| part.contains(&partition));
+        serialized(&ResponseBody {
+            store: &self.store,
+            entries: self.keys.iter().zip(&self.found).map(entry).collect::<Result<_, Problem>>()?,
+            positions: self.positions.values().filter(|at| is_asked(at.partition)).map(position).collect(),
+            consistency_token: self.token.write(),
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct EntryBody {
+    key: Box<RawValue>,
+    found: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partition: Option<i32>,
+}
+
+#[derive(Serialize)]
+struct ResponseBody<'a> {
+    store: &'a str,
+    entries: Vec<EntryBody>,
+    positions: Vec<Value>,
+    consistency_token: String,
+}
+
+/// The same from another host.
+#[derive(Deserialize)]
+struct BatchAnswer {
+    entries: Vec<EntryAnswer>,
+    positions: Vec<PositionAnswer>,
+    consistency_token: String,
+}
+
+#[derive(Deserialize)]
+struct EntryAnswer {
+    value: Option<String>,
+    partition: Option<i32>,
+}
+
+impl BatchAnswer {
+    fn read(self, places: &[usize], application: &str) -> Result<Found, String> {
+        if self.entries.len() != places.len() {
+            return Err(format!("it answered {} keys, asked for {}", self.entries.len(), places.len()));
+        }
+        let mut values = Vec::new();
+        for (entry, &place) in self.entries.into_iter().zip(places) {
+            if let (Some(value), Some(partition)) = (entry.value, entry.partition) {
+                values.push((place, DataFormat::Base64.read(&value)?.into(), partition));
+            }
+        }
+        let token = Token::read(&self.consistency_token, application).map_err(|problem| problem.detail)?;
+        let positions = self.positions.into_iter().map(PositionAnswer::position).collect();
+        Ok(Found { values, positions, token: Some(token) })
+    }
+}

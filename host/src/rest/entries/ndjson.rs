@@ -1,0 +1,95 @@
+//! A scan as a stream of lines: the same pages one after the other, made as the client takes them. The last line says that
+//! it was the last, or what went wrong; a stream that ends without one was cut off.
+
+use std::num::NonZeroUsize;
+
+use axum::body::Bytes;
+use axum::http::{HeaderMap, HeaderName, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use super::{PageAndToken, Scan, write_cursor};
+use crate::rest::body::{self, Parts};
+use crate::rest::stores::{blocking, position};
+use crate::rest::{Problem, token};
+use crate::runtime::status::Wired;
+
+const MEDIA_TYPE: &str = "application/x-ndjson";
+
+/// Entries of a page, so of a part of the stream.
+const PAGE_ENTRIES: usize = 1_000;
+
+/// Whether a client takes lines.
+pub fn is_asked_for(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted
+        .flat_map(|value| value.split(','))
+        .any(|one| one.split(';').next().unwrap_or_default().trim() == MEDIA_TYPE)
+}
+
+impl Scan {
+    /// The most entries of the next page, when so many have been sent.
+    pub(super) fn streamed_limit(&self, sent: usize) -> NonZeroUsize {
+        let left = self.limit.map_or(PAGE_ENTRIES, |limit| limit.saturating_sub(sent).min(PAGE_ENTRIES));
+        NonZeroUsize::new(left).unwrap_or(NonZeroUsize::MIN)
+    }
+}
+
+/// The stream that begins with a page which was read already, so that what is wrong at once has a status of its own.
+pub fn stream(wired: Wired, scan: Scan, first: PageAndToken) -> Response {
+    let (parts, body) = body::channel();
+    let token = first.1.write();
+    tokio::spawn(async move {
+        let last = match send(&wired, scan, first, &parts).await {
+            Ok(Some(last)) => last,
+            // The client has gone.
+            Ok(None) => return,
+            Err(problem) => json!({ "error": problem.document() }),
+        };
+        // Nor is it an error when it goes now.
+        let _ = parts.send(format!("{last}\n").into()).await;
+    });
+    let headers = [(header::CONTENT_TYPE, MEDIA_TYPE.to_owned()), (HeaderName::from_static(token::HEADER), token)];
+    (headers, body).into_response()
+}
+
+/// Sends page after page; the last line, or `None` when the client has gone.
+async fn send(
+    wired: &Wired,
+    mut scan: Scan,
+    first: PageAndToken,
+    parts: &Parts,
+) -> Result<Option<serde_json::Value>, Problem> {
+    let (mut page, mut token) = first;
+    let mut sent = 0;
+    loop {
+        sent += page.entries.len();
+        let (lines, of_page, back) = blocking(move || Ok((lines(&scan, &page)?, page, scan))).await?;
+        (page, scan) = (of_page, back);
+        if !lines.is_empty() && parts.send(lines).await.is_err() {
+            return Ok(None);
+        }
+        let is_full = scan.limit.is_some_and(|limit| sent >= limit);
+        if is_full || page.resume.is_none() {
+            return Ok(Some(json!({
+                "end": { "entries": sent, "next_cursor": page.resume.as_ref().map(write_cursor) },
+                "positions": page.positions.iter().map(position).collect::<Vec<_>>(),
+                "consistency_token": token.write(),
+            })));
+        }
+        scan.cursor = page.resume.take();
+        scan.freshness.renew();
+        let (next, of_next) = scan.page(wired, scan.streamed_limit(sent)).await?;
+        token.merge(&of_next);
+        page = next;
+    }
+}
+
+fn lines(scan: &Scan, page: &engine::query::QueryPage) -> Result<Bytes, Problem> {
+    let mut lines = Vec::new();
+    for entry in &page.entries {
+        serde_json::to_writer(&mut lines, &scan.entry(entry)?).map_err(|error| Problem::internal(error.to_string()))?;
+        lines.push(b'\n');
+    }
+    Ok(lines.into())
+}

@@ -1,0 +1,403 @@
+//! Writes: a record for the application's source topic, never a change of a store behind the processor's back. What the
+//! processor makes of it is its own affair; with `wait=applied` the answer comes when the state reflects it. Only stores
+//! whose manifest names a source for it take writes.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use engine::record::Header;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::freshness::{Freshness, NOT_REACHED};
+use super::idempotency::{self, Begun, Outcomes, fingerprint};
+use super::keys::{KeyPath, KeyQuery};
+use super::routed::{self, Sources};
+use super::stores::{Formats, sub_topology, wired};
+use super::token::{self, Token};
+use super::{Problem, check_application, json_response, keys, peers};
+use crate::runtime::status::{Status, Wired};
+use crate::runtime::wall_clock_ms;
+use crate::runtime::writer::{WriteError, WriteRecord, Writer, Written};
+
+/// The headers that a conditional write gives its record.
+const IF_MATCH: &str = "sandbar-if-match";
+const IF_NONE_MATCH: &str = "sandbar-if-none-match";
+
+/// Records of one request.
+const WRITES_MAX: usize = 1_000;
+
+/// What a write may say.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WriteQuery {
+    key_format: Option<String>,
+    /// The body is text in this format; without it the body is the record's value as it is.
+    value_format: Option<String>,
+    /// `applied` waits for the state.
+    wait: Option<String>,
+    timeout_ms: Option<u64>,
+    timestamp_ms: Option<i64>,
+}
+
+/// A record as a batch gives it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchWrite {
+    key: Box<RawValue>,
+    value: Option<Box<RawValue>>,
+    #[serde(default)]
+    delete: bool,
+}
+
+/// Many of them.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchBody {
+    writes: Vec<BatchWrite>,
+}
+
+/// What takes the writes of an application.
+pub struct Writes {
+    pub targets: Vec<Target>,
+    pub writer: Writer,
+    pub outcomes: Outcomes,
+}
+
+/// A store that takes writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    pub store: String,
+    /// The source topic, and how many partitions it has.
+    pub topic: Arc<str>,
+    pub partitions: i32,
+    /// Whether the processor looks at conditions.
+    pub conditional: bool,
+}
+
+impl Target {
+    fn of(wired: &Wired, store: &str) -> Result<Self, Problem> {
+        let writes = wired.writes.as_ref();
+        writes.and_then(|writes| writes.targets.iter().find(|target| target.store == store)).cloned().ok_or_else(|| {
+            let detail = format!(
+                "store {store} takes no writes; stores.{store}.write.source in the manifest names a source for them"
+            );
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "not-writable", "the store takes no writes", detail)
+        })
+    }
+
+    /// A record of a key, in the partition of Kafka's default partitioner.
+    fn record(&self, key: Vec<u8>, value: Option<Vec<u8>>, timestamp: i64, headers: Vec<Header>) -> WriteRecord {
+        let partition = engine::partitioner::partition_for_key(&key, self.partitions.max(1));
+        WriteRecord { topic: Arc::clone(&self.topic), partition, timestamp, key, value, headers }
+    }
+}
+
+/// `PUT /v1/apps/{app}/stores/{store}/keys/{key}`
+pub async fn put(
+    State(status): State<Arc<Status>>,
+    headers: HeaderMap,
+    uri: Uri,
+    path: Result<Path<KeyPath>, PathRejection>,
+    query: Result<Query<WriteQuery>, QueryRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let request = Request::of(&status, headers, uri, path?.0, query?.0)?;
+    let body = body?;
+    let value = match request.query.value_format.as_deref() {
+        None => body.to_vec(),
+        Some(name) => {
+            let format = Formats::of(&request.wired, &request.store, None, Some(name))?.value;
+            let text = std::str::from_utf8(&body).map_err(|_| Problem::bad_request("body: expected UTF-8 text"))?;
+            format.read(text).map_err(|error| Problem::bad_request(format!("body: {error}")))?
+        }
+    };
+    request.run(Method::PUT, Some(value), body).await
+}
+
+/// `DELETE /v1/apps/{app}/stores/{store}/keys/{key}`: a record without a value.
+pub async fn delete(
+    State(status): State<Arc<Status>>,
+    headers: HeaderMap,
+    uri: Uri,
+    path: Result<Path<KeyPath>, PathRejection>,
+    query: Result<Query<WriteQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let request = Request::of(&status, headers, uri, path?.0, query?.0)?;
+    if request.query.value_format.is_some() {
+        return Err(Problem::bad_request("value_format: a delete has no value"));
+    }
+    request.run(Method::DELETE, None, Bytes::new()).await
+}
+
+/// A write of one key.
+struct Request {
+    application: String,
+    store: String,
+    key: Vec<u8>,
+    key_text: String,
+    target: Target,
+    wired: Wired,
+    headers: HeaderMap,
+    uri: Uri,
+    query: WriteQuery,
+    wait: bool,
+}
+
+impl Request {
+    fn of(status: &Status, headers: HeaderMap, uri: Uri, path: KeyPath, query: WriteQuery) -> Result<Self, Problem> {
+        let KeyPath { app, store, key } = path;
+        check_application(status, &app)?;
+        let wired = wired(status)?;
+        let formats = Formats::of(&wired, &store, query.key_format.as_deref(), None)?;
+        let target = Target::of(&wired, &store)?;
+        Ok(Self {
+            key: formats.key.read(&key).map_err(|error| Problem::bad_request(format!("key: {error}")))?,
+            wait: is_waited_for(&query)?,
+            application: app,
+            key_text: key,
+            store,
+            target,
+            wired,
+            headers,
+            uri,
+            query,
+        })
+    }
+
+    async fn run(self, method: Method, value: Option<Vec<u8>>, body: Bytes) -> Result<Response, Problem> {
+        let key = self.headers.get(idempotency::HEADER).map(|key| idempotency::read_key(key.as_bytes())).transpose()?;
+        let conditions = self.conditions()?;
+        let timestamp = timestamp(&self.query)?;
+        let mut headers = conditions;
+        if let Some(key) = &key {
+            headers.push(record_header(idempotency::HEADER, key.as_bytes()));
+            if let Some(answer) = self.passed_on(method.clone(), body).await? {
+                return Ok(answer);
+            }
+        }
+        let fingerprint = fingerprint((&self.store, &self.key, &value, method == Method::PUT));
+        let record = self.target.record(self.key.clone(), value, timestamp, headers);
+        let writes = self.wired.writes.as_ref().ok_or_else(|| Problem::internal("the writer is gone"))?;
+        let written = match &key {
+            None => writes.writer.write(vec![record]).await,
+            Some(key) => match writes.outcomes.begin(key, fingerprint, Instant::now())? {
+                Begun::Before(written) => Ok(written),
+                Begun::First => {
+                    let (writes, key) = (Arc::clone(writes), key.clone());
+                    // Goes on when the client does not, so that the key has an outcome in any case.
+                    let writing = tokio::spawn(async move {
+                        let outcome = writes.writer.write(vec![record]).await;
+                        writes.outcomes.end(&key, &outcome);
+                        outcome
+                    });
+                    writing.await.map_err(|error| Problem::internal(error.to_string()))?
+                }
+            },
+        };
+        let token = token_of(&self.application, &written.map_err(problem_of)?);
+        match self.wait {
+            false => Ok(accepted(&self.store, &self.key_text, &token, None)),
+            true => self.applied(token).await,
+        }
+    }
+
+    /// The conditions of a write, for the processor to look at.
+    fn conditions(&self) -> Result<Vec<Header>, Problem> {
+        let mut headers = Vec::new();
+        for (name, of_record) in [(header::IF_MATCH, IF_MATCH), (header::IF_NONE_MATCH, IF_NONE_MATCH)] {
+            if let Some(value) = self.headers.get(&name) {
+                let text = value.as_bytes();
+                let text = text.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\"")).unwrap_or(text);
+                headers.push(record_header(of_record, text));
+            }
+        }
+        if headers.is_empty() || self.target.conditional {
+            return Ok(headers);
+        }
+        let detail = format!(
+            "the processor of store {} looks at no conditions; stores.{}.write.conditional says that it does",
+            self.store, self.store
+        );
+        Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "not-conditional", "the store takes no conditions", detail))
+    }
+
+    /// One host knows the outcomes of a partition's keys: the one that processes it. `None` where that is this one.
+    async fn passed_on(&self, method: Method, body: Bytes) -> Result<Option<Response>, Problem> {
+        let Some(routing) = self.wired.routing.as_ref().filter(|_| !peers::is_forwarded(&self.headers)) else {
+            return Ok(None);
+        };
+        let partition = engine::partitioner::partition_for_key(&self.key, self.target.partitions.max(1));
+        let sub_topology = sub_topology(&self.wired, &self.store).0;
+        let freshness = Freshness::of(&self.application, None, None)?;
+        let sources = Sources { sub_topology, standby: false, freshness };
+        let Some(route) = routed::owner(routing, &sources, partition).await? else { return Ok(None) };
+        let path = self.uri.path_and_query().map_or(self.uri.path(), |path| path.as_str());
+        let mut request = axum::http::Request::builder().method(method);
+        for name in [header::IF_MATCH, header::IF_NONE_MATCH, HeaderName::from_static(idempotency::HEADER)] {
+            if let Some(value) = self.headers.get(&name) {
+                request = request.header(name, value);
+            }
+        }
+        let answer =
+            routing.peers.write(&route.endpoint, path, request, Body::from(body), &routing.finder.host_id).await;
+        let answer = answer.map_err(|why| {
+            let detail = format!(
+                "partition {partition} is at {} (host {}), which gave no answer: {why}; the same idempotency key may be \
+                 sent again",
+                route.endpoint, route.host_id
+            );
+            Problem::unavailable("write-unknown", "the outcome of the write is not known", detail)
+        })?;
+        Ok(Some(routed::passed_on(answer)))
+    }
+
+    /// The state once it reflects the write. The write is done in any case.
+    async fn applied(&self, token: Token) -> Result<Response, Problem> {
+        let query = KeyQuery::at(self.query.key_format.clone(), token.write(), self.query.timeout_ms);
+        let path = KeyPath { app: self.application.clone(), store: self.store.clone(), key: self.key_text.clone() };
+        // As the first host that is asked: the write may have come from another one.
+        let found = keys::answer(&self.wired, self.uri.path(), path, query).await;
+        let entry: Value = match found {
+            Ok(response) if response.status() == StatusCode::OK => {
+                let body = axum::body::to_bytes(response.into_body(), usize::MAX).await;
+                let body = body.map_err(|error| Problem::internal(error.to_string()))?;
+                serde_json::from_slice(&body).map_err(|error| Problem::internal(error.to_string()))?
+            }
+            Err(problem) if problem.kind == "key-not-found" => Value::Null,
+            Ok(response) if response.status() != StatusCode::PRECONDITION_FAILED => {
+                let reason = format!("the value cannot be shown: {}", response.status());
+                return Ok(accepted(&self.store, &self.key_text, &token, Some(reason)));
+            }
+            Ok(_) => {
+                let reason = format!("the state does not reflect it yet ({NOT_REACHED})");
+                return Ok(accepted(&self.store, &self.key_text, &token, Some(reason)));
+            }
+            Err(problem) => return Ok(accepted(&self.store, &self.key_text, &token, Some(problem.detail))),
+        };
+        let mut of_answer = token;
+        if let Some(text) = entry["consistency_token"].as_str() {
+            of_answer.merge(&Token::read(text, &self.application)?);
+        }
+        let token = of_answer.write();
+        let document = json!({
+            "store": self.store,
+            "key": self.key_text,
+            "applied": true,
+            "entry": entry,
+            "consistency_token": token,
+        });
+        let mut response = json_response(&document);
+        set_token(&mut response, &token);
+        Ok(response)
+    }
+}
+
+/// `POST /v1/apps/{app}/stores/{store}/batch-write`: many records, one after the other; not all or none.
+pub async fn batch(
+    State(status): State<Arc<Status>>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    query: Result<Query<WriteQuery>, QueryRejection>,
+    body: Result<Json<BatchBody>, JsonRejection>,
+) -> Result<Response, Problem> {
+    let Path((application, store)) = path?;
+    let Query(query) = query?;
+    check_application(&status, &application)?;
+    let wired = wired(&status)?;
+    let formats = Formats::of(&wired, &store, query.key_format.as_deref(), query.value_format.as_deref())?;
+    let target = Target::of(&wired, &store)?;
+    if is_waited_for(&query)? {
+        return Err(Problem::bad_request("wait: a batch is not waited for; ask with its consistency token"));
+    }
+    let Json(BatchBody { writes }) = body?;
+    if writes.is_empty() || writes.len() > WRITES_MAX {
+        let detail = format!("writes: expected 1 to {WRITES_MAX}, found {}", writes.len());
+        return Err(Problem::bad_request(detail));
+    }
+    let timestamp = timestamp(&query)?;
+    let record = |(number, write): (usize, &BatchWrite)| {
+        let refuse = |what: &str, why: String| Problem::bad_request(format!("writes[{number}].{what}: {why}"));
+        let key = formats.key.read_json(&write.key).map_err(|error| refuse("key", error))?;
+        let value = match (&write.value, write.delete) {
+            (Some(value), false) => Some(formats.value.read_json(value).map_err(|error| refuse("value", error))?),
+            (None, true) => None,
+            _ => return Err(refuse("value", "expected either value or \"delete\": true".to_owned())),
+        };
+        Ok(target.record(key, value, timestamp, Vec::new()))
+    };
+    let records: Vec<WriteRecord> = writes.iter().enumerate().map(record).collect::<Result<_, Problem>>()?;
+    let count = records.len();
+    let writer = wired.writes.as_ref().ok_or_else(|| Problem::internal("the writer is gone"))?;
+    let written = writer.writer.write(records).await.map_err(problem_of)?;
+    let token = token_of(&application, &written).write();
+    let document = json!({ "store": store, "writes": count, "consistency_token": token });
+    let mut response = (StatusCode::ACCEPTED, json_response(&document)).into_response();
+    set_token(&mut response, &token);
+    Ok(response)
+}
+
+fn is_waited_for(query: &WriteQuery) -> Result<bool, Problem> {
+    match (query.wait.as_deref(), query.timeout_ms) {
+        (None, Some(_)) => Err(Problem::bad_request("timeout_ms needs wait=applied")),
+        (None, None) => Ok(false),
+        (Some("applied"), _) => Ok(true),
+        (Some(other), _) => Err(Problem::bad_request(format!("wait: expected applied, found {other:?}"))),
+    }
+}
+
+fn timestamp(query: &WriteQuery) -> Result<i64, Problem> {
+    let timestamp = query.timestamp_ms.unwrap_or_else(wall_clock_ms);
+    if timestamp < 0 {
+        return Err(Problem::bad_request(format!("timestamp_ms: expected 0 or more, found {timestamp}")));
+    }
+    Ok(timestamp)
+}
+
+fn record_header(name: &'static str, value: &[u8]) -> Header {
+    Header { key: bytes::Bytes::from_static(name.as_bytes()), value: Some(bytes::Bytes::copy_from_slice(value)) }
+}
+
+fn token_of(application: &str, written: &Written) -> Token {
+    let mut token = Token::new(application);
+    written.iter().for_each(|(at, &offset)| token.add_source(&at.topic, at.partition, offset));
+    token
+}
+
+/// The write is in the topic, and the state follows. `reason` says why nobody waited for it to the end.
+fn accepted(store: &str, key: &str, token: &Token, reason: Option<String>) -> Response {
+    let token = token.write();
+    let mut document = json!({ "store": store, "key": key, "applied": false, "consistency_token": token });
+    if let Some(reason) = reason {
+        document["reason"] = reason.into();
+    }
+    let mut response = (StatusCode::ACCEPTED, json_response(&document)).into_response();
+    set_token(&mut response, &token);
+    response
+}
+
+fn set_token(response: &mut Response, text: &str) {
+    // Its alphabet is that of base64url.
+    if let Ok(value) = text.parse() {
+        response.headers_mut().insert(HeaderName::from_static(token::HEADER), value);
+    }
+}
+
+fn problem_of(error: WriteError) -> Problem {
+    let detail = error.to_string();
+    match error {
+        WriteError::Refused(_) => {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "write-refused", "Kafka takes no such record", detail)
+        }
+        WriteError::Unavailable(_) => Problem::unavailable("write-unavailable", "nothing was written", detail),
+        WriteError::Unknown(_) => {
+            Problem::unavailable("write-unknown", "the outcome of the write is not known", detail)
+        }
+    }
+}
