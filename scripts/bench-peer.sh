@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # `make bench-peer`: builds both sides, starts a fresh real broker, and prints Kafka Streams beside Sandbar. Shorter or longer
-# with SANDBAR_BENCH_ROUNDS, SANDBAR_BENCH_WARM_UP and SANDBAR_BENCH_KAFKA_RECORDS.
+# with SANDBAR_BENCH_ROUNDS, SANDBAR_BENCH_WARM_UP and SANDBAR_BENCH_KAFKA_RECORDS. SANDBAR_BENCH_ONLY names a part of the
+# table (a pipeline, or `parts`), whose rows alone are measured and replaced.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

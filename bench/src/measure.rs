@@ -5,6 +5,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
 /// Clock ticks per second of `/proc/self/stat`; fixed on Linux (`USER_HZ`).
 const TICKS_PER_SECOND: u64 = 100;
@@ -79,7 +80,7 @@ pub fn load_average() -> Result<String> {
 }
 
 /// Minimum, median and maximum.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     pub min: f64,
     pub median: f64,

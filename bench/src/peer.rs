@@ -6,16 +6,19 @@ mod pipelines;
 mod processes;
 mod report;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use sandbox::{Runtime, RuntimeConfig};
 
 use self::pipelines::{PIPELINES, Pipeline};
 use self::processes::{COMMIT_INTERVAL_MS, Plan, Side, THREADS};
-use self::report::{Row, Runs};
+use self::report::{Figures, Row, Runs};
 use crate::workload::{INPUT, KEYS, Keys, PARTITIONS, TABLE, ZIPF_INPUT, input_of, row};
 use crate::{floors, measure, real_kafka, setting};
+
+/// What `SANDBAR_BENCH_ONLY` calls the parts by themselves; any other text is part of a pipeline's name.
+const PARTS: &str = "parts";
 
 const GUARANTEES: [&str; 2] = ["at_least_once", "exactly_once_v2"];
 
@@ -36,52 +39,59 @@ pub fn run() -> Result<()> {
     };
     let rounds = setting("SANDBAR_BENCH_ROUNDS", 3)?;
     let only = std::env::var("SANDBAR_BENCH_ONLY").unwrap_or_default();
-    let facts = facts(&plan, rounds);
+    let facts = facts();
     let load_before = measure::load_average()?;
     println!("{facts}\nload {load_before} at the start\n");
     let all = plan.warm_up + plan.records;
     real_kafka::fill_topic(&plan.bootstrap, INPUT, (0..all).map(|index| input_of(Keys::Uniform, index)))?;
     real_kafka::fill_topic(&plan.bootstrap, ZIPF_INPUT, (0..all).map(|index| input_of(Keys::Zipf, index)))?;
     real_kafka::fill_topic(&plan.bootstrap, TABLE, (0..KEYS).map(row))?;
-    let rows = rows(&plan, rounds, &only);
+    let folder = std::env::var_os("SANDBAR_BENCH_RESULTS").map(PathBuf::from);
+    let mut figures = folder.as_deref().map(Figures::read).transpose()?.unwrap_or_default();
+    figures.facts = facts;
+    let rows = rows(&plan, rounds, &only, &mut figures, folder.as_deref());
     if plan.folder.exists() {
         std::fs::remove_dir_all(&plan.folder)?;
     }
-    let rows = rows?;
-    let floors = floors::run(&Runtime::new(RuntimeConfig::default())?, &plan.bootstrap, plan.records, rounds)?;
-    print!("\n{}", report::floors(&floors));
-    let load = format!("Load of the machine {load_before} at the start, {} at the end.", measure::load_average()?);
-    println!("\n{load}");
-    // A part of the table is for trying things out and replaces nothing.
-    if let (Some(folder), true) = (std::env::var_os("SANDBAR_BENCH_RESULTS"), only.is_empty()) {
-        report::write(&PathBuf::from(folder), &facts, &load, &rows, &floors)?;
+    rows?;
+    if only.is_empty() || only == PARTS {
+        let floors = floors::run(&Runtime::new(RuntimeConfig::default())?, &plan.bootstrap, plan.records, rounds)?;
+        figures.parts = report::parts(&floors);
+        print!("\n{}", report::parts_table(&figures.parts));
     }
-    Ok(())
+    println!("\nload {load_before} at the start, {} at the end", measure::load_average()?);
+    folder.map_or(Ok(()), |folder| figures.write(&folder))
 }
 
-fn facts(plan: &Plan, rounds: u64) -> String {
+fn facts() -> String {
     format!(
         "Kafka Streams 4.3.1 (Java with a heap of 1 GiB) and Sandbar {} beside Kafka 4.3.1 on one machine, {THREADS} stream \
-         threads each; {} records after {} to warm up, {PARTITIONS} partitions, {KEYS} keys; a commit every \
+         threads each; {PARTITIONS} partitions, {KEYS} keys; a commit every \
          {COMMIT_INTERVAL_MS} ms. Every update goes out, but for the lines that say \"merging\": there the cache of Kafka \
-         Streams has its default of 10 MiB. Windows are segments of a day there, and plain keys of a store here. Median (least–most) of {rounds} rounds by turns.",
+         Streams has its default of 10 MiB. Windows are segments of a day there, and plain keys of a store here. Median (least–most) of the rounds.",
         env!("CARGO_PKG_VERSION"),
-        plan.records,
-        plan.warm_up,
     )
 }
 
-fn rows(plan: &Plan, rounds: u64, only: &str) -> Result<Vec<Row>> {
-    print!("{}", report::head());
-    let mut rows = Vec::new();
+/// Each row is kept as soon as it is measured.
+fn rows(plan: &Plan, rounds: u64, only: &str, figures: &mut Figures, folder: Option<&Path>) -> Result<()> {
+    println!("{}", report::head().trim_end());
     for pipeline in PIPELINES.iter().filter(|pipeline| pipeline.name.contains(only)) {
         for guarantee in GUARANTEES {
+            let before = measure::load_average()?;
             let row = measure_row(plan, pipeline, guarantee, rounds)?;
-            print!("{}", report::lines(&row));
-            rows.push(row);
+            let Plan { warm_up, records, .. } = plan;
+            let measured = format!(
+                "{rounds} rounds of {records} records after {warm_up}, load {before} before and {} after",
+                measure::load_average()?
+            );
+            let row = row.figures(&measured);
+            println!("{}", report::lines(&row).trim_end());
+            figures.put(row);
+            folder.map_or(Ok(()), |folder| figures.write(folder))?;
         }
     }
-    Ok(rows)
+    Ok(())
 }
 
 fn measure_row(plan: &Plan, pipeline: &Pipeline, guarantee: &'static str, rounds: u64) -> Result<Row> {

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use e2e::host::{free_port, get};
 use engine::broker::{BrokerErrorKind, ClientSupplier, Consumer, NewTopic, RestoreConsumer};
 use engine::record::TopicPartition;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::pipelines::Pipeline;
 use crate::workload::{PARTITIONS, TABLE};
@@ -55,7 +55,7 @@ pub struct Plan {
 }
 
 /// One measured run.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
     pub records_per_second: f64,
     pub cpu_us: f64,

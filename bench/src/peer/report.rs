@@ -1,16 +1,54 @@
 //! What is told of the runs: a table, a plot, and the raw figures. Ratios are taken round by round against whichever of
-//! the peer's settings was the better one in that figure.
+//! the peer's settings was the better one in that figure. The file of figures is what counts: each row replaces the one
+//! of its name there as soon as it is measured, and table and plot are made of the file.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use super::processes::{Measured, Side};
 use crate::floors::Floor;
 use crate::measure::{Spread, spread};
 use crate::{cpu, rate, show};
+
+/// Everything that was measured, as it is kept.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Figures {
+    pub facts: String,
+    pub rows: Vec<RowFigures>,
+    pub parts: Vec<PartFigures>,
+}
+
+/// One pipeline under one guarantee.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RowFigures {
+    pub pipeline: String,
+    pub guarantee: String,
+    /// When it was measured, and how busy the machine was.
+    pub measured: String,
+    pub sides: Vec<SideFigures>,
+    pub ratios: BTreeMap<String, Spread>,
+}
+
+/// What one side did in it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SideFigures {
+    pub side: String,
+    pub outputs: u64,
+    pub figures: BTreeMap<String, Spread>,
+    pub rounds: Vec<Measured>,
+}
+
+/// A part by itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PartFigures {
+    pub part: String,
+    pub krecords_per_second: Option<Spread>,
+    pub cpu_us: Option<Spread>,
+}
 
 /// The runs of one side.
 pub struct Runs {
@@ -74,6 +112,23 @@ impl Row {
             Some((figure.of)(run) / best?)
         }))
     }
+
+    /// As it is kept; `measured` says when and beside what load.
+    pub fn figures(&self, measured: &str) -> RowFigures {
+        let side = |runs: &Runs| SideFigures {
+            side: runs.side.name().to_owned(),
+            outputs: runs.outputs,
+            figures: FIGURES.iter().filter_map(|one| Some((one.key.to_owned(), runs.spread(one)?))).collect(),
+            rounds: runs.rounds.clone(),
+        };
+        RowFigures {
+            pipeline: self.pipeline.to_owned(),
+            guarantee: self.guarantee.to_owned(),
+            measured: measured.to_owned(),
+            sides: self.sides.iter().map(side).collect(),
+            ratios: FIGURES[..COMPARED].iter().filter_map(|one| Some((one.key.to_owned(), self.ratio(one)?))).collect(),
+        }
+    }
 }
 
 /// The head of the table.
@@ -87,64 +142,65 @@ pub fn head() -> String {
 }
 
 /// The lines of one row.
-pub fn lines(row: &Row) -> String {
+pub fn lines(row: &RowFigures) -> String {
+    let cells = |figures: &[Figure], of: &BTreeMap<String, Spread>, decimals: Option<usize>| {
+        let cell = |figure: &Figure| show(of.get(figure.key).copied(), decimals.unwrap_or(figure.decimals));
+        figures.iter().map(cell).collect::<Vec<_>>().join(" | ")
+    };
+    let (pipeline, guarantee) = (&row.pipeline, &row.guarantee);
     let mut text = String::new();
-    for runs in &row.sides {
-        let cells: Vec<String> = FIGURES.iter().map(|figure| show(runs.spread(figure), figure.decimals)).collect();
-        let (name, outputs) = (runs.side.name(), runs.outputs);
-        let _ = writeln!(text, "| {} | {} | {name} | {} | {outputs} |", row.pipeline, row.guarantee, cells.join(" | "));
+    for SideFigures { side, outputs, figures, .. } in &row.sides {
+        let cells = cells(&FIGURES, figures, None);
+        let _ = writeln!(text, "| {pipeline} | {guarantee} | {side} | {cells} | {outputs} |");
     }
-    let cells: Vec<String> = FIGURES[..COMPARED].iter().map(|figure| show(row.ratio(figure), 2)).collect();
-    let _ = writeln!(text, "| | | **ours / their better** | {} | | |", cells.join(" | "));
+    let cells = cells(&FIGURES[..COMPARED], &row.ratios, Some(2));
+    let _ = writeln!(text, "| | | **ours / their better** | {cells} | | |");
     text
+}
+
+/// The parts as they are kept.
+pub fn parts(floors: &[Floor]) -> Vec<PartFigures> {
+    let part = |floor: &Floor| PartFigures {
+        part: floor.name.clone(),
+        krecords_per_second: rate(&floor.samples),
+        cpu_us: cpu(&floor.samples),
+    };
+    floors.iter().map(part).collect()
 }
 
 /// The table of the parts by themselves.
-pub fn floors(floors: &[Floor]) -> String {
+pub fn parts_table(parts: &[PartFigures]) -> String {
     let mut text =
         "| part by itself, one thread, at-least-once | k rec/s | CPU µs/rec |\n| --- | ---: | ---: |\n".to_owned();
-    for Floor { name, samples } in floors {
-        let _ = writeln!(text, "| {name} | {} | {} |", show(rate(samples), 0), show(cpu(samples), 2));
+    for PartFigures { part, krecords_per_second, cpu_us } in parts {
+        let _ = writeln!(text, "| {part} | {} | {} |", show(*krecords_per_second, 0), show(*cpu_us, 2));
     }
     text
 }
 
-/// Every round of every run.
-pub fn raw(rows: &[Row]) -> Value {
-    let side = |runs: &Runs| json!({"side": runs.side.name(), "outputs": runs.outputs, "rounds": runs.rounds});
-    let row = |row: &Row| {
-        let sides: Vec<Value> = row.sides.iter().map(side).collect();
-        let ratios = FIGURES[..COMPARED].iter().filter_map(|figure| {
-            let Spread { min, median, max } = row.ratio(figure)?;
-            Some((figure.key.to_owned(), json!({"min": min, "median": median, "max": max})))
-        });
-        let ratios: serde_json::Map<String, Value> = ratios.collect();
-        json!({"pipeline": row.pipeline, "guarantee": row.guarantee, "sides": sides, "ratios": ratios})
-    };
-    rows.iter().map(row).collect()
-}
+const FILE: &str = "peer.json";
 
 const BAR_HEIGHT: usize = 14;
 const LEFT: usize = 330;
 const WIDTH: f64 = 420.0;
 
 /// The CPU time per record as bars, the median with a line from the least to the most.
-pub fn plot(rows: &[Row]) -> String {
-    let cpu = &FIGURES[1];
-    let spreads = rows.iter().flat_map(|row| &row.sides).filter_map(|runs| runs.spread(cpu));
+pub fn plot(rows: &[RowFigures]) -> String {
+    let cpu = |side: &SideFigures| side.figures.get(FIGURES[1].key).copied();
+    let spreads = rows.iter().flat_map(|row| &row.sides).filter_map(cpu);
     let most = spreads.map(|spread| spread.max).fold(0.0, f64::max).max(1e-9);
     let x = |value: f64| LEFT as f64 + value / most * WIDTH;
     let (mut bars, mut y) = (String::new(), 40);
     for row in rows {
-        for runs in &row.sides {
-            let Some(Spread { min, median, max }) = runs.spread(cpu) else { continue };
-            let color = match runs.side {
-                Side::KafkaStreams => "#8a8a8a",
-                Side::KafkaStreamsMerging => "#b9b9b9",
-                Side::Sandbar => "#d97706",
+        for side in &row.sides {
+            let Some(Spread { min, median, max }) = cpu(side) else { continue };
+            let color = match side.side.as_str() {
+                name if name == Side::Sandbar.name() => "#d97706",
+                name if name == Side::KafkaStreamsMerging.name() => "#b9b9b9",
+                _ => "#8a8a8a",
             };
             let (bar, middle, end) = (BAR_HEIGHT - 3, y + BAR_HEIGHT / 2 - 1, y + BAR_HEIGHT - 4);
-            let label = format!("{}, {}: {}", row.pipeline, row.guarantee, runs.side.name());
+            let label = format!("{}, {}: {}", row.pipeline, row.guarantee, side.side);
             let _ = writeln!(
                 bars,
                 r#"<text x="{}" y="{end}" text-anchor="end">{label}</text>
@@ -168,34 +224,53 @@ pub fn plot(rows: &[Row]) -> String {
     )
 }
 
-/// Writes table, plot and raw figures to a folder.
-///
-/// # Errors
-/// When that fails.
-pub fn write(folder: &Path, facts: &str, load: &str, rows: &[Row], floors: &[Floor]) -> Result<()> {
-    std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
-    let write = |name: &str, text: String| {
-        let path = folder.join(name);
-        std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))
-    };
-    let table: String = rows.iter().map(lines).collect();
-    let page = format!(
-        "# Sandbar beside Kafka Streams\n\nWritten by `make bench-peer`, with every round in [peer.json](peer.json).\n\n\
-         {facts}\n\n{load}\n\n{}{table}\n![CPU time per record](peer.svg)\n\n{}",
-        head(),
-        self::floors(floors)
-    );
-    write("peer.md", page)?;
-    write("peer.svg", plot(rows))?;
-    let part = |floor: &Floor| {
-        let runs = floor.samples.iter();
-        let runs =
-            runs.map(|run| json!({"records_per_second": run.records_per_second(), "cpu_us": run.cpu_us_per_record()}));
-        json!({"part": floor.name, "rounds": runs.collect::<Vec<_>>()})
-    };
-    let parts: Vec<Value> = floors.iter().map(part).collect();
-    let raw = json!({"facts": facts, "load": load, "rows": raw(rows), "parts": parts});
-    write("peer.json", format!("{raw:#}\n"))
+impl Figures {
+    /// What is kept in a folder; nothing where nothing is.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(FILE);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => serde_json::from_str(&text).with_context(|| format!("read {}", path.display())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+        }
+    }
+
+    /// Puts a row in the place of the one of its name, or at the end.
+    pub fn put(&mut self, row: RowFigures) {
+        let same = |other: &&mut RowFigures| other.pipeline == row.pipeline && other.guarantee == row.guarantee;
+        match self.rows.iter_mut().find(same) {
+            Some(before) => *before = row,
+            None => self.rows.push(row),
+        }
+    }
+
+    /// Writes table, plot and figures to a folder.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+        let write = |name: &str, text: String| {
+            let path = folder.join(name);
+            std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))
+        };
+        let table: String = self.rows.iter().map(lines).collect();
+        let measured = |row: &RowFigures| format!("* {}, {}: {}\n", row.pipeline, row.guarantee, row.measured);
+        let measured: String = self.rows.iter().map(measured).collect();
+        let page = format!(
+            "# Sandbar beside Kafka Streams\n\nWritten by `make bench-peer`, with every round in [peer.json](peer.json).\n\n\
+             {}\n\n{}{table}\n![CPU time per record](peer.svg)\n\n{}\nThe sides of a row were measured by turns:\n\n{measured}",
+            self.facts,
+            head(),
+            parts_table(&self.parts)
+        );
+        write("peer.md", page)?;
+        write("peer.svg", plot(&self.rows))?;
+        write(FILE, format!("{:#}\n", serde_json::to_value(self)?))
+    }
 }
 
 #[cfg(test)]

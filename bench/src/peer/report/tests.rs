@@ -31,18 +31,23 @@ fn ratios_are_taken_against_the_better_setting_of_each_round() {
 }
 
 #[test]
-fn the_report_is_written_with_its_raw_figures() {
+fn the_report_is_written_with_its_raw_figures_and_a_row_replaces_its_own() {
     let folder = std::env::temp_dir().join(format!("sandbar-bench-report-{}", std::process::id()));
     let sample = Sample { records: 1_000, wall: Duration::from_secs(1), cpu: Duration::from_millis(2) };
     let floor = Floor { name: "a part".to_owned(), samples: vec![sample] };
-    write(&folder, "facts", "load", &[row()], &[floor]).expect("it is written");
+    let mut figures = Figures { facts: "facts".to_owned(), parts: parts(&[floor]), ..Figures::default() };
+    figures.put(row().figures("at first"));
+    figures.put(Row { pipeline: "join", ..row() }.figures("once"));
+    figures.put(row().figures("again"));
+    figures.write(&folder).expect("it is written");
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).expect("it is there");
     let page = read("peer.md");
     assert_eq!(page.lines().filter(|line| line.starts_with("| count | at_least_once |")).count(), 3);
     assert!(page.contains("| **ours / their better** | 2.50 (2.00–3.00) | 0.25 (0.25–0.25) |"), "{page}");
     assert!(page.contains("| a part | 1 (1–1) | 2.00 (2.00–2.00) |"), "{page}");
-    let raw: Value = serde_json::from_str(&read("peer.json")).expect("it is JSON");
-    assert_eq!(raw["rows"][0]["sides"][2]["rounds"][1]["cpu_us"], 3.0);
-    assert_eq!(read("peer.svg").matches("<rect x=").count(), 3);
+    assert!(page.contains("* count, at_least_once: again\n") && !page.contains("at first"), "{page}");
+    assert_eq!(read("peer.svg").matches("<rect x=").count(), 6);
+    let kept = Figures::read(&folder).expect("it is read");
+    assert_eq!((kept.rows[0].sides[2].rounds[1].cpu_us, &kept), (3.0, &figures));
     std::fs::remove_dir_all(folder).expect("it is removed");
 }
