@@ -1,13 +1,15 @@
 //! Any host answers for the whole application: three of them, asked all the while that one is killed and comes back. An
 //! answer is right or may be tried again; it is never wrong, and never says that there is nothing.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use e2e::embedded::EmbeddedBroker;
-use e2e::host::{Host, get};
+use e2e::host::{Host, get, request};
+use e2e::topics::{self, Values};
 use e2e::{kafka, repository};
 use serde_json::{Value, json};
 
@@ -107,6 +109,26 @@ fn while_asked<T>(
     })
 }
 
+/// What one host streams of all of them is the changelog, of which the last value of each key counts.
+fn check_changelog(count: &Count, host: &Host) -> Result<()> {
+    let mut changelog: BTreeMap<String, Value> = BTreeMap::new();
+    for record in topics::read(&count.broker, &format!("{}-counts-changelog", count.id), Values::I64)? {
+        changelog.insert(record.key.as_str().context("a key that is no text")?.to_owned(), record.value);
+    }
+    let url = format!("{}/v1/apps/{}/stores/counts/entries", host.url, count.id);
+    let (status, text) = request("GET", &url, &[("Accept", "application/x-ndjson")], "")?;
+    ensure!(status == 200, "{status} {text}");
+    let lines: Vec<Value> =
+        { text.as_str().context("no lines")?.lines() }.map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let (last, entries) = lines.split_last().context("no line")?;
+    ensure!(last["end"]["entries"] == changelog.len(), "{last}");
+    let found: Vec<(&str, &Value)> =
+        entries.iter().map(|entry| (entry["key"].as_str().unwrap_or_default(), &entry["value"])).collect();
+    let expected: Vec<(&str, &Value)> = changelog.iter().map(|(key, value)| (key.as_str(), value)).collect();
+    ensure!(found == expected, "{} entries are not the {} of the changelog", found.len(), expected.len());
+    Ok(())
+}
+
 fn any_host_answers(mut count: Count, standbys: u32) -> Result<()> {
     let parameters = if standbys > 0 { STANDBY } else { "" };
     let lines = count.more(KEYS, 3);
@@ -139,6 +161,7 @@ fn any_host_answers(mut count: Count, standbys: u32) -> Result<()> {
     })?;
     println!("{}: while a host was killed {killed:?}, while it came back {back:?}", count.id);
     ensure!(killed.right > 0 && back.right > 0, "nothing was answered");
+    check_changelog(&count, &first)?;
     ensure!(ask_all(&count, &third.url, parameters)?, "everything is settled, and {} says to try again", third.url);
     Ok(())
 }
