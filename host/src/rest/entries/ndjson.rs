@@ -6,7 +6,8 @@ use std::num::NonZeroUsize;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::{PageAndToken, Scan, write_cursor};
 use crate::rest::body::{self, Parts};
@@ -44,7 +45,7 @@ pub fn stream(wired: Wired, scan: Scan, first: PageAndToken) -> Response {
             Ok(Some(last)) => last,
             // The client has gone.
             Ok(None) => return,
-            Err(problem) => json!({ "error": problem.document() }),
+            Err(problem) => json!({ "error": problem.document() }).to_string(),
         };
         // Nor is it an error when it goes now.
         let _ = parts.send(format!("{last}\n").into()).await;
@@ -53,13 +54,22 @@ pub fn stream(wired: Wired, scan: Scan, first: PageAndToken) -> Response {
     (headers, body).into_response()
 }
 
+/// What a whole stream ends with.
+#[derive(Serialize)]
+struct LastLine {
+    end: End,
+    positions: Vec<Value>,
+    consistency_token: String,
+}
+
+#[derive(Serialize)]
+struct End {
+    entries: usize,
+    next_cursor: Option<String>,
+}
+
 /// Sends page after page; the last line, or `None` when the client has gone.
-async fn send(
-    wired: &Wired,
-    mut scan: Scan,
-    first: PageAndToken,
-    parts: &Parts,
-) -> Result<Option<serde_json::Value>, Problem> {
+async fn send(wired: &Wired, mut scan: Scan, first: PageAndToken, parts: &Parts) -> Result<Option<String>, Problem> {
     let (mut page, mut token) = first;
     let mut sent = 0;
     loop {
@@ -71,11 +81,12 @@ async fn send(
         }
         let is_full = scan.limit.is_some_and(|limit| sent >= limit);
         if is_full || page.resume.is_none() {
-            return Ok(Some(json!({
-                "end": { "entries": sent, "next_cursor": page.resume.as_ref().map(write_cursor) },
-                "positions": page.positions.iter().map(position).collect::<Vec<_>>(),
-                "consistency_token": token.write(),
-            })));
+            let last = LastLine {
+                end: End { entries: sent, next_cursor: page.resume.as_ref().map(write_cursor) },
+                positions: page.positions.iter().map(position).collect(),
+                consistency_token: token.write(),
+            };
+            return serde_json::to_string(&last).map(Some).map_err(|error| Problem::internal(error.to_string()));
         }
         scan.cursor = page.resume.take();
         scan.freshness.renew();
