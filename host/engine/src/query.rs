@@ -32,8 +32,17 @@ pub enum Availability {
         position: Offset,
         target: Offset,
     },
+    /// A copy that has had everything once and follows its changelog since; its next offset, and the end as far as it knows.
+    Following {
+        position: Offset,
+        end: Offset,
+    },
     Running,
 }
+
+/// As `max_lag` of a query: any copy may answer that has had everything once, however far it is behind since. One that is
+/// still being filled may not: what it lacks are not the latest changes, but anything.
+pub const ANY_FOLLOWING: u64 = u64::MAX;
 
 /// Up to where the committed state of a task reflects its source partitions: the committed offsets, once the stores have
 /// what was committed with them (Kafka Streams' `Position`). Shared by the stores of a task; written by its thread, read
@@ -184,6 +193,20 @@ impl QueryRegistry {
         self.declared.iter()
     }
 
+    /// As `get` where nothing has to be read from a disk; `None` where that is not known.
+    pub fn get_in_memory(
+        &self,
+        store: &str,
+        partition: i32,
+        key: &[u8],
+        max_lag: Option<u64>,
+    ) -> Result<Option<KeyAnswer>, QueryError> {
+        let registration = self.local(store, Some(&[partition]), max_lag.is_some())?.remove(0);
+        available(&registration, max_lag)?;
+        let position = position(&registration)?;
+        Ok(registration.view.get_in_memory(key)?.map(|value| KeyAnswer { value, position }))
+    }
+
     /// The values of several keys in one partition, as `get`.
     pub fn get_many(
         &self,
@@ -241,7 +264,9 @@ fn lag(registration: &Registration) -> u64 {
     match registration.availability {
         Availability::Running => 0,
         Availability::Opened => u64::MAX,
-        Availability::Restoring { position, target } => (target - position).max(0).unsigned_abs(),
+        Availability::Restoring { position, target: end } | Availability::Following { position, end } => {
+            (end - position).max(0).unsigned_abs()
+        }
     }
 }
 
@@ -251,13 +276,20 @@ fn available(registration: &Registration, max_lag: Option<u64>) -> Result<(), Qu
         Availability::Opened => {
             Err(QueryError::Opened { store: registration.store.to_string(), partition: registration.task.partition })
         }
-        Availability::Restoring { .. } if max_lag.is_some_and(|most| lag(registration) <= most) => Ok(()),
-        Availability::Restoring { position, target } => Err(QueryError::Restoring {
-            store: registration.store.to_string(),
-            partition: registration.task.partition,
-            position,
-            target,
-        }),
+        Availability::Following { .. } if max_lag.is_some_and(|most| lag(registration) <= most) => Ok(()),
+        Availability::Restoring { .. }
+            if max_lag.is_some_and(|most| most != ANY_FOLLOWING && lag(registration) <= most) =>
+        {
+            Ok(())
+        }
+        Availability::Restoring { position, target } | Availability::Following { position, end: target } => {
+            Err(QueryError::Restoring {
+                store: registration.store.to_string(),
+                partition: registration.task.partition,
+                position,
+                target,
+            })
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use engine::record::Offset;
 use engine::state::{KeyRange, ReadView, StateStore, StoreError, Visit, Write};
 use engine::topology::{StoreSpec, TaskId};
 use rocksdb::{
-    ColumnFamilyDescriptor, DB, DBRawIterator, DEFAULT_COLUMN_FAMILY_NAME, FlushOptions, ReadOptions, WriteBatch,
-    WriteOptions,
+    ColumnFamilyDescriptor, DB, DBRawIterator, DEFAULT_COLUMN_FAMILY_NAME, ErrorKind, FlushOptions, ReadOptions,
+    ReadTier, WriteBatch, WriteOptions,
 };
 
 use crate::bulk::Bulk;
@@ -25,6 +26,8 @@ const AFTER_USER: u8 = 2;
 pub(crate) const CHANGELOG_OFFSET: &[u8] = b"\0changelog.offset";
 const SCHEMA_VERSION: &[u8] = b"\0schema.version";
 const METADATA_ENTRIES: u64 = 2;
+/// No changelog offset is below 0.
+const UNKNOWN: Offset = -1;
 
 /// How long `open` waits for a query that still reads the same store, closed a moment ago.
 const REOPEN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -44,6 +47,10 @@ pub(crate) struct RocksStore {
 }
 
 pub(crate) struct Database {
+    /// Before the database, which they name nothing of: what may be read without the disk.
+    in_memory: ReadOptions,
+    /// What the database says, or `UNKNOWN` where it has to be asked. Never ahead of it.
+    changelog_offset: AtomicI64,
     pub(crate) db: DB,
     // Declared after the database, and so given back after it was closed.
     _open: OpenStore,
@@ -77,7 +84,11 @@ impl RocksStore {
         std::fs::create_dir_all(path).map_err(|error| name.file_error("create its directory", &error))?;
         check_files(path, &name)?;
         let (db, open) = open_database(path, &name, &shared)?;
-        let database = Arc::new(Database { db, _open: open, name: name.clone(), shared });
+        let mut in_memory = ReadOptions::default();
+        in_memory.set_read_tier(ReadTier::BlockCache);
+        let changelog_offset = AtomicI64::new(UNKNOWN);
+        let database = Database { in_memory, changelog_offset, db, _open: open, name: name.clone(), shared };
+        let database = Arc::new(database);
         database.check_schema_version(path, store.version)?;
         let mut write_options = WriteOptions::default();
         write_options.disable_wal(true);
@@ -162,6 +173,15 @@ impl Database {
         }
     }
 
+    /// `None` where the disk would have to be read.
+    fn get_in_memory(&self, key: &[u8]) -> Result<Option<Option<Bytes>>, StoreError> {
+        match with_prefix(key, |key| self.db.get_pinned_opt(key, &self.in_memory)) {
+            Ok(value) => Ok(Some(value.map(|value| Bytes::copy_from_slice(&value)))),
+            Err(error) if error.kind() == ErrorKind::Incomplete => Ok(None),
+            Err(error) => Err(self.name.error("get", &error)),
+        }
+    }
+
     fn get_many(&self, keys: &[&[u8]], found: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<(), StoreError> {
         let length: usize = keys.iter().map(|key| key.len() + 1).sum();
         let mut buffer = Vec::with_capacity(length);
@@ -231,7 +251,26 @@ impl Database {
         entries.status().map_err(|error| self.name.error("scan", &error))
     }
 
+    /// Asked for by every query, so it is kept beside the database once it is known.
     fn changelog_offset(&self) -> Result<Option<Offset>, StoreError> {
+        match self.changelog_offset.load(Ordering::Acquire) {
+            UNKNOWN => {}
+            known => return Ok(Some(known)),
+        }
+        let read = self.read_changelog_offset()?;
+        if let Some(offset) = read {
+            // Not over what was written meanwhile.
+            let _ = self.changelog_offset.compare_exchange(UNKNOWN, offset, Ordering::AcqRel, Ordering::Relaxed);
+        }
+        Ok(read)
+    }
+
+    /// The database has another offset than before, or may have.
+    pub(crate) fn set_changelog_offset(&self, offset: Option<Offset>) {
+        self.changelog_offset.store(offset.unwrap_or(UNKNOWN), Ordering::Release);
+    }
+
+    fn read_changelog_offset(&self) -> Result<Option<Offset>, StoreError> {
         let found = self
             .db
             .get_pinned(CHANGELOG_OFFSET)
@@ -318,6 +357,9 @@ impl StateStore for RocksStore {
             .db
             .write_opt(batch, &self.write_options)
             .map_err(|error| self.database.name.error("write", &error))?;
+        if changelog_offset.is_some() {
+            self.database.set_changelog_offset(changelog_offset);
+        }
         // Whoever writes waits. The same batch may be written again where that fails.
         if self.database.shared.is_over_budget() { self.flush() } else { Ok(()) }
     }
@@ -340,7 +382,10 @@ impl StateStore for RocksStore {
 
     fn end_bulk(&mut self) -> Result<(), StoreError> {
         if let Some(bulk) = &mut self.bulk {
-            bulk.end()?;
+            let ended = bulk.end();
+            // Some of it may be there after an error too.
+            self.database.set_changelog_offset(None);
+            ended?;
             self.bulk = None;
         }
         Ok(())
@@ -374,6 +419,10 @@ impl RocksView {
 impl ReadView for RocksView {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.database()?.get(key)
+    }
+
+    fn get_in_memory(&self, key: &[u8]) -> Result<Option<Option<Bytes>>, StoreError> {
+        self.database()?.get_in_memory(key)
     }
 
     fn scan(&self, range: KeyRange<'_>, reverse: bool, visit: &mut Visit<'_>) -> Result<(), StoreError> {

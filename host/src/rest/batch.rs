@@ -13,17 +13,17 @@ use bytes::Bytes;
 use engine::query::PartitionPosition;
 use engine::routing::Route;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use super::freshness::{Freshness, is_running, not_reached};
 use super::routed::{PositionAnswer, Question, Refused, Sources};
 use super::stores::{
-    Formats, asked_partitions, blocking, home_of, max_lag, may_be_elsewhere, position, problem_of, serialized,
-    standby_query, sub_topology, wired,
+    Asked, Formats, Position, asked_partitions, blocking, home_of, max_lag, may_be_elsewhere, position, problem_of,
+    serialized, standby_query, sub_topology, wired,
 };
 use super::token::Token;
-use super::{Problem, check_application, peers, routed};
+use super::{Problem, check_application, routed};
 use crate::formats::{self, DataFormat};
 use crate::runtime::status::{Status, Wired};
 
@@ -87,13 +87,11 @@ pub async fn get(
     let Path((application, store)) = path?;
     let Query(query) = query?;
     check_application(&status, &application)?;
-    let wired = wired(&status)?;
+    let wired = wired(&status)?.by(&headers);
     let Json(BatchBody { keys }) = body?;
     let formats = Formats::of(&wired, &store, query.key_format.as_deref(), query.value_format.as_deref())?;
     let partitions = asked_partitions(&wired, &store, None, query.partitions.as_deref())?;
     let keys = read_keys(&keys, formats.key)?;
-    let routing = wired.routing.clone().filter(|_| !peers::is_forwarded(&headers));
-    let wired = Wired { routing, ..wired };
     let freshness = Freshness::of(&application, query.min_position.as_deref(), query.timeout_ms)?;
     let mut batch = Batch {
         found: vec![None; keys.len()],
@@ -153,7 +151,7 @@ impl Batch {
         places
     }
 
-    async fn look_up(&mut self, wired: &Wired, places: Places) -> Result<(), Problem> {
+    async fn look_up(&mut self, wired: &Asked, places: Places) -> Result<(), Problem> {
         let topics: Vec<String> = sub_topology(wired, &self.store).1.into_iter().map(str::to_owned).collect();
         let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
         let mut to_ask = places;
@@ -167,7 +165,7 @@ impl Batch {
             };
             // Older copies of what is running elsewhere are asked for there.
             let copies: BTreeSet<i32> = behind.iter().filter(|at| !is_running(at)).map(|at| at.partition).collect();
-            if let (Some(_), false) = (&wired.routing, copies.is_empty()) {
+            if let (Some(_), false) = (wired.routing(), copies.is_empty()) {
                 let mut others = missing;
                 for partition in copies {
                     others.extend(to_ask.remove_entry(&partition));
@@ -185,7 +183,7 @@ impl Batch {
     }
 
     /// Looks up what is here; what is not comes back.
-    async fn read_here(&self, wired: &Wired, places: Places) -> Result<(Found, Places), Problem> {
+    async fn read_here(&self, wired: &Asked, places: Places) -> Result<(Found, Places), Problem> {
         let (wired, store, keys, max_lag) = (wired.clone(), self.store.clone(), Arc::clone(&self.keys), self.max_lag);
         blocking(move || {
             let mut found = Found { values: Vec::new(), positions: Vec::new(), token: None };
@@ -198,7 +196,7 @@ impl Batch {
                         found.values.extend(values);
                         found.positions.push(position);
                     }
-                    Err(error) if may_be_elsewhere(&error) && wired.routing.is_some() => {
+                    Err(error) if may_be_elsewhere(&error) && wired.routing().is_some() => {
                         missing.insert(partition, places);
                     }
                     Err(error) => return Err(problem_of(error)),
@@ -223,8 +221,8 @@ impl Batch {
     }
 
     /// Asks other hosts for what is not here.
-    async fn ask(&mut self, wired: &Wired, places: Places) -> Result<(), Problem> {
-        let (Some(routing), false) = (&wired.routing, places.is_empty()) else { return Ok(()) };
+    async fn ask(&mut self, wired: &Asked, places: Places) -> Result<(), Problem> {
+        let (Some(routing), false) = (wired.routing(), places.is_empty()) else { return Ok(()) };
         let sub_topology = sub_topology(wired, &self.store).0;
         let sources = Sources { sub_topology, standby: self.max_lag.is_some(), freshness: self.freshness.clone() };
         let partitions: Vec<i32> = places.keys().copied().collect();
@@ -282,7 +280,7 @@ struct EntryBody {
 struct ResponseBody<'a> {
     store: &'a str,
     entries: Vec<EntryBody>,
-    positions: Vec<Value>,
+    positions: Vec<Position<'a>>,
     consistency_token: String,
 }
 

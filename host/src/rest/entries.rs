@@ -14,17 +14,17 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use engine::query::{Filter, PartitionPosition, QueryEntry, QueryError, QueryPage, ResumeKey, ScanQuery, merge_pages};
 use engine::state::{KeyRange, prefix_end};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::filter::{Condition, SCANNED_MAX};
 use super::freshness::{Freshness, is_running, not_reached};
 use super::routed::Sources;
 use super::stores::{
-    Formats, asked_partitions, blocking, max_lag, position, problem_of, serialized, standby_query, sub_topology, wired,
+    Asked, Formats, Position, asked_partitions, blocking, max_lag, position, problem_of, serialized, standby_query,
+    sub_topology, wired,
 };
 use super::token::Token;
-use super::{Problem, check_application, peers, routed};
+use super::{Problem, check_application, routed};
 use crate::formats::{self, DataFormat};
 use crate::runtime::status::{Status, Wired};
 
@@ -91,9 +91,7 @@ pub async fn list(
     let Path((application, store)) = path?;
     let Query(query) = query?;
     check_application(&status, &application)?;
-    let wired = wired(&status)?;
-    let routing = wired.routing.clone().filter(|_| !peers::is_forwarded(&headers));
-    let wired = Wired { routing, ..wired };
+    let wired = wired(&status)?.by(&headers);
     let is_streamed = ndjson::is_asked_for(&headers);
     let mut scan = Scan::of(&wired, application, store, query, uri.path())?;
     if is_streamed {
@@ -138,12 +136,12 @@ impl Scan {
     }
 
     /// The next page over all hosts, once the state is new enough.
-    async fn page(&self, wired: &Wired, limit: NonZeroUsize) -> Result<PageAndToken, Problem> {
+    async fn page(&self, wired: &Asked, limit: NonZeroUsize) -> Result<PageAndToken, Problem> {
         let (page, missing) = self.page_here(wired, limit).await?;
         let mut token = self.freshness.token(&self.application);
         page.positions.iter().for_each(|position| token.add(&self.store, position));
         let Some(&first) = missing.first() else { return Ok((page, token)) };
-        let routing = wired.routing.as_ref().ok_or_else(|| self.not_here(first))?;
+        let routing = wired.routing().ok_or_else(|| self.not_here(first))?;
         let sub_topology = sub_topology(wired, &self.store).0;
         let sources = Sources { sub_topology, standby: self.max_lag.is_some(), freshness: self.freshness.clone() };
         let path = format!("{}?{}", self.path, self.query(limit));
@@ -159,7 +157,7 @@ impl Scan {
     }
 
     /// The page of the partitions that are here and new enough, and the other partitions.
-    async fn page_here(&self, wired: &Wired, limit: NonZeroUsize) -> Result<(QueryPage, Vec<i32>), Problem> {
+    async fn page_here(&self, wired: &Asked, limit: NonZeroUsize) -> Result<(QueryPage, Vec<i32>), Problem> {
         let topics: Vec<String> = sub_topology(wired, &self.store).1.into_iter().map(str::to_owned).collect();
         let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
         let mut partitions = self.partitions.clone();
@@ -176,7 +174,7 @@ impl Scan {
             // Older copies of what is running elsewhere are left out, and asked for there.
             let copies = |partition: &i32| behind.iter().any(|at| at.partition == *partition && !is_running(at));
             let others: Vec<i32> = partitions.iter().copied().filter(|partition| !copies(partition)).collect();
-            if wired.routing.is_some() && others.len() < partitions.len() {
+            if wired.routing().is_some() && others.len() < partitions.len() {
                 partitions = others;
             } else if !self.freshness.wait().await {
                 return Err(not_reached(&self.store, first));
@@ -294,7 +292,7 @@ struct PageBody<'a> {
     store: &'a str,
     entries: Vec<EntryBody>,
     next_cursor: Option<String>,
-    positions: Vec<Value>,
+    positions: Vec<Position<'a>>,
     /// How many entries were looked at, where only some are wanted.
     #[serde(skip_serializing_if = "Option::is_none")]
     scanned: Option<u64>,

@@ -96,5 +96,7 @@ pub fn not_reached(store: &str, position: &PartitionPosition) -> Problem {
     );
     let title = "the state is older than asked for";
     let problem = Problem::new(StatusCode::PRECONDITION_FAILED, NOT_REACHED, title, detail);
-    Problem { position: Some(Box::new(shown(position))), retry_after_s: Some(1), ..problem }
+    // Numbers and strings always have a form in JSON.
+    let position = serde_json::to_value(shown(position)).ok().map(Box::new);
+    Problem { position, retry_after_s: Some(1), ..problem }
 }

@@ -10,16 +10,15 @@ use axum::http::{HeaderMap, Uri, header};
 use axum::response::Response;
 use engine::query::{KeyAnswer, PartitionPosition};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::freshness::{Freshness, NOT_REACHED, is_running, not_reached};
 use super::routed::Sources;
 use super::stores::{
-    Formats, blocking, check_partition, home_of, max_lag, may_be_elsewhere, partitions_of, position, problem_of,
-    serialized, standby_query, sub_topology, wired,
+    Asked, Formats, Position, blocking, check_partition, home_of, max_lag, may_be_elsewhere, partitions_of, position,
+    problem_of, serialized, standby_query, sub_topology, wired,
 };
-use super::{Problem, check_application, peers, routed};
+use super::{Problem, check_application, routed};
 use crate::formats;
 use crate::runtime::status::{Status, Wired};
 
@@ -63,9 +62,18 @@ struct KeyScan {
     freshness: Freshness,
 }
 
+/// Where a look-up may look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    InMemory,
+    Anywhere,
+}
+
 /// What this host alone says to a query of a key.
 enum Local {
     Found(Response),
+    /// It may be on disk, and was not to be looked for there.
+    OnDisk,
     /// None of these partitions, all of them here, has it.
     Absent,
     /// This one is not new enough yet, and nobody else's copy is newer.
@@ -86,9 +94,7 @@ pub async fn get(
     let Path(path) = path?;
     let Query(query) = query?;
     check_application(&status, &path.app)?;
-    let wired = wired(&status)?;
-    let routing = wired.routing.clone().filter(|_| !peers::is_forwarded(&headers));
-    answer(&Wired { routing, ..wired }, uri.path(), path, query).await
+    answer(&wired(&status)?.by(&headers), uri.path(), path, query).await
 }
 
 /// Answers a query for a key, here or by the hosts that have its partitions. `path` is that of the request, for them.
@@ -96,26 +102,31 @@ pub async fn get(
 /// # Errors
 /// Why there is no answer.
 pub async fn answer(
-    wired: &Wired,
+    wired: &Asked,
     uri_path: &str,
     KeyPath { app, store, key }: KeyPath,
     query: KeyQuery,
 ) -> Result<Response, Problem> {
     let (redirect, partition) = (query.redirect, query.partition);
-    let nothing = no_key(&store, &key);
     let scan = Arc::new(KeyScan::of(wired, app, store, &key, query)?);
     let (partitions, problem) = loop {
-        let (local, asked) = (wired.clone(), Arc::clone(&scan));
-        match blocking(move || asked.local(&local)).await? {
+        // What is in memory is looked up at once: a change of threads costs more than that.
+        let mut local = scan.local(wired, Look::InMemory)?;
+        if matches!(local, Local::OnDisk) {
+            let (wired, asked) = (wired.clone(), Arc::clone(&scan));
+            local = blocking(move || asked.local(&wired, Look::Anywhere)).await?;
+        }
+        match local {
             Local::Found(response) => return Ok(response),
-            Local::Absent => return Err(nothing),
+            Local::Absent => return Err(no_key(&scan.store, &key)),
+            Local::OnDisk => return Err(Problem::internal("a look-up that may read the disk did not")),
             Local::Behind(position) => {
                 if !scan.freshness.wait().await {
                     return Err(not_reached(&scan.store, &position));
                 }
             }
             // Nobody else is asked, and a copy that follows gets newer too.
-            Local::Elsewhere(_, problem) if wired.routing.is_none() && problem.kind == NOT_REACHED => {
+            Local::Elsewhere(_, problem) if wired.routing().is_none() && problem.kind == NOT_REACHED => {
                 if !scan.freshness.wait().await {
                     return Err(problem);
                 }
@@ -123,7 +134,7 @@ pub async fn answer(
             Local::Elsewhere(partitions, problem) => break (partitions, problem),
         }
     };
-    let Some(routing) = &wired.routing else { return Err(problem) };
+    let Some(routing) = wired.routing() else { return Err(problem) };
     let path = format!("{uri_path}?{}", scan.query());
     let sources = scan.sources(wired);
     if redirect {
@@ -131,7 +142,8 @@ pub async fn answer(
         let path = format!("{path}{partition}{}", scan.freshness.query());
         return routed::redirect(routing, &sources, &path, &partitions).await;
     }
-    routed::key(routing, &sources, &path, &partitions).await?.ok_or(nothing)
+    let found = routed::key(routing, &sources, &path, &partitions).await?;
+    found.ok_or_else(|| no_key(&scan.store, &key))
 }
 
 impl KeyQuery {
@@ -158,19 +170,24 @@ impl KeyScan {
     }
 
     /// Looks the key up in the partitions that are here.
-    fn local(&self, wired: &Wired) -> Result<Local, Problem> {
+    fn local(&self, wired: &Wired, look: Look) -> Result<Local, Problem> {
         let (_, topics) = sub_topology(wired, &self.store);
         let (mut elsewhere, mut problem) = (Vec::new(), None);
         for &partition in &self.partitions {
-            let KeyAnswer { value, position: at } =
-                match wired.queries.get(&self.store, partition, &self.key, self.max_lag) {
-                    Err(error) if may_be_elsewhere(&error) => {
-                        elsewhere.push(partition);
-                        problem = problem.or(Some(problem_of(error)));
-                        continue;
-                    }
-                    answer => answer.map_err(problem_of)?,
-                };
+            let found = match look {
+                Look::InMemory => wired.queries.get_in_memory(&self.store, partition, &self.key, self.max_lag),
+                Look::Anywhere => wired.queries.get(&self.store, partition, &self.key, self.max_lag).map(Some),
+            };
+            let KeyAnswer { value, position: at } = match found {
+                Ok(None) => return Ok(Local::OnDisk),
+                Ok(Some(answer)) => answer,
+                Err(error) if may_be_elsewhere(&error) => {
+                    elsewhere.push(partition);
+                    problem = problem.or(Some(problem_of(error)));
+                    continue;
+                }
+                Err(error) => return Err(problem_of(error)),
+            };
             if !self.freshness.is_reached(&self.store, &topics, &at) {
                 // An older copy of what is running elsewhere.
                 if !is_running(&at) {
@@ -237,7 +254,7 @@ struct KeyBody<'a> {
     key: Box<RawValue>,
     value: Box<RawValue>,
     version: &'a str,
-    position: Value,
+    position: Position<'a>,
     consistency_token: String,
 }
 

@@ -1,18 +1,19 @@
 //! The stores of the application, how many entries they have, and what every query of a store needs: formats, partitions,
 //! the form of positions. Reads what is committed and nothing else.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
-use engine::query::{Availability, PartitionPosition, QueryError, Role};
-use engine::record::{Offset, TopicPartition};
+use engine::query::{ANY_FOLLOWING, Availability, PartitionPosition, QueryError, Role, SourcePosition};
+use engine::record::Offset;
 use engine::routing::Route;
 use engine::state::StoreError;
 use engine::topology::StoreSpec;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -20,7 +21,7 @@ use super::freshness::Freshness;
 use super::routed::{Question, Sources};
 use super::{Problem, check_application, json_response, json_text, peers, routed};
 use crate::formats::{self, DataFormat};
-use crate::runtime::status::{Status, Wired};
+use crate::runtime::status::{Routing, Status, Wired};
 
 /// `GET /v1/apps/{app}/stores`
 pub async fn list(
@@ -88,7 +89,7 @@ pub async fn count(
     let Path((application, store)) = path?;
     let Query(query) = query?;
     check_application(&status, &application)?;
-    let wired = wired(&status)?;
+    let wired = wired(&status)?.by(&headers);
     Formats::of(&wired, &store, None, None)?;
     let partitions = asked_partitions(&wired, &store, query.partition, query.partitions.as_deref())?;
     let registrations = wired.queries.registrations();
@@ -104,7 +105,7 @@ pub async fn count(
     let missing: Vec<i32> = partitions.iter().copied().filter(|partition| !is_here(partition)).collect();
     let mut counts = here;
     if let Some(&first) = missing.first() {
-        let routing = wired.routing.clone().filter(|_| !peers::is_forwarded(&headers));
+        let routing = wired.routing();
         let not_here = QueryError::NotAssigned { store: store.clone(), partition: Some(first) };
         let routing = routing.ok_or_else(|| problem_of(not_here))?;
         let freshness = Freshness::of(&application, None, None)?;
@@ -114,7 +115,7 @@ pub async fn count(
             let routing = routing.clone();
             async move { routed::document::<CountBody>(&routing, &route, &partitions, question).await }
         };
-        let answers = routed::scatter(&routing, &sources, &missing, ask).await?;
+        let answers = routed::scatter(routing, &sources, &missing, ask).await?;
         counts.extend(answers.into_iter().flat_map(|answer| answer.positions));
     }
     counts.sort_by_key(|count| count.partition);
@@ -125,7 +126,7 @@ pub async fn count(
 /// How much a copy that answers may lack; `None` where only active tasks that run may answer.
 pub(super) fn max_lag(standby: bool, max_lag: Option<u64>) -> Result<Option<u64>, Problem> {
     match (standby, max_lag) {
-        (true, asked) => Ok(Some(asked.unwrap_or(u64::MAX))),
+        (true, asked) => Ok(Some(asked.unwrap_or(ANY_FOLLOWING))),
         (false, None) => Ok(None),
         (false, Some(_)) => Err(Problem::bad_request("max_lag needs standby=true")),
     }
@@ -158,8 +159,36 @@ pub(super) fn problem_of(error: QueryError) -> Problem {
     }
 }
 
-pub(super) fn wired(status: &Status) -> Result<Wired, Problem> {
-    status.wired().ok_or_else(|| {
+/// What an application has, for one request.
+#[derive(Clone)]
+pub(super) struct Asked {
+    wired: Arc<Wired>,
+    is_forwarded: bool,
+}
+
+impl Asked {
+    /// A request that came from another host is answered from what is here.
+    pub fn by(self, headers: &HeaderMap) -> Self {
+        Self { is_forwarded: peers::is_forwarded(headers), ..self }
+    }
+
+    /// How other hosts are asked, where they may be.
+    pub fn routing(&self) -> Option<&Routing> {
+        self.wired.routing.as_ref().filter(|_| !self.is_forwarded)
+    }
+}
+
+impl Deref for Asked {
+    type Target = Wired;
+
+    fn deref(&self) -> &Wired {
+        &self.wired
+    }
+}
+
+pub(super) fn wired(status: &Status) -> Result<Asked, Problem> {
+    let wired = status.wired().map(|wired| Asked { wired, is_forwarded: false });
+    wired.ok_or_else(|| {
         let detail = format!("{} is starting; its stores are not open yet", status.application_id);
         Problem::unavailable("starting", "the application is starting", detail)
     })
@@ -226,18 +255,34 @@ fn role(role: Role) -> &'static str {
     }
 }
 
-pub(super) fn position(position: &PartitionPosition) -> Value {
-    let mut shown = json!({
-        "partition": position.partition,
-        "role": role(position.role),
-        "changelog_offset": position.changelog_offset,
-        "lag": position.lag,
-    });
-    if let Some(sources) = &position.sources {
-        let offset = |(source, offset): &(TopicPartition, Offset)| (source.topic.to_string(), json!(offset));
-        shown["source_offsets"] = Value::Object(sources.iter().map(offset).collect());
+/// How far a partition is, as it is shown.
+#[derive(Serialize)]
+pub(super) struct Position<'a> {
+    partition: i32,
+    role: &'static str,
+    changelog_offset: Option<Offset>,
+    lag: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_offsets: Option<SourceOffsets<'a>>,
+}
+
+/// Offsets by topic.
+struct SourceOffsets<'a>(&'a [SourcePosition]);
+
+impl Serialize for SourceOffsets<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(source, offset)| (&*source.topic, offset)))
     }
-    shown
+}
+
+pub(super) fn position(position: &PartitionPosition) -> Position<'_> {
+    Position {
+        partition: position.partition,
+        role: role(position.role),
+        changelog_offset: position.changelog_offset,
+        lag: position.lag,
+        source_offsets: position.sources.as_deref().map(SourceOffsets),
+    }
 }
 
 /// Whether another host may have what this one has not.

@@ -299,7 +299,7 @@ fn standby_tasks_are_told_with_their_lag_and_answer_no_query() {
     let tasks = vec![off, task(1, StandbyState::CatchingUp, None, vec![store])];
     standby.report.publish(StandbyReport { trouble: None, records: 7, tasks });
     standby.metrics.set(Metric::StandbyTasks, 1);
-    status.wire(Wired { standby: Some(standby), ..status.wired().expect("it is wired") });
+    status.wire(Wired { standby: Some(standby), ..Wired::clone(&status.wired().expect("it is wired")) });
     status.set_phase(Phase::Running);
     let (code, body) = ask(&status, "/v1/apps/vote");
     let tasks = json!([
@@ -315,7 +315,7 @@ fn standby_tasks_are_told_with_their_lag_and_answer_no_query() {
     assert!(text.contains(lag), "{text}");
     assert!(text.contains("sandbar_standby_tasks{app=\"vote\",thread=\"1\"} 1\n"), "{text}");
 
-    register_as(Role::Standby, &queries, 1, Availability::Restoring { position: 7, target: 10 }, &[("b", "2")]);
+    register_as(Role::Standby, &queries, 1, Availability::Following { position: 7, end: 10 }, &[("b", "2")]);
     let (code, body) = ask(&status, "/v1/apps/vote/stores/votes/keys/b");
     assert_eq!((code, &body["type"]), (503, &json!("urn:sandbar:problem:not-here")), "{body}");
     for query in ["keys/b?standby=true&partition=1&max_lag=3", "entries?standby=true&partition=1"] {
@@ -328,6 +328,11 @@ fn standby_tasks_are_told_with_their_lag_and_answer_no_query() {
         let path = format!("/v1/apps/vote/stores/votes/{query}?standby=true&partition=1&max_lag=2");
         let (code, body) = ask(&status, &path);
         assert_eq!((code, &body["type"]), (503, &json!(format!("urn:sandbar:problem:{kind}"))), "{query}: {body}");
+    }
+    register_as(Role::Standby, &queries, 1, Availability::Restoring { position: 0, target: 10 }, &[]);
+    for query in ["keys/b?standby=true&partition=1", "entries?standby=true&partition=1"] {
+        let (code, body) = ask(&status, &format!("/v1/apps/vote/stores/votes/{query}"));
+        assert_eq!(code, 503, "a copy that is being filled has never had everything: {query}: {body}");
     }
 }
 

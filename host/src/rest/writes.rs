@@ -20,9 +20,9 @@ use super::freshness::{Freshness, NOT_REACHED};
 use super::idempotency::{self, Begun, Outcomes, fingerprint};
 use super::keys::{KeyPath, KeyQuery};
 use super::routed::{self, Sources};
-use super::stores::{Formats, sub_topology, wired};
+use super::stores::{Asked, Formats, sub_topology, wired};
 use super::token::{self, Token};
-use super::{Problem, check_application, json_response, keys, peers};
+use super::{Problem, check_application, json_response, keys};
 use crate::runtime::status::{Status, Wired};
 use crate::runtime::wall_clock_ms;
 use crate::runtime::writer::{WriteError, WriteRecord, Writer, Written};
@@ -144,7 +144,7 @@ struct Request {
     key: Vec<u8>,
     key_text: String,
     target: Target,
-    wired: Wired,
+    wired: Asked,
     headers: HeaderMap,
     uri: Uri,
     query: WriteQuery,
@@ -155,7 +155,7 @@ impl Request {
     fn of(status: &Status, headers: HeaderMap, uri: Uri, path: KeyPath, query: WriteQuery) -> Result<Self, Problem> {
         let KeyPath { app, store, key } = path;
         check_application(status, &app)?;
-        let wired = wired(status)?;
+        let wired = wired(status)?.by(&headers);
         let formats = Formats::of(&wired, &store, query.key_format.as_deref(), None)?;
         let target = Target::of(&wired, &store)?;
         Ok(Self {
@@ -231,7 +231,7 @@ impl Request {
 
     /// One host knows the outcomes of a partition's keys: the one that processes it. `None` where that is this one.
     async fn passed_on(&self, method: Method, body: Bytes) -> Result<Option<Response>, Problem> {
-        let Some(routing) = self.wired.routing.as_ref().filter(|_| !peers::is_forwarded(&self.headers)) else {
+        let Some(routing) = self.wired.routing() else {
             return Ok(None);
         };
         let partition = engine::partitioner::partition_for_key(&self.key, self.target.partitions.max(1));

@@ -233,7 +233,7 @@ fn run_threads(
 
 /// Tasks that were closed with uncommitted work so far.
 fn tasks_closed_dirty(status: &Status) -> u64 {
-    let metrics = status.wired().map(|wired| wired.metrics).unwrap_or_default();
+    let metrics = status.wired().map(|wired| wired.metrics.clone()).unwrap_or_default();
     metrics.iter().map(|metrics| metrics.get(Metric::TasksClosedDirty)).sum()
 }
 

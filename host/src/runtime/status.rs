@@ -59,7 +59,7 @@ pub struct StandbyStatus {
 /// The host's view of its application, shared by whoever shows it.
 pub struct Status {
     pub application_id: String,
-    inner: RwLock<(Phase, Option<Wired>)>,
+    inner: RwLock<(Phase, Option<Arc<Wired>>)>,
 }
 
 /// How far restoring is, over all tasks of the host.
@@ -100,10 +100,10 @@ impl Status {
     }
 
     pub fn wire(&self, wired: Wired) {
-        self.inner.write().unwrap_or_else(PoisonError::into_inner).1 = Some(wired);
+        self.inner.write().unwrap_or_else(PoisonError::into_inner).1 = Some(Arc::new(wired));
     }
 
-    pub fn wired(&self) -> Option<Wired> {
+    pub fn wired(&self) -> Option<Arc<Wired>> {
         self.inner.read().unwrap_or_else(PoisonError::into_inner).1.clone()
     }
 
@@ -114,7 +114,7 @@ impl Status {
 
     /// The latest report of the standby thread; `None` where no standbys are asked for.
     pub fn standby(&self) -> Option<StandbyReport> {
-        self.wired()?.standby.map(|standby| standby.report.read())
+        self.wired()?.standby.as_ref().map(|standby| standby.report.read())
     }
 
     pub fn readiness(&self) -> Readiness {

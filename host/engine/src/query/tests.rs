@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    Availability, Filter, QueryError, QueryRegistry, Registration, RegistrationId, ResumeKey, Role, ScanQuery,
-    merge_pages,
+    ANY_FOLLOWING, Availability, Filter, QueryError, QueryRegistry, Registration, RegistrationId, ResumeKey, Role,
+    ScanQuery, merge_pages,
 };
 use crate::state::memory::MemoryStore;
 use crate::state::{KeyRange, StateStore, Write, prefix_end};
@@ -95,11 +95,17 @@ fn a_query_without_an_answer_says_why() {
     let restoring = Availability::Restoring { position: 10, target: 40 };
     let (id, _) = register(&registry, 0, Role::Active, restoring, &["a"]);
     register(&registry, 1, Role::Active, Availability::Running, &["b"]);
-    register(&registry, 2, Role::Standby, restoring, &["c"]);
+    let (standby, _) = register(&registry, 2, Role::Standby, restoring, &["c"]);
     let error = registry.get("votes", 0, b"a", None).expect_err("restoring");
     assert_eq!(error.to_string(), "partition 0 of store votes is being restored: 10 of 40");
     assert!(registry.get("votes", 2, b"c", None).is_err(), "a standby answers only when it is allowed to");
-    assert_eq!(registry.get("votes", 2, b"c", Some(u64::MAX)).expect("stale").position.role, Role::Standby);
+    for partition in [0, 2] {
+        let refused = registry.get("votes", partition, b"x", Some(ANY_FOLLOWING)).expect_err("it was never whole");
+        assert!(matches!(refused, QueryError::Restoring { .. }), "what it lacks may be anything: {refused}");
+    }
+    registry.set_availability(standby, Availability::Following { position: 10, end: 40 });
+    assert_eq!(registry.get("votes", 2, b"c", Some(ANY_FOLLOWING)).expect("stale").position.role, Role::Standby);
+    assert!(registry.get("votes", 2, b"c", None).is_err(), "a standby answers only when it is allowed to");
     for (max_lag, answers) in [(30, true), (29, false)] {
         assert_eq!(registry.get("votes", 2, b"c", Some(max_lag)).is_ok(), answers, "a standby that lacks 30");
         let active = registry.get("votes", 0, b"a", Some(max_lag)).map(|answer| answer.position.lag);

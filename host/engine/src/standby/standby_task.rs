@@ -242,7 +242,11 @@ impl StandbyTask {
     pub fn report(&self) -> StandbyTaskReport {
         let stores = self.stores.iter().map(|store| {
             if let Some(registration) = store.registration {
-                let availability = Availability::Restoring { position: store.position, target: store.end };
+                let (position, end) = (store.position, store.end);
+                let availability = match self.caught_up {
+                    true => Availability::Following { position, end },
+                    false => Availability::Restoring { position, target: end },
+                };
                 self.queries.set_availability(registration, availability);
             }
             StandbyStoreReport {

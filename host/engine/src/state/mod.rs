@@ -118,6 +118,11 @@ pub trait StateStore: Send {
 pub trait ReadView: Send + Sync {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
 
+    /// As `get` where no disk is needed to answer; `None` where one may be.
+    fn get_in_memory(&self, key: &[u8]) -> Result<Option<Option<Bytes>>, StoreError> {
+        self.get(key).map(Some)
+    }
+
     fn scan(&self, range: KeyRange<'_>, reverse: bool, visit: &mut Visit<'_>) -> Result<(), StoreError>;
 
     /// The changelog offset that this view reflects.

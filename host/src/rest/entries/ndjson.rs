@@ -7,13 +7,12 @@ use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{PageAndToken, Scan, write_cursor};
 use crate::rest::body::{self, Parts};
-use crate::rest::stores::{blocking, position};
+use crate::rest::stores::{Asked, Position, blocking, position};
 use crate::rest::{Problem, token};
-use crate::runtime::status::Wired;
 
 const MEDIA_TYPE: &str = "application/x-ndjson";
 
@@ -37,7 +36,7 @@ impl Scan {
 }
 
 /// The stream that begins with a page which was read already, so that what is wrong at once has a status of its own.
-pub fn stream(wired: Wired, scan: Scan, first: PageAndToken) -> Response {
+pub fn stream(wired: Asked, scan: Scan, first: PageAndToken) -> Response {
     let (parts, body) = body::channel();
     let token = first.1.write();
     tokio::spawn(async move {
@@ -56,9 +55,9 @@ pub fn stream(wired: Wired, scan: Scan, first: PageAndToken) -> Response {
 
 /// What a whole stream ends with.
 #[derive(Serialize)]
-struct LastLine {
+struct LastLine<'a> {
     end: End,
-    positions: Vec<Value>,
+    positions: Vec<Position<'a>>,
     consistency_token: String,
 }
 
@@ -69,7 +68,7 @@ struct End {
 }
 
 /// Sends page after page; the last line, or `None` when the client has gone.
-async fn send(wired: &Wired, mut scan: Scan, first: PageAndToken, parts: &Parts) -> Result<Option<String>, Problem> {
+async fn send(wired: &Asked, mut scan: Scan, first: PageAndToken, parts: &Parts) -> Result<Option<String>, Problem> {
     let (mut page, mut token) = first;
     let mut sent = 0;
     loop {

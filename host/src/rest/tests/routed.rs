@@ -47,7 +47,7 @@ pub struct Pair {
 }
 
 fn routing(id: &str, answers: &Answers, status: &Status) -> Routing {
-    let topology = status.wired().expect("it is wired").topology;
+    let topology = status.wired().expect("it is wired").topology.clone();
     let group = Box::new(Group(Arc::clone(answers)));
     let tasks: BTreeSet<TaskId> = (0..PARTITIONS).map(|partition| TaskId { sub_topology: 0, partition }).collect();
     let finder = RouteFinder::with(id, group, topology, tasks, 2);
@@ -65,7 +65,7 @@ impl Pair {
         let answers: Answers = Arc::new(Mutex::new(VecDeque::from([Some(settled)])));
         for (id, status) in [("aa", &asked), ("bb", &other)] {
             let routing = runtime.block_on(async { routing(id, &answers, status) });
-            status.wire(Wired { routing: Some(routing), ..status.wired().expect("it is wired") });
+            status.wire(Wired { routing: Some(routing), ..Wired::clone(&status.wired().expect("it is wired")) });
         }
         let (sender, stop) = tokio::sync::watch::channel(false);
         runtime.spawn(serve(listener, router(other), stop));
@@ -204,7 +204,7 @@ fn a_wrong_route_is_looked_up_again() {
 #[test]
 fn a_standby_answers_where_it_may_and_the_active_host_is_gone() {
     let pair = Pair::new();
-    register_as(Role::Standby, &pair.other, 1, Availability::Restoring { position: 7, target: 10 }, &[("b", "2")]);
+    register_as(Role::Standby, &pair.other, 1, Availability::Following { position: 7, end: 10 }, &[("b", "2")]);
     // The one that has partition 1 is gone, and the next keeps it warm.
     pair.say([Some(members(&[("aa", "127.0.0.1:2", &[0]), ("bb", &pair.endpoint, &[]), ("cc", "127.0.0.1:1", &[1])]))]);
     assert_eq!(pair.ask(&format!("{STORE}/keys/b")).0, 503);
@@ -219,8 +219,8 @@ fn a_standby_answers_where_it_may_and_the_active_host_is_gone() {
 #[test]
 fn a_copy_here_that_lacks_too_much_is_no_reason_not_to_ask_the_active_host() {
     let pair = Pair::whole();
-    let here = pair.asked.wired().expect("it is wired").queries;
-    register_as(Role::Standby, &here, 1, Availability::Restoring { position: 7, target: 10 }, &[("b", "0")]);
+    let here = pair.asked.wired().expect("it is wired").queries.clone();
+    register_as(Role::Standby, &here, 1, Availability::Following { position: 7, end: 10 }, &[("b", "0")]);
     let (code, body) = pair.ask(&format!("{STORE}/keys/b?standby=true&max_lag=2"));
     assert_eq!((code, &body["value"], &body["position"]["role"]), (200, &json!(2), &json!("active")), "{body}");
     let (code, body) = pair.ask(&format!("{STORE}/entries?standby=true&max_lag=2"));
@@ -235,7 +235,7 @@ fn who_does_not_know_the_store_has_not_looked_for_the_key() {
     // Another application's host at the address that the group says.
     let (other, _) = host();
     let stranger = Arc::new(Status::new("other"));
-    stranger.wire(other.wired().expect("it is wired"));
+    stranger.wire(Wired::clone(&other.wired().expect("it is wired")));
     let listener = bind("127.0.0.1:0").expect("a port");
     let endpoint = listener.local_addr().expect("bound").to_string();
     let (_sender, stop) = tokio::sync::watch::channel(false);

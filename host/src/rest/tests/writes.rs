@@ -42,7 +42,7 @@ fn writable(conditional: bool) -> Written {
     let target = Target { store: "votes".to_owned(), topic: "reports".into(), partitions: PARTITIONS, conditional };
     let writer = Writer::start(clients, &stop).expect("a thread");
     let writes = Some(Arc::new(Writes { targets: vec![target], writer, outcomes: Default::default() }));
-    status.wire(Wired { writes, ..status.wired().expect("it is wired") });
+    status.wire(Wired { writes, ..Wired::clone(&status.wired().expect("it is wired")) });
     Written { status, broker, sources, stop }
 }
 
