@@ -56,8 +56,14 @@ fn store(declared: &StoreDeclaration, settings: Option<&StoreSettings>) -> Store
 }
 
 /// The stores that take writes, each with the topic of the source that its manifest names.
-pub fn write_targets(manifest: &Manifest, topology: &Topology, counts: &PartitionCounts) -> Vec<Target> {
-    let target = |part: &SubTopology, store: &StoreSpec| {
+/// `record_bytes_max` says what a topic takes of one record.
+pub fn write_targets(
+    manifest: &Manifest,
+    topology: &Topology,
+    counts: &PartitionCounts,
+    record_bytes_max: impl Fn(&str) -> Option<usize>,
+) -> Vec<Target> {
+    let target = &|part: &SubTopology, store: &StoreSpec| {
         let settings = manifest.stores.get(&*store.name)?;
         let source = settings.write_source.as_deref()?;
         let source = part.sources.iter().find(|one| &*one.name == source)?;
@@ -66,6 +72,7 @@ pub fn write_targets(manifest: &Manifest, topology: &Topology, counts: &Partitio
             topic: Arc::clone(&source.topic),
             partitions: counts.of(&source.topic),
             conditional: settings.conditional_writes,
+            record_bytes_max: record_bytes_max(&source.topic),
         })
     };
     let parts = topology.sub_topologies.iter();

@@ -111,7 +111,19 @@ fn of_partition(partition: Option<i32>) -> String {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyAnswer {
     pub value: Option<Bytes>,
+    /// The value is at least as new as this.
     pub position: PartitionPosition,
+    /// The value is no newer than this: who has seen it has seen no more.
+    pub seen: PartitionPosition,
+}
+
+/// The answer to a query for several keys of one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeysAnswer {
+    pub values: Vec<Option<Bytes>>,
+    /// As for one key.
+    pub position: PartitionPosition,
+    pub seen: PartitionPosition,
 }
 
 /// From where an answer comes and how new it is.
@@ -203,8 +215,9 @@ impl QueryRegistry {
     ) -> Result<Option<KeyAnswer>, QueryError> {
         let registration = self.local(store, Some(&[partition]), max_lag.is_some())?.remove(0);
         available(&registration, max_lag)?;
-        let position = position(&registration)?;
-        Ok(registration.view.get_in_memory(key)?.map(|value| KeyAnswer { value, position }))
+        let before = position(&registration)?;
+        let Some(value) = registration.view.get_in_memory(key)? else { return Ok(None) };
+        Ok(Some(KeyAnswer { value, position: before, seen: position(&registration)? }))
     }
 
     /// The values of several keys in one partition, as `get`.
@@ -214,12 +227,26 @@ impl QueryRegistry {
         partition: i32,
         keys: &[&[u8]],
         max_lag: Option<u64>,
-    ) -> Result<(Vec<Option<Bytes>>, PartitionPosition), QueryError> {
+    ) -> Result<KeysAnswer, QueryError> {
         let registration = self.local(store, Some(&[partition]), max_lag.is_some())?.remove(0);
         available(&registration, max_lag)?;
-        let position = position(&registration)?;
+        let before = position(&registration)?;
         let values = keys.iter().map(|key| registration.view.get(key)).collect::<Result<_, _>>()?;
-        Ok((values, position))
+        Ok(KeysAnswer { values, position: before, seen: position(&registration)? })
+    }
+
+    /// How far the partitions are that could answer: what is looked at before anything is read.
+    pub fn positions(
+        &self,
+        store: &str,
+        partitions: &[i32],
+        max_lag: Option<u64>,
+    ) -> Result<Vec<PartitionPosition>, QueryError> {
+        let registrations = match self.local(store, Some(partitions), max_lag.is_some()) {
+            Err(QueryError::NotAssigned { .. }) => return Ok(Vec::new()),
+            registrations => registrations?,
+        };
+        registrations.iter().filter(|one| available(one, max_lag).is_ok()).map(position).collect()
     }
 
     /// The value of a key in one partition. With `max_lag` copies may answer that lack at most so many offsets.
@@ -227,8 +254,9 @@ impl QueryRegistry {
         let registration = self.local(store, Some(&[partition]), max_lag.is_some())?.remove(0);
         available(&registration, max_lag)?;
         // The offset first: what is committed in between makes the answer newer than it says, never older.
-        let position = position(&registration)?;
-        Ok(KeyAnswer { value: registration.view.get(key)?, position })
+        let before = position(&registration)?;
+        let value = registration.view.get(key)?;
+        Ok(KeyAnswer { value, position: before, seen: position(&registration)? })
     }
 
     /// The registrations that a query may read; at least one.

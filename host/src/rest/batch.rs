@@ -7,10 +7,10 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use bytes::Bytes;
-use engine::query::PartitionPosition;
+use engine::query::{KeysAnswer, PartitionPosition};
 use engine::routing::Route;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -29,6 +29,12 @@ use crate::runtime::status::{Status, Wired};
 
 /// Keys of one request.
 const KEYS_MAX: usize = 1_000;
+/// Of them, as many as are looked up between two looks at the size.
+const KEYS_AT_ONCE: usize = 20;
+/// Bytes of all values of an answer.
+const VALUES_BYTES_MAX: usize = 32 << 20;
+/// Of a request; other hosts send keys in hexadecimal.
+pub const BODY_BYTES_MAX: usize = 4 << 20;
 
 /// What such a query may say beside its keys.
 #[derive(Debug, Default, Deserialize)]
@@ -59,6 +65,8 @@ struct Batch {
     keys: Arc<Vec<Vec<u8>>>,
     found: Vec<Option<(Bytes, i32)>>,
     positions: BTreeMap<i32, PartitionPosition>,
+    /// Of the values so far.
+    bytes: usize,
     token: Token,
     max_lag: Option<u64>,
     freshness: Freshness,
@@ -69,10 +77,27 @@ struct Batch {
 type Places = BTreeMap<i32, Vec<usize>>;
 
 /// What was found in one place: values by the places of their keys, and how far the partitions were.
+#[derive(Default)]
 struct Found {
     values: Vec<(usize, Bytes, i32)>,
+    /// What the values are at least as new as, and what they are no newer than.
     positions: Vec<PartitionPosition>,
+    seen: Vec<PartitionPosition>,
     token: Option<Token>,
+}
+
+impl Found {
+    fn bytes(&self) -> usize {
+        self.values.iter().map(|(_, value, _)| value.len()).sum()
+    }
+}
+
+fn check_size(bytes: usize) -> Result<(), Problem> {
+    if bytes <= VALUES_BYTES_MAX {
+        return Ok(());
+    }
+    let detail = format!("the values have more than {VALUES_BYTES_MAX} bytes; ask for fewer keys at once");
+    Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "the answer would be too large", detail))
 }
 
 /// `POST /v1/apps/{app}/stores/{store}/batch-get`
@@ -97,6 +122,7 @@ pub async fn get(
         found: vec![None; keys.len()],
         keys: Arc::new(keys),
         positions: BTreeMap::new(),
+        bytes: 0,
         token: freshness.token(&application),
         max_lag: max_lag(query.standby, query.max_lag)?,
         freshness,
@@ -151,55 +177,61 @@ impl Batch {
         places
     }
 
-    async fn look_up(&mut self, wired: &Asked, places: Places) -> Result<(), Problem> {
+    async fn look_up(&mut self, wired: &Asked, mut here: Places) -> Result<(), Problem> {
         let topics: Vec<String> = sub_topology(wired, &self.store).1.into_iter().map(str::to_owned).collect();
         let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-        let mut to_ask = places;
-        let missing = loop {
-            let (found, missing) = self.read_here(wired, to_ask.clone()).await?;
+        let mut elsewhere = Places::new();
+        loop {
             let is_reached = |at: &PartitionPosition| self.freshness.is_reached(&self.store, &topics, at);
-            let behind: Vec<PartitionPosition> = found.positions.iter().filter(|at| !is_reached(at)).cloned().collect();
-            let Some(first) = behind.first() else {
-                self.add(found);
-                break missing;
-            };
-            // Older copies of what is running elsewhere are asked for there.
-            let copies: BTreeSet<i32> = behind.iter().filter(|at| !is_running(at)).map(|at| at.partition).collect();
-            if let (Some(_), false) = (wired.routing(), copies.is_empty()) {
-                let mut others = missing;
-                for partition in copies {
-                    others.extend(to_ask.remove_entry(&partition));
+            let partitions: Vec<i32> = here.keys().copied().collect();
+            let positions = wired.queries.positions(&self.store, &partitions, self.max_lag).map_err(problem_of)?;
+            let mut behind: Vec<PartitionPosition> = positions.into_iter().filter(|at| !is_reached(at)).collect();
+            if behind.is_empty() {
+                let (found, missing) = self.read_here(wired, here.clone()).await?;
+                behind = found.positions.iter().filter(|at| !is_reached(at)).cloned().collect();
+                if behind.is_empty() {
+                    self.add(found)?;
+                    elsewhere.extend(missing);
+                    return self.ask(wired, elsewhere).await;
                 }
-                let (found, more) = self.read_here(wired, to_ask.clone()).await?;
-                self.add(found);
-                others.extend(more);
-                break others;
             }
-            if !self.freshness.wait().await {
-                return Err(not_reached(&self.store, first));
+            let before = here.len();
+            // Older copies of what is running elsewhere are asked for there.
+            if wired.routing().is_some() {
+                for copy in behind.iter().filter(|at| !is_running(at)) {
+                    elsewhere.extend(here.remove_entry(&copy.partition));
+                }
             }
-        };
-        self.ask(wired, missing).await
+            if here.len() == before && !self.freshness.wait().await {
+                return behind.first().map_or(Ok(()), |first| Err(not_reached(&self.store, first)));
+            }
+        }
     }
 
     /// Looks up what is here; what is not comes back.
     async fn read_here(&self, wired: &Asked, places: Places) -> Result<(Found, Places), Problem> {
         let (wired, store, keys, max_lag) = (wired.clone(), self.store.clone(), Arc::clone(&self.keys), self.max_lag);
         blocking(move || {
-            let mut found = Found { values: Vec::new(), positions: Vec::new(), token: None };
+            let mut found = Found::default();
             let mut missing = Places::new();
             for (partition, places) in places {
-                let of_partition: Vec<&[u8]> = places.iter().map(|&place| keys[place].as_slice()).collect();
-                match wired.queries.get_many(&store, partition, &of_partition, max_lag) {
-                    Ok((values, position)) => {
-                        let values = places.iter().zip(values).filter_map(|(&at, value)| Some((at, value?, partition)));
-                        found.values.extend(values);
-                        found.positions.push(position);
+                for some in places.chunks(KEYS_AT_ONCE) {
+                    let of_partition: Vec<&[u8]> = some.iter().map(|&place| keys[place].as_slice()).collect();
+                    match wired.queries.get_many(&store, partition, &of_partition, max_lag) {
+                        Ok(KeysAnswer { values, position, seen }) => {
+                            let values = some.iter().zip(values);
+                            found.values.extend(values.filter_map(|(&at, value)| Some((at, value?, partition))));
+                            found.positions.push(position);
+                            found.seen.push(seen);
+                        }
+                        Err(error) if may_be_elsewhere(&error) && wired.routing().is_some() => {
+                            // With the keys before it, if the partition has gone in between.
+                            missing.insert(partition, places);
+                            break;
+                        }
+                        Err(error) => return Err(problem_of(error)),
                     }
-                    Err(error) if may_be_elsewhere(&error) && wired.routing().is_some() => {
-                        missing.insert(partition, places);
-                    }
-                    Err(error) => return Err(problem_of(error)),
+                    check_size(found.bytes())?;
                 }
             }
             Ok((found, missing))
@@ -207,24 +239,26 @@ impl Batch {
         .await
     }
 
-    fn add(&mut self, found: Found) {
+    fn add(&mut self, found: Found) -> Result<(), Problem> {
+        self.bytes += found.bytes();
+        check_size(self.bytes)?;
         for (place, value, partition) in found.values {
             self.found[place].get_or_insert((value, partition));
         }
+        found.seen.iter().for_each(|seen| self.token.add(&self.store, seen));
         for position in found.positions {
-            self.token.add(&self.store, &position);
             self.positions.entry(position.partition).or_insert(position);
         }
         if let Some(token) = found.token {
             self.token.merge(&token);
         }
+        Ok(())
     }
 
     /// Asks other hosts for what is not here.
     async fn ask(&mut self, wired: &Asked, places: Places) -> Result<(), Problem> {
         let (Some(routing), false) = (wired.routing(), places.is_empty()) else { return Ok(()) };
-        let sub_topology = sub_topology(wired, &self.store).0;
-        let sources = Sources { sub_topology, standby: self.max_lag.is_some(), freshness: self.freshness.clone() };
+        let sources = Sources::of(wired, &self.store, self.max_lag.is_some(), self.freshness.clone());
         let partitions: Vec<i32> = places.keys().copied().collect();
         let ask = |route: Route, partitions: Vec<i32>| {
             let wanted: BTreeSet<usize> =
@@ -232,7 +266,7 @@ impl Batch {
             let wanted: Vec<usize> = wanted.into_iter().collect();
             let keys: Vec<String> = wanted.iter().map(|&place| formats::hex(&self.keys[place])).collect();
             let path = format!("{}{}", self.path, standby_query(self.max_lag));
-            let question = Question::large(path, Some(json!({ "keys": keys }).to_string()), &sources.freshness);
+            let question = Question::large(&path, Some(json!({ "keys": keys }).to_string()), &sources, &partitions);
             let (routing, application) = (routing.clone(), self.application.clone());
             async move {
                 let answer: BatchAnswer = routed::document(&routing, &route, &partitions, question).await?;
@@ -240,7 +274,7 @@ impl Batch {
             }
         };
         for found in routed::scatter(routing, &sources, &partitions, ask).await? {
-            self.add(found);
+            self.add(found)?;
         }
         Ok(())
     }
@@ -281,7 +315,7 @@ struct ResponseBody<'a> {
     store: &'a str,
     entries: Vec<EntryBody>,
     positions: Vec<Position<'a>>,
-    consistency_token: String,
+    consistency_token: Option<String>,
 }
 
 /// The same from another host.
@@ -289,7 +323,7 @@ struct ResponseBody<'a> {
 struct BatchAnswer {
     entries: Vec<EntryAnswer>,
     positions: Vec<PositionAnswer>,
-    consistency_token: String,
+    consistency_token: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -309,8 +343,8 @@ impl BatchAnswer {
                 values.push((place, DataFormat::Base64.read(&value)?.into(), partition));
             }
         }
-        let token = Token::read(&self.consistency_token, application).map_err(|problem| problem.detail)?;
+        let token = routed::read_token(self.consistency_token.as_deref(), application)?;
         let positions = self.positions.into_iter().map(PositionAnswer::position).collect();
-        Ok(Found { values, positions, token: Some(token) })
+        Ok(Found { values, positions, seen: Vec::new(), token: Some(token) })
     }
 }

@@ -9,7 +9,7 @@ use hyper::body::Frame;
 use tokio::sync::mpsc;
 
 /// Parts that may wait for the client.
-const PARTS: usize = 2;
+const PARTS: usize = 1;
 
 /// The sending half; it ends the body when it is dropped.
 pub type Parts = mpsc::Sender<Bytes>;

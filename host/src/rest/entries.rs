@@ -16,7 +16,7 @@ use engine::state::{KeyRange, prefix_end};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::filter::{Condition, SCANNED_MAX};
+use super::filter::{Condition, SCANNED_BYTES_MAX, SCANNED_MAX};
 use super::freshness::{Freshness, is_running, not_reached};
 use super::routed::Sources;
 use super::stores::{
@@ -99,7 +99,7 @@ pub async fn list(
             return Err(Problem::bad_request("limit: expected 1 or more, found 0"));
         }
         let page = scan.page(&wired, scan.streamed_limit(0)).await?;
-        return Ok(ndjson::stream(wired, scan, page));
+        return ndjson::stream(wired, scan, page);
     }
     let limit = scan.checked_limit()?;
     let (page, token) = scan.page(&wired, limit).await?;
@@ -139,11 +139,10 @@ impl Scan {
     async fn page(&self, wired: &Asked, limit: NonZeroUsize) -> Result<PageAndToken, Problem> {
         let (page, missing) = self.page_here(wired, limit).await?;
         let mut token = self.freshness.token(&self.application);
-        page.positions.iter().for_each(|position| token.add(&self.store, position));
+        page.seen.iter().for_each(|position| token.add(&self.store, position));
         let Some(&first) = missing.first() else { return Ok((page, token)) };
         let routing = wired.routing().ok_or_else(|| self.not_here(first))?;
-        let sub_topology = sub_topology(wired, &self.store).0;
-        let sources = Sources { sub_topology, standby: self.max_lag.is_some(), freshness: self.freshness.clone() };
+        let sources = Sources::of(wired, &self.store, self.max_lag.is_some(), self.freshness.clone());
         let path = format!("{}?{}", self.path, self.query(limit));
         let answers = routed::pages(routing, &sources, &path, &missing, &self.application).await?;
         let mut pages = vec![page];
@@ -162,11 +161,17 @@ impl Scan {
         let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
         let mut partitions = self.partitions.clone();
         loop {
-            let (local, asked) = (wired.clone(), self.local(partitions.clone(), limit));
-            let page = blocking(move || asked.read(&local)).await?;
             let is_reached = |at: &PartitionPosition| self.freshness.is_reached(&self.store, &topics, at);
-            let behind: Vec<&PartitionPosition> = page.positions.iter().filter(|at| !is_reached(at)).collect();
-            let Some(&first) = behind.first() else {
+            let positions = wired.queries.positions(&self.store, &partitions, self.max_lag).map_err(problem_of)?;
+            let mut behind: Vec<PartitionPosition> = positions.into_iter().filter(|at| !is_reached(at)).collect();
+            let mut page = QueryPage::default();
+            // What is not new enough is not read, which may take long.
+            if behind.is_empty() {
+                let (local, asked) = (wired.clone(), self.local(partitions.clone(), limit));
+                page = blocking(move || asked.read(&local)).await?;
+                behind = page.positions.iter().filter(|at| !is_reached(at)).cloned().collect();
+            }
+            let Some(first) = behind.first() else {
                 let is_read = |partition: i32| page.positions.iter().any(|at| at.partition == partition);
                 let missing = self.partitions.iter().copied().filter(|&partition| !is_read(partition)).collect();
                 return Ok((page, missing));
@@ -254,7 +259,7 @@ impl LocalScan {
     /// standbys.
     fn read(&self, wired: &Wired) -> Result<QueryPage, Problem> {
         let accepts = |_: &[u8], value: &[u8]| self.condition.as_ref().is_none_or(|condition| condition.accepts(value));
-        let filter = Filter { accepts: &accepts, scanned_max: SCANNED_MAX };
+        let filter = Filter { accepts: &accepts, scanned_max: SCANNED_MAX, scanned_bytes_max: SCANNED_BYTES_MAX };
         let scan = ScanQuery {
             store: &self.store,
             partitions: Some(&self.partitions),
@@ -296,7 +301,7 @@ struct PageBody<'a> {
     /// How many entries were looked at, where only some are wanted.
     #[serde(skip_serializing_if = "Option::is_none")]
     scanned: Option<u64>,
-    consistency_token: String,
+    consistency_token: Option<String>,
 }
 
 /// The ends of a scan, as bytes.

@@ -8,8 +8,10 @@ use serde_json::Value;
 use super::Problem;
 use crate::formats::DataFormat;
 
-/// How many entries each host looks at for one page, at most.
-pub const SCANNED_MAX: NonZeroUsize = NonZeroUsize::new(100_000).expect("not 0");
+/// How many entries each host looks at for one page, at most, and how many bytes of them. An in-memory store cannot be
+/// written meanwhile.
+pub const SCANNED_MAX: NonZeroUsize = NonZeroUsize::new(20_000).expect("not 0");
+pub const SCANNED_BYTES_MAX: usize = 16 << 20;
 
 /// See the module's head.
 #[derive(Debug, Clone, PartialEq)]

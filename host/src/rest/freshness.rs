@@ -14,7 +14,8 @@ const DEFAULT_TIMEOUT_MS: u64 = 5_000;
 /// Less than the time after which a request is ended in any case.
 const TIMEOUT_MS_MAX: u64 = 20_000;
 /// Between two looks at a state that is not new enough.
-const LOOK_INTERVAL: Duration = Duration::from_millis(3);
+const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(2);
+const LOOK_INTERVAL_MAX: Duration = Duration::from_millis(50);
 
 /// The kind of the problem that says so.
 pub const NOT_REACHED: &str = "position-not-reached";
@@ -56,10 +57,11 @@ impl Freshness {
         self.token.as_ref().is_none_or(|token| token.is_reached(store, sources, position))
     }
 
-    /// The same as part of a query to another host.
-    pub fn query(&self) -> String {
-        let Some(token) = &self.token else { return String::new() };
-        format!("&min_position={}&timeout_ms={}", token.write(), self.left().as_millis())
+    /// The same as part of a query for somebody else, as far as it concerns some partitions of a store.
+    pub fn query(&self, store: &str, sources: &[&str], partitions: &[i32]) -> String {
+        let token = self.token.as_ref().and_then(|token| token.about(store, sources, partitions).write());
+        let left = self.left().as_millis();
+        token.map(|token| format!("&min_position={token}&timeout_ms={left}")).unwrap_or_default()
     }
 
     /// How long another host may wait before it answers.
@@ -70,10 +72,11 @@ impl Freshness {
         }
     }
 
-    /// Waits a little for the state to go on; false when there is no time left.
+    /// Waits a little for the state to go on, longer the longer it has taken; false when there is no time left.
     pub async fn wait(&self) -> bool {
         let left = self.left();
-        tokio::time::sleep(LOOK_INTERVAL.min(left)).await;
+        let waited = self.timeout.saturating_sub(left);
+        tokio::time::sleep((waited / 4).clamp(LOOK_INTERVAL_MIN, LOOK_INTERVAL_MAX).min(left)).await;
         !left.is_zero()
     }
 

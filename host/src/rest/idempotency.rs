@@ -17,7 +17,7 @@ pub const HEADER: &str = "idempotency-key";
 
 /// For so long an outcome is kept.
 const KEPT: Duration = Duration::from_secs(600);
-/// So many are kept at most; beyond it the oldest are forgotten.
+/// So many are kept at most; beyond it no other is taken.
 const KEYS_MAX: usize = 100_000;
 const KEY_BYTES_MAX: usize = 255;
 
@@ -96,10 +96,16 @@ impl Outcomes {
             }
             Some(Kept { outcome: Outcome::Written(written), .. }) => Ok(Begun::Before(written.clone())),
             Some(Kept { outcome: Outcome::Pending, .. }) => {
-                conflict("write-pending", format!("the write under {HEADER} {key} has not ended; ask again"))
+                let detail = format!("the write under {HEADER} {key} has not ended; ask again");
+                conflict("write-pending", detail).map_err(|problem| Problem { retry_after_s: Some(1), ..problem })
             }
             Some(Kept { outcome: Outcome::Unknown(detail), .. }) => {
                 conflict("write-unknown", format!("the write under {HEADER} {key}: {detail}"))
+            }
+            // To forget one that may still come again would be to do it twice.
+            None if keys.kept.len() >= KEYS_MAX => {
+                let detail = format!("{KEYS_MAX} idempotency keys of the last minutes are kept already");
+                Err(Problem::unavailable("write-unavailable", "nothing was written", detail))
             }
             None => {
                 keys.kept.insert(key.to_owned(), Kept { fingerprint, outcome: Outcome::Pending });
@@ -130,7 +136,7 @@ impl Outcomes {
 impl Keys {
     fn forget(&mut self, now: Instant) {
         while let Some((since, _)) = self.order.front() {
-            if now.saturating_duration_since(*since) < KEPT && self.order.len() < KEYS_MAX {
+            if now.saturating_duration_since(*since) < KEPT {
                 return;
             }
             if let Some((_, key)) = self.order.pop_front() {

@@ -13,11 +13,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::freshness::{Freshness, NOT_REACHED, is_running, not_reached};
-use super::routed::Sources;
+use super::routed::{KeyFound, Sources};
 use super::stores::{
     Asked, Formats, Position, blocking, check_partition, home_of, max_lag, may_be_elsewhere, partitions_of, position,
     problem_of, serialized, standby_query, sub_topology, wired,
 };
+use super::token::Token;
 use super::{Problem, check_application, routed};
 use crate::formats;
 use crate::runtime::status::{Status, Wired};
@@ -74,13 +75,17 @@ enum Local {
     Found(Response),
     /// It may be on disk, and was not to be looked for there.
     OnDisk,
-    /// None of these partitions, all of them here, has it.
-    Absent,
+    /// None of these partitions, all of them here, has it; with how far they were.
+    Absent(Token),
     /// This one is not new enough yet, and nobody else's copy is newer.
     Behind(PartitionPosition),
     /// These partitions are elsewhere, the one where the key should be first; the others do not have it. The problem is
     /// for whoever cannot ask there.
-    Elsewhere(Vec<i32>, Problem),
+    Elsewhere {
+        partitions: Vec<i32>,
+        problem: Problem,
+        token: Token,
+    },
 }
 
 /// `GET /v1/apps/{app}/stores/{store}/keys/{key}`
@@ -109,7 +114,7 @@ pub async fn answer(
 ) -> Result<Response, Problem> {
     let (redirect, partition) = (query.redirect, query.partition);
     let scan = Arc::new(KeyScan::of(wired, app, store, &key, query)?);
-    let (partitions, problem) = loop {
+    let (partitions, problem, mut token) = loop {
         // What is in memory is looked up at once: a change of threads costs more than that.
         let mut local = scan.local(wired, Look::InMemory)?;
         if matches!(local, Local::OnDisk) {
@@ -118,7 +123,7 @@ pub async fn answer(
         }
         match local {
             Local::Found(response) => return Ok(response),
-            Local::Absent => return Err(no_key(&scan.store, &key)),
+            Local::Absent(token) => return Err(no_key(&scan.store, &key, &token)),
             Local::OnDisk => return Err(Problem::internal("a look-up that may read the disk did not")),
             Local::Behind(position) => {
                 if !scan.freshness.wait().await {
@@ -126,12 +131,12 @@ pub async fn answer(
                 }
             }
             // Nobody else is asked, and a copy that follows gets newer too.
-            Local::Elsewhere(_, problem) if wired.routing().is_none() && problem.kind == NOT_REACHED => {
+            Local::Elsewhere { problem, .. } if wired.routing().is_none() && problem.kind == NOT_REACHED => {
                 if !scan.freshness.wait().await {
                     return Err(problem);
                 }
             }
-            Local::Elsewhere(partitions, problem) => break (partitions, problem),
+            Local::Elsewhere { partitions, problem, token } => break (partitions, problem, token),
         }
     };
     let Some(routing) = wired.routing() else { return Err(problem) };
@@ -139,11 +144,19 @@ pub async fn answer(
     let sources = scan.sources(wired);
     if redirect {
         let partition = partition.map(|partition| format!("&partition={partition}")).unwrap_or_default();
-        let path = format!("{path}{partition}{}", scan.freshness.query());
+        let topics: Vec<&str> = sources.topics.iter().map(String::as_str).collect();
+        let path = format!("{path}{partition}{}", scan.freshness.query(&scan.store, &topics, &scan.partitions));
         return routed::redirect(routing, &sources, &path, &partitions).await;
     }
-    let found = routed::key(routing, &sources, &path, &partitions).await?;
-    found.ok_or_else(|| no_key(&scan.store, &key))
+    match routed::key(routing, &sources, &path, &partitions).await? {
+        KeyFound::Value(response) => Ok(response),
+        KeyFound::Nothing(tokens) => {
+            for text in tokens {
+                token.merge(&Token::read(&text, &scan.application)?);
+            }
+            Err(no_key(&scan.store, &key, &token))
+        }
+    }
 }
 
 impl KeyQuery {
@@ -173,12 +186,13 @@ impl KeyScan {
     fn local(&self, wired: &Wired, look: Look) -> Result<Local, Problem> {
         let (_, topics) = sub_topology(wired, &self.store);
         let (mut elsewhere, mut problem) = (Vec::new(), None);
+        let mut token = self.freshness.token(&self.application);
         for &partition in &self.partitions {
             let found = match look {
                 Look::InMemory => wired.queries.get_in_memory(&self.store, partition, &self.key, self.max_lag),
                 Look::Anywhere => wired.queries.get(&self.store, partition, &self.key, self.max_lag).map(Some),
             };
-            let KeyAnswer { value, position: at } = match found {
+            let KeyAnswer { value, position: at, seen } = match found {
                 Ok(None) => return Ok(Local::OnDisk),
                 Ok(Some(answer)) => answer,
                 Err(error) if may_be_elsewhere(&error) => {
@@ -197,16 +211,18 @@ impl KeyScan {
                 }
                 return Ok(Local::Behind(at));
             }
+            token.add(&self.store, &seen);
             if let Some(value) = value {
-                return self.found(&value, &at).map(Local::Found);
+                return self.found(&value, &at, &token).map(Local::Found);
             }
         }
-        Ok(problem.map_or(Local::Absent, |problem| Local::Elsewhere(elsewhere, problem)))
+        Ok(match problem {
+            None => Local::Absent(token),
+            Some(problem) => Local::Elsewhere { partitions: elsewhere, problem, token },
+        })
     }
 
-    fn found(&self, value: &[u8], at: &PartitionPosition) -> Result<Response, Problem> {
-        let mut token = self.freshness.token(&self.application);
-        token.add(&self.store, at);
+    fn found(&self, value: &[u8], at: &PartitionPosition, token: &Token) -> Result<Response, Problem> {
         let version = formats::version(value);
         let mut response = serialized(&KeyBody {
             store: &self.store,
@@ -230,11 +246,7 @@ impl KeyScan {
     }
 
     fn sources(&self, wired: &Wired) -> Sources {
-        Sources {
-            sub_topology: sub_topology(wired, &self.store).0,
-            standby: self.max_lag.is_some(),
-            freshness: self.freshness.clone(),
-        }
+        Sources::of(wired, &self.store, self.max_lag.is_some(), self.freshness.clone())
     }
 }
 
@@ -255,10 +267,10 @@ struct KeyBody<'a> {
     value: Box<RawValue>,
     version: &'a str,
     position: Position<'a>,
-    consistency_token: String,
+    consistency_token: Option<String>,
 }
 
-fn no_key(store: &str, key: &str) -> Problem {
+fn no_key(store: &str, key: &str, token: &Token) -> Problem {
     let detail = format!("store {store} has no entry with the key {key}");
-    Problem::not_found("key-not-found", "no such key", detail)
+    Problem { token: token.write(), ..Problem::not_found("key-not-found", "no such key", detail) }
 }

@@ -49,7 +49,10 @@ pub fn router(status: Arc<Status>) -> Router {
         .route("/v1/apps/{app}/stores/{store}/count", get(stores::count))
         .route("/v1/apps/{app}/stores/{store}/keys/{key}", a_key())
         .route("/v1/apps/{app}/stores/{store}/keys/", a_key())
-        .route("/v1/apps/{app}/stores/{store}/batch-get", post(batch::get))
+        .route(
+            "/v1/apps/{app}/stores/{store}/batch-get",
+            post(batch::get).layer(DefaultBodyLimit::max(batch::BODY_BYTES_MAX)),
+        )
         .route("/v1/apps/{app}/stores/{store}/batch-write", post(writes::batch))
         .route("/v1/apps/{app}/stores/{store}/entries", get(entries::list))
         .route("/livez", get(livez))

@@ -18,11 +18,13 @@ pub struct Problem {
     pub retry_after_s: Option<u32>,
     /// How far the state is, where that is what the problem is about.
     pub position: Option<Box<Value>>,
+    /// How far the state was of which it speaks, for later questions.
+    pub token: Option<String>,
 }
 
 impl Problem {
     pub fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, kind, title, detail: detail.into(), retry_after_s: None, position: None }
+        Self { status, kind, title, detail: detail.into(), retry_after_s: None, position: None, token: None }
     }
 
     pub fn bad_request(detail: impl Into<String>) -> Self {
@@ -52,6 +54,9 @@ impl Problem {
         });
         if let Some(position) = &self.position {
             document["position"] = Value::clone(position);
+        }
+        if let Some(token) = &self.token {
+            document["consistency_token"] = token.as_str().into();
         }
         document
     }

@@ -19,9 +19,10 @@ use super::entries::read_cursor;
 use super::freshness::{Freshness, NOT_REACHED};
 use super::peers::Answer;
 use super::problem::kind_name;
+use super::stores::sub_topology;
 use super::token::{self, Token};
 use crate::formats::DataFormat;
-use crate::runtime::status::Routing;
+use crate::runtime::status::{Routing, Wired};
 
 /// How long another host may take for a key (H4), and for a page.
 const KEY_LIMIT: Duration = Duration::from_secs(2);
@@ -34,7 +35,8 @@ const TRIES: usize = 3;
 /// What a host says to a query of one of its partitions.
 enum Asked {
     Found(Response),
-    Absent,
+    /// With the token of that.
+    Absent(Option<String>),
     /// Nobody knows now; with the reason.
     Unavailable(String),
 }
@@ -42,7 +44,10 @@ enum Asked {
 /// Who may be asked, and for what.
 #[derive(Debug, Clone)]
 pub struct Sources {
+    pub store: String,
     pub sub_topology: u32,
+    /// The source topics of that part of the topology.
+    pub topics: Vec<String>,
     /// Whether a standby may answer where the active task cannot.
     pub standby: bool,
     /// How new the answer has to be. Each host waits for it by itself.
@@ -50,26 +55,45 @@ pub struct Sources {
 }
 
 impl Sources {
+    /// For a store; copies may answer where `standby` says so.
+    pub fn of(wired: &Wired, store: &str, standby: bool, freshness: Freshness) -> Self {
+        let (sub_topology, topics) = sub_topology(wired, store);
+        let topics = topics.into_iter().map(str::to_owned).collect();
+        Self { store: store.to_owned(), sub_topology, topics, standby, freshness }
+    }
+
+    /// How new the answer of another host has to be, as part of its query.
+    fn query(&self, partitions: &[i32]) -> String {
+        let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
+        self.freshness.query(&self.store, &topics, partitions)
+    }
+
     fn task(&self, partition: i32) -> TaskId {
         TaskId { sub_topology: self.sub_topology, partition }
     }
 }
 
+/// What the hosts of some partitions say of a key.
+pub enum KeyFound {
+    Value(Response),
+    /// None of them has it; with how far each of them was.
+    Nothing(Vec<String>),
+}
+
 /// Asks for a key in partitions that are not here, in this order: the first is where it should be, and the others are
-/// asked together when it is not there. `None` when none of them has it. `path` says all but the partition.
+/// asked together when it is not there. `path` says all but the partition.
 ///
 /// # Errors
 /// When a partition cannot be asked, and none of the others has the key.
-pub async fn key(
-    routing: &Routing,
-    sources: &Sources,
-    path: &str,
-    partitions: &[i32],
-) -> Result<Option<Response>, Problem> {
-    let Some((first, others)) = partitions.split_first() else { return Ok(None) };
+pub async fn key(routing: &Routing, sources: &Sources, path: &str, partitions: &[i32]) -> Result<KeyFound, Problem> {
+    let mut tokens = Vec::new();
+    let Some((first, others)) = partitions.split_first() else { return Ok(KeyFound::Nothing(tokens)) };
     let mut unavailable = match key_of(routing.clone(), sources.clone(), *first, path.to_owned()).await {
-        Asked::Found(response) => return Ok(Some(response)),
-        Asked::Absent => None,
+        Asked::Found(response) => return Ok(KeyFound::Value(response)),
+        Asked::Absent(token) => {
+            tokens.extend(token);
+            None
+        }
         Asked::Unavailable(reason) => Some(reason),
     };
     let mut asked = JoinSet::new();
@@ -78,12 +102,12 @@ pub async fn key(
     }
     while let Some(answer) = asked.join_next().await {
         match answer.map_err(|error| Problem::internal(error.to_string()))? {
-            Asked::Found(response) => return Ok(Some(response)),
-            Asked::Absent => {}
+            Asked::Found(response) => return Ok(KeyFound::Value(response)),
+            Asked::Absent(token) => tokens.extend(token),
             Asked::Unavailable(reason) => unavailable = unavailable.or(Some(reason)),
         }
     }
-    unavailable.map_or(Ok(None), |reason| Err(unavailable_problem(reason)))
+    unavailable.map_or(Ok(KeyFound::Nothing(tokens)), |reason| Err(unavailable_problem(reason)))
 }
 
 /// Where to ask for a key: the owner of the first of these partitions. That host asks the others where it has to.
@@ -119,12 +143,12 @@ async fn key_of(routing: Routing, sources: Sources, partition: i32, path: String
     let mut turn = Try::first();
     let mut reason = String::new();
     while turn.number < TRIES {
-        let path = format!("{path}&partition={partition}{}", sources.freshness.query());
+        let path = format!("{path}&partition={partition}{}", sources.query(&[partition]));
         let limit = KEY_LIMIT + sources.freshness.left();
         match route(&routing, &sources, partition, turn).await {
             Err(why) => reason = why,
             Ok(route) => match routing.peers.get(&route.endpoint, &path, &routing.finder.host_id, limit).await {
-                Ok(answer) if is_absent(&answer) => return Asked::Absent,
+                Ok(answer) if is_absent(&answer) => return Asked::Absent(token_of(&answer)),
                 Ok(answer) if is_answer(&answer, partition) => return Asked::Found(passed_on(answer)),
                 Ok(answer) => reason = said(partition, &route, &answer),
                 Err(why) => reason = failed(partition, &route, &why),
@@ -150,6 +174,11 @@ fn is_answer(answer: &Answer, partition: i32) -> bool {
         StatusCode::PRECONDITION_FAILED => document["type"] == kind_name(NOT_REACHED),
         _ => false,
     }
+}
+
+fn token_of(answer: &Answer) -> Option<String> {
+    let document: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    document["consistency_token"].as_str().map(str::to_owned)
 }
 
 fn kind_of(answer: &Answer) -> String {
@@ -342,8 +371,9 @@ pub struct Question {
 
 impl Question {
     /// One whose answer may take a while to make.
-    pub fn large(path: String, body: Option<String>, freshness: &Freshness) -> Self {
-        Self { path: path + &freshness.query(), body, limit: PAGE_LIMIT + freshness.left() }
+    pub fn large(path: &str, body: Option<String>, sources: &Sources, partitions: &[i32]) -> Self {
+        let path = format!("{path}{}", sources.query(partitions));
+        Self { path, body, limit: PAGE_LIMIT + sources.freshness.left() }
     }
 }
 
@@ -374,7 +404,7 @@ struct PageAnswer {
     positions: Vec<PositionAnswer>,
     #[serde(default)]
     scanned: u64,
-    consistency_token: String,
+    consistency_token: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -422,7 +452,7 @@ pub async fn pages(
     application: &str,
 ) -> Result<Vec<(QueryPage, Token)>, Problem> {
     let ask = |route: Route, partitions: Vec<i32>| {
-        let question = Question::large(path.to_owned(), None, &sources.freshness);
+        let question = Question::large(path, None, sources, &partitions);
         let (routing, application) = (routing.clone(), application.to_owned());
         async move {
             let page: PageAnswer = document(&routing, &route, &partitions, question).await?;
@@ -434,17 +464,24 @@ pub async fn pages(
     scatter(routing, sources, partitions, ask).await
 }
 
+/// What an answer says of how far it is; one that is too long to be said is not said by us either.
+pub fn read_token(text: Option<&str>, application: &str) -> Result<Token, String> {
+    let token = text.map(|text| Token::read(text, application)).transpose().map_err(|problem| problem.detail)?;
+    Ok(token.unwrap_or_else(|| Token::new(application)))
+}
+
 fn read_page(page: PageAnswer, application: &str) -> Result<(QueryPage, Token), String> {
     let entry = |entry: EntryAnswer| {
         let key = DataFormat::Hex.read(&entry.key)?.into();
         Ok(QueryEntry { partition: entry.partition, key, value: DataFormat::Base64.read(&entry.value)?.into() })
     };
     let resume = page.next_cursor.as_deref().map(read_cursor).transpose().map_err(|problem| problem.detail)?;
-    let token = Token::read(&page.consistency_token, application).map_err(|problem| problem.detail)?;
+    let token = read_token(page.consistency_token.as_deref(), application)?;
     let page = QueryPage {
         entries: page.entries.into_iter().map(entry).collect::<Result<_, String>>()?,
         resume,
         positions: page.positions.into_iter().map(PositionAnswer::position).collect(),
+        seen: Vec::new(),
         restoring: Vec::new(),
         scanned: page.scanned,
     };

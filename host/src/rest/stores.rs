@@ -109,9 +109,9 @@ pub async fn count(
         let not_here = QueryError::NotAssigned { store: store.clone(), partition: Some(first) };
         let routing = routing.ok_or_else(|| problem_of(not_here))?;
         let freshness = Freshness::of(&application, None, None)?;
-        let sources = Sources { sub_topology: sub_topology(&wired, &store).0, standby: false, freshness };
+        let sources = Sources::of(&wired, &store, false, freshness);
         let ask = |route: Route, partitions: Vec<i32>| {
-            let question = Question::large(format!("{}?", uri.path()), None, &sources.freshness);
+            let question = Question::large(&format!("{}?", uri.path()), None, &sources, &partitions);
             let routing = routing.clone();
             async move { routed::document::<CountBody>(&routing, &route, &partitions, question).await }
         };

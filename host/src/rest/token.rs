@@ -7,37 +7,40 @@ use std::collections::BTreeMap;
 use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use engine::query::PartitionPosition;
+use engine::query::{PartitionPosition, Role};
 use engine::record::Offset;
-use serde::{Deserialize, Serialize};
 
 use super::Problem;
 
 /// The header of answers whose body has no room for a token, and of writes.
 pub const HEADER: &str = "sandbar-consistency-token";
 
-/// A request head holds at most 16 KiB, and a token must leave room for the rest.
+/// A request head holds at most 16 KiB, and a token must leave room for the rest: some 1,000 partitions. Of more none is made.
 const TEXT_BYTES_MAX: usize = 12 * 1024;
+/// The form of the text, so that another one can follow.
+const VERSION: u8 = 1;
 
 type Offsets = BTreeMap<i32, Offset>;
 
 /// See the module's head. An offset is the one that follows the last record of which the state knows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
-    #[serde(rename = "a")]
-    application: String,
+    application: u64,
     /// By source topic and partition.
-    #[serde(rename = "s", default, skip_serializing_if = "BTreeMap::is_empty")]
     sources: BTreeMap<String, Offsets>,
     /// By store and partition of its changelog.
-    #[serde(rename = "c", default, skip_serializing_if = "BTreeMap::is_empty")]
     changelogs: BTreeMap<String, Offsets>,
+}
+
+/// Tells applications apart; not made against those who want two to look the same.
+fn mark(application: &str) -> u64 {
+    let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    application.bytes().fold(0xcbf2_9ce4_8422_2325, fnv)
 }
 
 impl Token {
     pub fn new(application: &str) -> Self {
-        Self { application: application.to_owned(), sources: BTreeMap::new(), changelogs: BTreeMap::new() }
+        Self { application: mark(application), sources: BTreeMap::new(), changelogs: BTreeMap::new() }
     }
 
     /// Reads what an answer of this application said.
@@ -51,22 +54,74 @@ impl Token {
         if text.len() > TEXT_BYTES_MAX {
             return Err(refuse(format!("a token has at most {TEXT_BYTES_MAX} characters, this one {}", text.len())));
         }
-        let none = || refuse("expected the consistency token of an earlier answer".to_owned());
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| none())?;
-        let token: Self = serde_json::from_slice(&bytes).map_err(|_| none())?;
-        if token.application != application {
-            return Err(refuse(format!("the token is of application {}, not of {application}", token.application)));
-        }
-        let mut offsets = token.sources.values().chain(token.changelogs.values()).flatten();
-        if offsets.any(|(&partition, &offset)| partition < 0 || offset < 0) {
-            return Err(none());
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok();
+        let token = bytes.and_then(|bytes| Self::decode(&bytes));
+        let token = token.ok_or_else(|| refuse("expected the consistency token of an earlier answer".to_owned()))?;
+        if token.application != mark(application) {
+            return Err(refuse(format!("the token is of another application than {application}")));
         }
         Ok(token)
     }
 
-    pub fn write(&self) -> String {
-        // Maps of numbers and strings always have a form in JSON.
-        URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).unwrap_or_default())
+    /// `None` where it would be too long to be handed back.
+    pub fn write(&self) -> Option<String> {
+        let mut bytes = vec![VERSION];
+        bytes.extend(self.application.to_be_bytes());
+        for of in [&self.sources, &self.changelogs] {
+            put(&mut bytes, of.len() as u64);
+            for (name, offsets) in of {
+                put(&mut bytes, name.len() as u64);
+                bytes.extend(name.as_bytes());
+                put(&mut bytes, offsets.len() as u64);
+                for (&partition, &offset) in offsets {
+                    put(&mut bytes, u64::from(partition.unsigned_abs()));
+                    put(&mut bytes, offset.unsigned_abs());
+                }
+            }
+        }
+        let text = URL_SAFE_NO_PAD.encode(bytes);
+        (text.len() <= TEXT_BYTES_MAX).then_some(text)
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (&version, rest) = bytes.split_first()?;
+        let (application, mut rest) = rest.split_first_chunk::<8>()?;
+        if version != VERSION {
+            return None;
+        }
+        let mut read = || {
+            let mut of = BTreeMap::new();
+            for _ in 0..take(&mut rest)? {
+                let length = usize::try_from(take(&mut rest)?).ok()?;
+                let (name, after) = rest.split_at_checked(length)?;
+                rest = after;
+                let mut offsets = Offsets::new();
+                for _ in 0..take(&mut rest)? {
+                    let partition = i32::try_from(take(&mut rest)?).ok()?;
+                    offsets.insert(partition, Offset::try_from(take(&mut rest)?).ok()?);
+                }
+                of.insert(std::str::from_utf8(name).ok()?.to_owned(), offsets);
+            }
+            Some(of)
+        };
+        let (sources, changelogs) = (read()?, read()?);
+        rest.is_empty().then_some(Self { application: u64::from_be_bytes(*application), sources, changelogs })
+    }
+
+    /// What it says of some partitions of a store and its sources: what another host has to know.
+    pub fn about(&self, store: &str, sources: &[&str], partitions: &[i32]) -> Self {
+        let of = |all: &BTreeMap<String, Offsets>, names: &[&str]| -> BTreeMap<String, Offsets> {
+            let named = all.iter().filter(|(name, _)| names.contains(&name.as_str()));
+            let kept = |offsets: &Offsets| -> Offsets {
+                offsets.iter().filter(|(at, _)| partitions.contains(at)).map(|(&at, &offset)| (at, offset)).collect()
+            };
+            named.map(|(name, offsets)| (name.clone(), kept(offsets))).collect()
+        };
+        Self {
+            application: self.application,
+            sources: of(&self.sources, sources),
+            changelogs: of(&self.changelogs, &[store]),
+        }
     }
 
     /// What is known of a store's changelog.
@@ -80,7 +135,10 @@ impl Token {
         for (source, offset) in position.sources.iter().flat_map(|sources| &**sources) {
             self.add_source(&source.topic, source.partition, *offset);
         }
-        if let Some(offset) = position.changelog_offset {
+        // A copy that follows counts the ends of transactions, which the task that writes the changelog does not: what it
+        // says would never be reached there.
+        let offset = position.changelog_offset.filter(|_| position.role == Role::Active);
+        if let Some(offset) = offset {
             raise(&mut self.changelogs, store, position.partition, offset);
         }
     }
@@ -115,6 +173,28 @@ impl Token {
             at.any(|&(_, offset)| offset >= asked)
         })
     }
+}
+
+/// Seven bits a byte, the lowest first.
+fn put(bytes: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+}
+
+fn take(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..63).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(number);
+        }
+    }
+    None
 }
 
 /// Never lowers what is there.

@@ -11,6 +11,7 @@ use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, Que
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use engine::query::Role;
 use engine::record::Header;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -20,7 +21,7 @@ use super::freshness::{Freshness, NOT_REACHED};
 use super::idempotency::{self, Begun, Outcomes, fingerprint};
 use super::keys::{KeyPath, KeyQuery};
 use super::routed::{self, Sources};
-use super::stores::{Asked, Formats, sub_topology, wired};
+use super::stores::{Asked, Formats, wired};
 use super::token::{self, Token};
 use super::{Problem, check_application, json_response, keys};
 use crate::runtime::status::{Status, Wired};
@@ -30,6 +31,15 @@ use crate::runtime::writer::{WriteError, WriteRecord, Writer, Written};
 /// The headers that a conditional write gives its record.
 const IF_MATCH: &str = "sandbar-if-match";
 const IF_NONE_MATCH: &str = "sandbar-if-none-match";
+
+/// What a producer sends of one record, as it is set by itself.
+const RECORD_BYTES_MAX: usize = 1_000_000;
+
+/// Brokers refuse timestamps that are an hour ahead (`message.timestamp.after.max.ms`).
+const AHEAD_MAX_MS: i64 = 3_500_000;
+
+/// How long a write may wait for the state: the write itself takes time as well.
+const WAIT_MS_MAX: u64 = 10_000;
 
 /// Records of one request.
 const WRITES_MAX: usize = 1_000;
@@ -80,6 +90,8 @@ pub struct Target {
     pub partitions: i32,
     /// Whether the processor looks at conditions.
     pub conditional: bool,
+    /// What the topic takes of one record, where its settings say it.
+    pub record_bytes_max: Option<usize>,
 }
 
 impl Target {
@@ -94,9 +106,24 @@ impl Target {
     }
 
     /// A record of a key, in the partition of Kafka's default partitioner.
-    fn record(&self, key: Vec<u8>, value: Option<Vec<u8>>, timestamp: i64, headers: Vec<Header>) -> WriteRecord {
+    ///
+    /// # Errors
+    /// When the topic does not take it: a broker says so only when others that are sent with it are in doubt too (R18).
+    fn record(
+        &self,
+        key: Vec<u8>,
+        value: Option<Vec<u8>>,
+        timestamp: i64,
+        headers: Vec<Header>,
+    ) -> Result<WriteRecord, Problem> {
         let partition = engine::partitioner::partition_for_key(&key, self.partitions.max(1));
-        WriteRecord { topic: Arc::clone(&self.topic), partition, timestamp, key, value, headers }
+        let record = WriteRecord { topic: Arc::clone(&self.topic), partition, timestamp, key, value, headers };
+        let (bytes, most) = (record.bytes(), self.record_bytes_max.unwrap_or(RECORD_BYTES_MAX).min(RECORD_BYTES_MAX));
+        if bytes > most {
+            let detail = format!("the record has about {bytes} bytes, and topic {} takes {most}", self.topic);
+            return Err(problem_of(WriteError::Refused(detail)));
+        }
+        Ok(record)
     }
 }
 
@@ -183,8 +210,11 @@ impl Request {
                 return Ok(answer);
             }
         }
-        let fingerprint = fingerprint((&self.store, &self.key, &value, method == Method::PUT));
-        let record = self.target.record(self.key.clone(), value, timestamp, headers);
+        let conditions: Vec<_> = headers.iter().map(|header| (&header.key, &header.value)).collect();
+        let asked_timestamp = self.query.timestamp_ms;
+        let fingerprint =
+            fingerprint((&self.store, &self.key, &value, method == Method::PUT, conditions, asked_timestamp));
+        let record = self.target.record(self.key.clone(), value, timestamp, headers)?;
         let writes = self.wired.writes.as_ref().ok_or_else(|| Problem::internal("the writer is gone"))?;
         let written = match &key {
             None => writes.writer.write(vec![record]).await,
@@ -213,11 +243,12 @@ impl Request {
     fn conditions(&self) -> Result<Vec<Header>, Problem> {
         let mut headers = Vec::new();
         for (name, of_record) in [(header::IF_MATCH, IF_MATCH), (header::IF_NONE_MATCH, IF_NONE_MATCH)] {
-            if let Some(value) = self.headers.get(&name) {
-                let text = value.as_bytes();
-                let text = text.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\"")).unwrap_or(text);
-                headers.push(record_header(of_record, text));
-            }
+            let mut values = self.headers.get_all(&name).iter();
+            let (Some(value), another) = (values.next(), values.next()) else { continue };
+            let version = another.is_none().then(|| version_of(value.as_bytes())).flatten().ok_or_else(|| {
+                Problem::bad_request(format!("{name}: expected one version in quotation marks, or *"))
+            })?;
+            headers.push(record_header(of_record, version));
         }
         if headers.is_empty() || self.target.conditional {
             return Ok(headers);
@@ -231,13 +262,19 @@ impl Request {
 
     /// One host knows the outcomes of a partition's keys: the one that processes it. `None` where that is this one.
     async fn passed_on(&self, method: Method, body: Bytes) -> Result<Option<Response>, Problem> {
-        let Some(routing) = self.wired.routing() else {
-            return Ok(None);
-        };
         let partition = engine::partitioner::partition_for_key(&self.key, self.target.partitions.max(1));
-        let sub_topology = sub_topology(&self.wired, &self.store).0;
+        let Some(routing) = self.wired.routing() else {
+            // What others think of where the partition is may be old.
+            return match self.is_here(partition) {
+                true => Ok(None),
+                false => {
+                    let detail = format!("partition {partition} is not processed by this host now");
+                    Err(problem_of(WriteError::Unavailable(detail)))
+                }
+            };
+        };
         let freshness = Freshness::of(&self.application, None, None)?;
-        let sources = Sources { sub_topology, standby: false, freshness };
+        let sources = Sources::of(&self.wired, &self.store, false, freshness);
         let Some(route) = routed::owner(routing, &sources, partition).await? else { return Ok(None) };
         let path = self.uri.path_and_query().map_or(self.uri.path(), |path| path.as_str());
         let mut request = axum::http::Request::builder().method(method);
@@ -254,14 +291,22 @@ impl Request {
                  sent again",
                 route.endpoint, route.host_id
             );
-            Problem::unavailable("write-unknown", "the outcome of the write is not known", detail)
+            unknown(detail)
         })?;
         Ok(Some(routed::passed_on(answer)))
     }
 
+    fn is_here(&self, partition: i32) -> bool {
+        let registrations = self.wired.queries.registrations();
+        let mut of_store = registrations.iter().filter(|one| *one.store == *self.store && one.role == Role::Active);
+        of_store.any(|one| one.task.partition == partition)
+    }
+
     /// The state once it reflects the write. The write is done in any case.
     async fn applied(&self, token: Token) -> Result<Response, Problem> {
-        let query = KeyQuery::at(self.query.key_format.clone(), token.write(), self.query.timeout_ms);
+        // One partition of one topic is never too long.
+        let text = token.write().unwrap_or_default();
+        let query = KeyQuery::at(self.query.key_format.clone(), text, self.query.timeout_ms);
         let path = KeyPath { app: self.application.clone(), store: self.store.clone(), key: self.key_text.clone() };
         // As the first host that is asked: the write may have come from another one.
         let found = keys::answer(&self.wired, self.uri.path(), path, query).await;
@@ -272,9 +317,10 @@ impl Request {
                 serde_json::from_slice(&body).map_err(|error| Problem::internal(error.to_string()))?
             }
             Err(problem) if problem.kind == "key-not-found" => Value::Null,
-            Ok(response) if response.status() != StatusCode::PRECONDITION_FAILED => {
-                let reason = format!("the value cannot be shown: {}", response.status());
-                return Ok(accepted(&self.store, &self.key_text, &token, Some(reason)));
+            // It is there, but not in the format in which the store is shown.
+            Err(problem) if problem.kind == "format" => json!({ "error": problem.document() }),
+            Ok(response) if response.status() == StatusCode::UNPROCESSABLE_ENTITY => {
+                json!({ "error": { "status": response.status().as_u16() } })
             }
             Ok(_) => {
                 let reason = format!("the state does not reflect it yet ({NOT_REACHED})");
@@ -295,14 +341,25 @@ impl Request {
             "consistency_token": token,
         });
         let mut response = json_response(&document);
-        set_token(&mut response, &token);
+        set_token(&mut response, token.as_deref());
         Ok(response)
     }
+}
+
+/// The version of a strong entity tag, or `*`. A list, or a weak tag, is more than a processor is asked to judge.
+fn version_of(text: &[u8]) -> Option<&[u8]> {
+    let text = match text.strip_prefix(b"\"") {
+        Some(quoted) => quoted.strip_suffix(b"\"")?,
+        None => text,
+    };
+    let is_version = !text.is_empty() && text.iter().all(u8::is_ascii_hexdigit);
+    (is_version || text == b"*").then_some(text)
 }
 
 /// `POST /v1/apps/{app}/stores/{store}/batch-write`: many records, one after the other; not all or none.
 pub async fn batch(
     State(status): State<Arc<Status>>,
+    headers: HeaderMap,
     path: Result<Path<(String, String)>, PathRejection>,
     query: Result<Query<WriteQuery>, QueryRejection>,
     body: Result<Json<BatchBody>, JsonRejection>,
@@ -315,6 +372,11 @@ pub async fn batch(
     let target = Target::of(&wired, &store)?;
     if is_waited_for(&query)? {
         return Err(Problem::bad_request("wait: a batch is not waited for; ask with its consistency token"));
+    }
+    for name in [header::IF_MATCH, header::IF_NONE_MATCH, HeaderName::from_static(idempotency::HEADER)] {
+        if headers.contains_key(&name) {
+            return Err(Problem::bad_request(format!("{name}: it belongs to a write of one key, not to a batch")));
+        }
     }
     let Json(BatchBody { writes }) = body?;
     if writes.is_empty() || writes.len() > WRITES_MAX {
@@ -330,7 +392,7 @@ pub async fn batch(
             (None, true) => None,
             _ => return Err(refuse("value", "expected either value or \"delete\": true".to_owned())),
         };
-        Ok(target.record(key, value, timestamp, Vec::new()))
+        target.record(key, value, timestamp, Vec::new())
     };
     let records: Vec<WriteRecord> = writes.iter().enumerate().map(record).collect::<Result<_, Problem>>()?;
     let count = records.len();
@@ -339,7 +401,7 @@ pub async fn batch(
     let token = token_of(&application, &written).write();
     let document = json!({ "store": store, "writes": count, "consistency_token": token });
     let mut response = (StatusCode::ACCEPTED, json_response(&document)).into_response();
-    set_token(&mut response, &token);
+    set_token(&mut response, token.as_deref());
     Ok(response)
 }
 
@@ -347,6 +409,9 @@ fn is_waited_for(query: &WriteQuery) -> Result<bool, Problem> {
     match (query.wait.as_deref(), query.timeout_ms) {
         (None, Some(_)) => Err(Problem::bad_request("timeout_ms needs wait=applied")),
         (None, None) => Ok(false),
+        (Some("applied"), Some(timeout_ms)) if timeout_ms > WAIT_MS_MAX => {
+            Err(Problem::bad_request(format!("timeout_ms: expected at most {WAIT_MS_MAX}, found {timeout_ms}")))
+        }
         (Some("applied"), _) => Ok(true),
         (Some(other), _) => Err(Problem::bad_request(format!("wait: expected applied, found {other:?}"))),
     }
@@ -354,8 +419,9 @@ fn is_waited_for(query: &WriteQuery) -> Result<bool, Problem> {
 
 fn timestamp(query: &WriteQuery) -> Result<i64, Problem> {
     let timestamp = query.timestamp_ms.unwrap_or_else(wall_clock_ms);
-    if timestamp < 0 {
-        return Err(Problem::bad_request(format!("timestamp_ms: expected 0 or more, found {timestamp}")));
+    let most = wall_clock_ms() + AHEAD_MAX_MS;
+    if !(0..=most).contains(&timestamp) {
+        return Err(Problem::bad_request(format!("timestamp_ms: expected 0 to {most}, found {timestamp}")));
     }
     Ok(timestamp)
 }
@@ -378,15 +444,20 @@ fn accepted(store: &str, key: &str, token: &Token, reason: Option<String>) -> Re
         document["reason"] = reason.into();
     }
     let mut response = (StatusCode::ACCEPTED, json_response(&document)).into_response();
-    set_token(&mut response, &token);
+    set_token(&mut response, token.as_deref());
     response
 }
 
-fn set_token(response: &mut Response, text: &str) {
+fn set_token(response: &mut Response, text: Option<&str>) {
     // Its alphabet is that of base64url.
-    if let Ok(value) = text.parse() {
+    if let Some(Ok(value)) = text.map(str::parse) {
         response.headers_mut().insert(HeaderName::from_static(token::HEADER), value);
     }
+}
+
+fn unknown(detail: String) -> Problem {
+    let title = "the outcome of the write is not known";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "write-unknown", title, detail)
 }
 
 fn problem_of(error: WriteError) -> Problem {
@@ -396,8 +467,7 @@ fn problem_of(error: WriteError) -> Problem {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "write-refused", "Kafka takes no such record", detail)
         }
         WriteError::Unavailable(_) => Problem::unavailable("write-unavailable", "nothing was written", detail),
-        WriteError::Unknown(_) => {
-            Problem::unavailable("write-unknown", "the outcome of the write is not known", detail)
-        }
+        // Not to be tried again without a thought: that may write it twice.
+        WriteError::Unknown(_) => unknown(detail),
     }
 }

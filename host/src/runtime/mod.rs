@@ -337,7 +337,12 @@ fn writes(
     clients: &Arc<KafkaClients>,
     stop: &Stop,
 ) -> Result<Option<Arc<Writes>>> {
-    let targets = app::write_targets(manifest, topology, counts);
+    // Where the broker does not say, the producer's own bound holds.
+    let record_bytes_max = |topic: &str| {
+        let described = clients.describe_topic(topic).ok().flatten()?;
+        described.configs.get("max.message.bytes")?.parse().ok()
+    };
+    let targets = app::write_targets(manifest, topology, counts, record_bytes_max);
     if targets.is_empty() {
         return Ok(None);
     }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -14,13 +15,15 @@ use tokio::sync::oneshot;
 
 use super::stop::Stop;
 
-/// Requests that may wait for the thread.
+/// Requests that may wait for the thread, and the bytes of their records.
 const WAITING_MAX: usize = 4_096;
+const WAITING_BYTES_MAX: usize = 64 << 20;
 /// Requests that are sent together.
 const TOGETHER_MAX: usize = 1_000;
 /// Between two looks at the wish to stop.
 const IDLE: Duration = Duration::from_millis(50);
-/// How long acknowledgements may take.
+/// How long a request may wait before it is sent, and acknowledgements may take: together less than an answer may.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(8);
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 const STACK_BYTES: usize = 1 << 20;
 /// The place among the stream threads that the producer's name shows.
@@ -36,6 +39,18 @@ pub struct WriteRecord {
     /// `None` deletes.
     pub value: Option<Vec<u8>>,
     pub headers: Vec<Header>,
+}
+
+impl WriteRecord {
+    /// About as many as it takes on its way and in the log.
+    pub fn bytes(&self) -> usize {
+        const AROUND: usize = 70;
+        let header = |header: &Header| header.key.len() + header.value.as_ref().map_or(0, |value| value.len()) + 4;
+        AROUND
+            + self.key.len()
+            + self.value.as_ref().map_or(0, Vec::len)
+            + self.headers.iter().map(header).sum::<usize>()
+    }
 }
 
 /// For each partition that was written, an offset that follows the records.
@@ -57,12 +72,37 @@ pub enum WriteError {
 
 struct Job {
     records: Vec<WriteRecord>,
+    /// Nobody waits for it any more from then on, so that it must not be sent.
+    expires: Instant,
+    /// Gives the bytes back.
+    held: Held,
     done: oneshot::Sender<Result<Written, WriteError>>,
 }
 
 /// The way to the thread.
 pub struct Writer {
     jobs: SyncSender<Job>,
+    waiting_bytes: Arc<AtomicUsize>,
+}
+
+/// Bytes that wait.
+struct Held {
+    bytes: usize,
+    of: Arc<AtomicUsize>,
+}
+
+impl Held {
+    fn new(bytes: usize, of: &Arc<AtomicUsize>) -> Option<Self> {
+        let held = Self { bytes, of: Arc::clone(of) };
+        // Dropping it takes them off again.
+        (of.fetch_add(bytes, Ordering::Relaxed) + bytes <= WAITING_BYTES_MAX).then_some(held)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.of.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 impl Writer {
@@ -79,7 +119,7 @@ impl Writer {
             .stack_size(STACK_BYTES)
             .spawn(writing)
             .context("cannot start the thread of REST writes")?;
-        Ok(Self { jobs })
+        Ok(Self { jobs, waiting_bytes: Arc::default() })
     }
 
     /// Writes records and waits for their acknowledgement.
@@ -88,7 +128,11 @@ impl Writer {
     /// Whether they were refused, not sent, or may have been written.
     pub async fn write(&self, records: Vec<WriteRecord>) -> Result<Written, WriteError> {
         let (done, outcome) = oneshot::channel();
-        self.jobs.try_send(Job { records, done }).map_err(|error| match error {
+        let bytes = records.iter().map(WriteRecord::bytes).sum();
+        let held = Held::new(bytes, &self.waiting_bytes)
+            .ok_or_else(|| WriteError::Unavailable(format!("{WAITING_BYTES_MAX} bytes are waiting already")))?;
+        let job = Job { records, expires: Instant::now() + WAIT_TIMEOUT, held, done };
+        self.jobs.try_send(job).map_err(|error| match error {
             TrySendError::Full(_) => WriteError::Unavailable(format!("{WAITING_MAX} writes are waiting already")),
             TrySendError::Disconnected(_) => WriteError::Unavailable("the host is stopping".to_owned()),
         })?;
@@ -134,13 +178,21 @@ fn write(producer: &mut dyn Producer, jobs: Vec<Job>) -> bool {
     let deadline = Instant::now() + FLUSH_TIMEOUT;
     let mut sent = Vec::new();
     let mut fault: Option<BrokerError> = None;
-    for Job { records, done } in jobs {
+    let mut held = Vec::new();
+    for Job { records, expires, held: bytes, done } in jobs {
+        if expires <= Instant::now() {
+            tell(done, Err(WriteError::Unavailable("the broker is too slow for so many writes".to_owned())));
+            continue;
+        }
         if let Some(fault) = &fault {
             tell(done, Err(WriteError::Unavailable(fault.to_string())));
             continue;
         }
         match records.iter().try_for_each(|record| send(producer, record, deadline)) {
-            Ok(()) => sent.push((records, done)),
+            Ok(()) => {
+                held.push(bytes);
+                sent.push((records, done));
+            }
             // Only the record is at fault, and those after it are as good as before.
             Err(error) if error.kind == BrokerErrorKind::Rejected && records.len() == 1 => {
                 tell(done, Err(WriteError::Refused(error.to_string())));

@@ -38,8 +38,10 @@ pub struct QueryPage {
     pub entries: Vec<QueryEntry>,
     /// Pass it to the same query for the next page; `None` when this is the last one.
     pub resume: Option<ResumeKey>,
-    /// The partitions that were read, in order.
+    /// The partitions that were read, in order, each with what the entries are at least as new as.
     pub positions: Vec<PartitionPosition>,
+    /// And what they are no newer than.
+    pub seen: Vec<PartitionPosition>,
     /// Local partitions that are missing from the answer because they are being restored.
     pub restoring: Vec<i32>,
     /// How many entries were looked at.
@@ -52,6 +54,8 @@ pub struct Filter<'a> {
     pub accepts: &'a dyn Fn(&[u8], &[u8]) -> bool,
     /// Entries that one page may look at, over all local partitions; each of them may look at one in any case.
     pub scanned_max: NonZeroUsize,
+    /// The same for the bytes of keys and values.
+    pub scanned_bytes_max: usize,
 }
 
 /// A scan over the local partitions of a store.
@@ -85,6 +89,7 @@ impl QueryRegistry {
             page.positions.push(position(registration)?);
             let (source, scanned) = read_source(registration, &query, registrations.len())?;
             page.scanned += scanned;
+            page.seen.push(position(registration)?);
             sources.push(source);
         }
         merge(sources, query.reverse, query.limit, &mut page);
@@ -114,16 +119,18 @@ fn read_source(
     let bytes_max = (GATHERED_BYTES_MAX / partitions).clamp(GATHERED_BYTES_MIN, PAGE_MAX_BYTES);
     let mut page = PageBuilder::new(query.limit.get()).bytes_max(bytes_max);
     let scanned_max = query.filter.map_or(u64::MAX, |filter| (filter.scanned_max.get() / partitions).max(1) as u64);
-    let (mut scanned, mut last_refused) = (0, None);
+    let scanned_bytes_max = query.filter.map_or(usize::MAX, |filter| filter.scanned_bytes_max / partitions);
+    let (mut scanned, mut scanned_bytes, mut last_refused) = (0, 0, None);
     let mut visit = |key: &[u8], value: &[u8]| {
-        if scanned >= scanned_max {
+        if scanned >= scanned_max || (scanned > 0 && scanned_bytes >= scanned_bytes_max) {
             page.cut();
             return ControlFlow::Break(());
         }
         scanned += 1;
+        scanned_bytes += key.len() + value.len();
         match query.filter {
             Some(filter) if !(filter.accepts)(key, value) => {
-                if scanned == scanned_max {
+                if scanned == scanned_max || scanned_bytes >= scanned_bytes_max {
                     last_refused = Some(Bytes::copy_from_slice(key));
                 }
                 ControlFlow::Continue(())
@@ -204,6 +211,7 @@ pub fn merge_pages(pages: Vec<QueryPage>, reverse: bool, limit: NonZeroUsize) ->
     let mut sources = Vec::new();
     for page in pages {
         merged.positions.extend(page.positions);
+        merged.seen.extend(page.seen);
         merged.restoring.extend(page.restoring);
         merged.scanned += page.scanned;
         sources.push(Source { entries: page.entries.into_iter().peekable(), known_to: page.resume });

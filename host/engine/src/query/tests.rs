@@ -244,8 +244,12 @@ fn filtered_pages_find_everything_with_a_bound_on_each() {
         }
         let is_wanted = |key: &[u8]| key.last().is_some_and(|last| last % 3 == 0);
         let scanned_max = 1 + seed.below(12) as usize;
-        let filter =
-            Filter { accepts: &|key, _| is_wanted(key), scanned_max: NonZeroUsize::new(scanned_max).expect("not 0") };
+        let filter = Filter {
+            accepts: &|key, _| is_wanted(key),
+            scanned_max: NonZeroUsize::new(scanned_max).expect("not 0"),
+            // A key and its value are 4 bytes.
+            scanned_bytes_max: if seed.one_in(2) { usize::MAX } else { 4 * (1 + seed.below(12) as usize) },
+        };
         let query = ScanQuery {
             reverse: seed.one_in(2),
             limit: NonZeroUsize::new(1 + seed.below(9) as usize).expect("not 0"),

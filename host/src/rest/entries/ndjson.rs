@@ -2,19 +2,28 @@
 //! it was the last, or what went wrong; a stream that ends without one was cut off.
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use super::{PageAndToken, Scan, write_cursor};
+use crate::rest::Problem;
 use crate::rest::body::{self, Parts};
 use crate::rest::stores::{Asked, Position, blocking, position};
-use crate::rest::{Problem, token};
 
 const MEDIA_TYPE: &str = "application/x-ndjson";
+
+/// Streams of the host at the same time. Each may hold a few pages.
+const STREAMS_MAX: usize = 16;
+static STREAMS: Semaphore = Semaphore::const_new(STREAMS_MAX);
+
+/// A client that takes nothing for so long is given up.
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Entries of a page, so of a part of the stream.
 const PAGE_ENTRIES: usize = 1_000;
@@ -36,10 +45,17 @@ impl Scan {
 }
 
 /// The stream that begins with a page which was read already, so that what is wrong at once has a status of its own.
-pub fn stream(wired: Asked, scan: Scan, first: PageAndToken) -> Response {
+///
+/// # Errors
+/// When there are too many streams already.
+pub fn stream(wired: Asked, scan: Scan, first: PageAndToken) -> Result<Response, Problem> {
+    let permit = STREAMS.try_acquire().map_err(|_| {
+        let detail = format!("{STREAMS_MAX} streams are open already");
+        Problem::unavailable("too-many-streams", "the host streams to others", detail)
+    })?;
     let (parts, body) = body::channel();
-    let token = first.1.write();
     tokio::spawn(async move {
+        let _permit = permit;
         let last = match send(&wired, scan, first, &parts).await {
             Ok(Some(last)) => last,
             // The client has gone.
@@ -47,10 +63,14 @@ pub fn stream(wired: Asked, scan: Scan, first: PageAndToken) -> Response {
             Err(problem) => json!({ "error": problem.document() }).to_string(),
         };
         // Nor is it an error when it goes now.
-        let _ = parts.send(format!("{last}\n").into()).await;
+        let _ = send_part(&parts, format!("{last}\n").into()).await;
     });
-    let headers = [(header::CONTENT_TYPE, MEDIA_TYPE.to_owned()), (HeaderName::from_static(token::HEADER), token)];
-    (headers, body).into_response()
+    Ok(([(header::CONTENT_TYPE, MEDIA_TYPE)], body).into_response())
+}
+
+/// Gives a part to a client; false when it has gone, or takes nothing for too long.
+async fn send_part(parts: &Parts, part: Bytes) -> bool {
+    matches!(tokio::time::timeout(STALL_TIMEOUT, parts.send(part)).await, Ok(Ok(())))
 }
 
 /// What a whole stream ends with.
@@ -58,7 +78,7 @@ pub fn stream(wired: Asked, scan: Scan, first: PageAndToken) -> Response {
 struct LastLine<'a> {
     end: End,
     positions: Vec<Position<'a>>,
-    consistency_token: String,
+    consistency_token: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -75,7 +95,8 @@ async fn send(wired: &Asked, mut scan: Scan, first: PageAndToken, parts: &Parts)
         sent += page.entries.len();
         let (lines, of_page, back) = blocking(move || Ok((lines(&scan, &page)?, page, scan))).await?;
         (page, scan) = (of_page, back);
-        if !lines.is_empty() && parts.send(lines).await.is_err() {
+        // Also where nothing is found that could be sent.
+        if parts.is_closed() || (!lines.is_empty() && !send_part(parts, lines).await) {
             return Ok(None);
         }
         let is_full = scan.limit.is_some_and(|limit| sent >= limit);

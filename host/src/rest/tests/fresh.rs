@@ -18,7 +18,7 @@ fn set(sources: &SourcePositions, partition: i32, offset: i64) {
 fn asking(partition: i32, offset: i64) -> String {
     let mut token = Token::new("vote");
     token.add_source("reports", partition, offset);
-    token.write()
+    token.write().expect("it is short")
 }
 
 fn kind(body: &Value) -> &str {
@@ -58,8 +58,8 @@ fn an_answer_is_as_new_as_asked_or_says_how_old_it_is() {
 #[test]
 fn what_is_asked_of_the_position_is_read_with_care() {
     let status = running_host();
-    let foreign = Token::new("other").write();
-    let token = Token::new("vote").write();
+    let foreign = Token::new("other").write().expect("it is short");
+    let token = Token::new("vote").write().expect("it is short");
     for (query, code, expected) in [
         (format!("min_position={token}"), 200, ""),
         (format!("min_position={foreign}"), 400, "bad-token"),

@@ -39,7 +39,13 @@ fn writable(conditional: bool) -> Written {
     let (broker, stop) = (MockBroker::new(), Stop::default());
     broker.create_topic("reports", PARTITIONS);
     let clients: Arc<dyn ClientSupplier> = Arc::new(broker.clone());
-    let target = Target { store: "votes".to_owned(), topic: "reports".into(), partitions: PARTITIONS, conditional };
+    let target = Target {
+        store: "votes".to_owned(),
+        topic: "reports".into(),
+        partitions: PARTITIONS,
+        conditional,
+        record_bytes_max: None,
+    };
     let writer = Writer::start(clients, &stop).expect("a thread");
     let writes = Some(Arc::new(Writes { targets: vec![target], writer, outcomes: Default::default() }));
     status.wire(Wired { writes, ..Wired::clone(&status.wired().expect("it is wired")) });

@@ -264,6 +264,8 @@ impl StreamTask {
         for registration in self.registrations.drain(..) {
             self.options.queries.unregister(registration);
         }
+        // What is opened again may be older.
+        self.positions.clear();
         if !matches!(self.state, TaskState::Suspended | TaskState::Closed) {
             self.suspend()?;
         }
