@@ -13,5 +13,6 @@ mod reference;
 mod routing;
 mod stand_alone;
 mod standby;
+mod table;
 mod topics;
 mod weather;
