@@ -1,12 +1,14 @@
-//! Binds what a module declares to what the manifest says: sources and sinks to topics, stores to backends. Pure; a
-//! name of the manifest that the module does not declare is an error, never ignored.
+//! Binds what a module declares to what the manifest says: sources and sinks to topics, stores to backends; or makes the
+//! topology of a manifest that has tables and no module. Pure; a name of the manifest that the module does not declare
+//! is an error, never ignored.
 
 use std::sync::Arc;
 
-use engine::topology::{PartitionCounts, StoreBackend, StoreSpec, SubTopology, TopicBinding, Topology};
+use engine::table::{self, TableSpec};
+use engine::topology::{PartitionCounts, StoreBackend, StoreChangelog, StoreSpec, SubTopology, TopicBinding, Topology};
 use sandbox::{Declaration, StoreDeclaration, TopicDeclaration};
 
-use crate::config::{ConfigError, Manifest, StoreSettings, nearest};
+use crate::config::{ConfigError, Manifest, StoreSettings, TableSettings, nearest};
 use crate::rest::writes::Target;
 
 /// The topology of an application.
@@ -38,6 +40,22 @@ pub fn bind(manifest: &Manifest, declaration: &Declaration) -> Result<Topology, 
     Ok(Topology { sub_topologies })
 }
 
+/// The topology of a manifest with tables, in the order of their names.
+pub fn tables(manifest: &Manifest) -> Topology {
+    let table = |(name, settings): (&String, &TableSettings)| TableSpec {
+        store: name.as_str().into(),
+        topic: settings.topic.as_str().into(),
+        backend: backend(settings.in_memory),
+        key_format: settings.key_format.as_str().into(),
+        value_format: settings.value_format.as_str().into(),
+    };
+    table::topology(&manifest.tables.iter().map(table).collect::<Vec<_>>())
+}
+
+fn backend(in_memory: bool) -> StoreBackend {
+    if in_memory { StoreBackend::InMemory } else { StoreBackend::Persistent }
+}
+
 /// A source or sink; without a binding the topic has its name.
 fn topic(name: &str, bound: Option<&String>) -> TopicBinding {
     TopicBinding { name: name.into(), topic: bound.map_or(name, String::as_str).into() }
@@ -47,8 +65,8 @@ fn store(declared: &StoreDeclaration, settings: Option<&StoreSettings>) -> Store
     let settings = settings.cloned().unwrap_or_default();
     StoreSpec {
         name: declared.name.as_str().into(),
-        backend: if settings.in_memory { StoreBackend::InMemory } else { StoreBackend::Persistent },
-        logging_enabled: settings.logging_enabled,
+        backend: backend(settings.in_memory),
+        changelog: if settings.logging_enabled { StoreChangelog::Internal } else { StoreChangelog::Off },
         version: declared.version,
         key_format: declared.key_format.as_str().into(),
         value_format: declared.value_format.as_str().into(),

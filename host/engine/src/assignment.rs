@@ -86,11 +86,11 @@ impl GroupView {
     }
 }
 
-/// The tasks that have something to keep warm: those with a store that a changelog backs.
+/// The tasks that have something to keep warm: those with a store that a topic backs.
 pub fn logged_tasks(topology: &Topology, counts: &PartitionCounts) -> BTreeSet<TaskId> {
     let mut tasks = BTreeSet::new();
     for (index, sub_topology) in topology.sub_topologies.iter().enumerate() {
-        if sub_topology.stores.iter().any(|store| store.logging_enabled) {
+        if sub_topology.stores.iter().any(|store| store.is_logged()) {
             let sub_topology = index as u32;
             let partitions = 0..topology.task_count(sub_topology, counts);
             tasks.extend(partitions.map(|partition| TaskId { sub_topology, partition }));

@@ -161,6 +161,12 @@ pub trait RestoreConsumer: Send {
     /// The bounds of each partition, in the order asked.
     fn watermarks(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Watermarks>, BrokerError>;
 
+    /// The last stable offset of each partition, in the order asked: the end that can be read while transactions are
+    /// open. Where that is not known, the log end.
+    fn stable_ends(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Offset>, BrokerError> {
+        Ok(self.watermarks(partitions)?.into_iter().map(|log| log.high).collect())
+    }
+
     /// Begins to read a partition from an offset on, beside those already read.
     fn assign(&mut self, partition: &TopicPartition, offset: Offset) -> Result<(), BrokerError>;
 

@@ -106,6 +106,10 @@ pub enum EngineError {
     )]
     ChangelogRegressed { task: TaskId, store: String, changelog: TopicPartition, stored: Offset, end: Offset },
     #[error(
+        "store {store} of task {task} has read its topic {changelog} up to offset {stored}, which ends at {end}: the topic was deleted or recreated, or lost records; remove the local state to load it again"
+    )]
+    SourceRegressed { task: TaskId, store: String, changelog: TopicPartition, stored: Offset, end: Offset },
+    #[error(
         "the committed offsets of task {task} belong to a state that reaches offset {committed} of the changelog {changelog}, which ends at {end}: the changelog was deleted or made anew, and store {store} would begin empty in the middle of its input; reset the application, its group too, to process everything again, or accept the loss with accept.lost.changelogs"
     )]
     ChangelogLost { task: TaskId, store: String, changelog: TopicPartition, committed: Offset, end: Offset },
@@ -134,6 +138,9 @@ pub enum EngineError {
         "{operation}: {detail}; records were removed before they were processed, or the topic was recreated: set the group's offsets, or reset the application"
     )]
     OffsetOutOfRange { operation: String, detail: String },
+    /// As `OffsetOutOfRange` where every store can be loaded again from its source topic.
+    #[error("{operation}: {detail}; records were removed before the table had read them, so it is loaded again")]
+    TableOvertaken { operation: String, detail: String },
 
     #[error("gave up after {waited_ms} ms: {error}")]
     TimedOut { waited_ms: u64, error: Box<EngineError> },
@@ -210,6 +217,7 @@ impl EngineError {
             | Self::TopicChanged { .. }
             | Self::IncompleteTask { .. }
             | Self::ChangelogRegressed { .. }
+            | Self::SourceRegressed { .. }
             | Self::ChangelogLost { .. }
             | Self::UnloggedContent { .. }
             | Self::Changelog(_)
@@ -218,6 +226,7 @@ impl EngineError {
             | Self::OffsetOutOfRange { .. }
             | Self::FencedByAnother { .. }
             | Self::NoTransactionalId { .. } => (Remedy::Fatal, Blame::Operator),
+            Self::TableOvertaken { .. } => (Remedy::TaskMigrated, Blame::Operator),
             Self::RestoreStalled { .. } => (Remedy::Fatal, Blame::Broker),
             Self::UnexpectedPartition { .. } | Self::IllegalMove { .. } => (Remedy::Fatal, Blame::Host),
         }

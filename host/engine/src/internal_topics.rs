@@ -4,11 +4,12 @@
 
 use crate::broker::{Admin, NewTopic, TopicDescription};
 use crate::error::EngineError;
-use crate::topology::{PartitionCounts, Topology, changelog_topic};
+use crate::topology::{PartitionCounts, StoreChangelog, Topology, changelog_topic};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const CLEANUP_POLICY: &str = "cleanup.policy";
+const RETENTION_MS: &str = "retention.ms";
 const TIMESTAMP_TYPE: &str = "message.timestamp.type";
 
 /// An internal topic as it must be.
@@ -18,16 +19,15 @@ pub struct InternalTopic {
     pub partitions: i32,
 }
 
-/// The internal topics of an application: a changelog for each logged store, with as many partitions as its
-/// sub-topology has tasks.
+/// The internal topics of an application: a changelog for each logged store that no source topic backs, with as many
+/// partitions as its sub-topology has tasks.
 pub fn required(application_id: &str, topology: &Topology, counts: &PartitionCounts) -> Vec<InternalTopic> {
     let mut topics = Vec::new();
     for (index, sub_topology) in topology.sub_topologies.iter().enumerate() {
         let partitions = topology.task_count(index as u32, counts);
-        let logged = sub_topology.stores.iter().filter(|store| store.logging_enabled);
-        topics.extend(
-            logged.map(|store| InternalTopic { name: changelog_topic(application_id, &store.name), partitions }),
-        );
+        let own = sub_topology.stores.iter().filter(|store| store.changelog == StoreChangelog::Internal);
+        topics
+            .extend(own.map(|store| InternalTopic { name: changelog_topic(application_id, &store.name), partitions }));
     }
     topics
 }
@@ -98,6 +98,7 @@ pub fn prepare_known(
     for topic in &sources {
         known.verify(topic, TopicRole::Source, found.get(&**topic).and_then(Option::as_ref))?;
     }
+    warn_of_retention(topology, found.values().flatten());
     let counts = found.iter().filter_map(|(name, found)| Some((Arc::from(&**name), found.as_ref()?.partitions)));
     let counts = PartitionCounts(counts.collect());
     verify_partition_counts(topology, &counts, known)?;
@@ -167,6 +168,22 @@ impl KnownTopics {
                 Err(changed(Some(id.clone())))
             }
             Some(_) => Ok(()),
+        }
+    }
+}
+
+/// A table that is loaded again has what its topic has then. What a topic deletes by its age is gone from it.
+fn warn_of_retention<'a>(topology: &Topology, topics: impl Iterator<Item = &'a TopicDescription>) {
+    for topic in topics.filter(|topic| topology.is_source_backed(&topic.name)) {
+        let setting = |key, default| topic.configs.get(key).map_or(default, String::as_str);
+        let (policy, retention_ms) = (setting(CLEANUP_POLICY, "delete"), setting(RETENTION_MS, "604800000"));
+        if policy.contains("delete") && retention_ms != "-1" {
+            tracing::warn!(
+                topic = topic.name,
+                policy,
+                retention_ms,
+                "the topic deletes records by their age: a table that is loaded again lacks the keys of those; compact it to keep them"
+            );
         }
     }
 }

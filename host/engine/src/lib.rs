@@ -24,6 +24,8 @@ pub mod partitioner;
 
 pub mod state;
 
+pub mod table;
+
 pub mod restore;
 
 pub mod assignment;

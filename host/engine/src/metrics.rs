@@ -48,6 +48,7 @@ metrics! {
     RecordsProcessed Counter "sandbar_records_processed_total" "Records that a processor has processed"
     ChangelogRecords Counter "sandbar_changelog_records_total" "Records sent to changelogs"
     RecordsRefused Counter "sandbar_records_refused_total" "Records that a processor refused"
+    RecordsDropped Counter "sandbar_dropped_records_total" "Records left out of a table because they have no key"
     ProcessCalls Counter "sandbar_process_calls_total" "Calls of a processor with a batch"
     Punctuations Counter "sandbar_punctuations_total" "Calls of a processor for a schedule"
     ProcessorErrors Counter "sandbar_processor_errors_total" "Calls of a processor that failed as a whole"

@@ -10,8 +10,8 @@ use crate::broker::{BrokerError, BrokerErrorKind, PartitionRecords, RestoreConsu
 use crate::clock::Clock;
 use crate::error::EngineError;
 use crate::record::{Offset, TopicPartition};
-use crate::state::changelog::to_write;
-use crate::state::{KeyRange, ReadView, TaskStore, Write};
+use crate::state::changelog::{to_writes, warn_of_dropped};
+use crate::state::{KeyRange, ReadView, TaskStore};
 use crate::stream_thread::RestoreReport;
 use crate::task::stream_task::StreamTask;
 use crate::topology::TaskId;
@@ -70,7 +70,11 @@ pub struct ChangelogFacts {
     pub store: String,
     pub changelog: TopicPartition,
     pub stored: Option<Offset>,
+    /// For a store that its source topic backs, the end is the last stable offset: others write that topic, and how long
+    /// their transactions are open is not ours to wait for.
     pub log: Watermarks,
+    /// The topic is the task's source.
+    pub is_source: bool,
 }
 
 impl ChangelogFacts {
@@ -79,9 +83,11 @@ impl ChangelogFacts {
         restore_start(self.stored, self.log) != RestoreStart::Complete
     }
 
-    /// What shows that the store was in use before, if anything does.
+    /// What shows that the store was in use before, if anything does. Where the source topic backs the store that means
+    /// nothing: no record is counted twice by being read again.
     pub fn evidence_of_state(&self) -> Option<String> {
         match self.stored {
+            _ if self.is_source => None,
             Some(stored) if stored > 0 => Some(format!("local changelog offset {stored}")),
             _ if self.log.high > self.log.low => {
                 Some(format!("changelog {} ends at offset {}", self.changelog, self.log.high))
@@ -101,6 +107,9 @@ struct Changelog {
     position: Offset,
     target: Offset,
     records: u64,
+    /// Records without a key are left out, and that was said.
+    is_source: bool,
+    dropped_reported: bool,
     /// Monotonic time at which its position or that of another changelog moved last, or the broker could not be asked.
     moved_ms: u64,
     stall_reported: bool,
@@ -114,13 +123,16 @@ pub struct StoreChangelogReader {
     stall_max_ms: u64,
     /// Records that were restored before an error, for the next answer.
     untold: u64,
+    /// Records without a key that were left out, since somebody asked.
+    dropped: u64,
     accept_lost_changelogs: bool,
 }
 
 impl StoreChangelogReader {
     pub fn new(consumer: Box<dyn RestoreConsumer>, transaction_timeout_ms: u64) -> Self {
         let stall_max_ms = (2 * transaction_timeout_ms).max(2 * STALL_REPORT_MS);
-        Self { consumer, changelogs: BTreeMap::new(), stall_max_ms, untold: 0, accept_lost_changelogs: false }
+        let changelogs = BTreeMap::new();
+        Self { consumer, changelogs, stall_max_ms, untold: 0, dropped: 0, accept_lost_changelogs: false }
     }
 
     /// Lets stores begin with changelogs that end before the state to which the committed offsets belong.
@@ -136,6 +148,19 @@ impl StoreChangelogReader {
         Ok(self.consumer.watermarks(partitions)?)
     }
 
+    /// The last stable offset of any partitions, in the order asked.
+    pub fn stable_ends(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Offset>, EngineError> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(self.consumer.stable_ends(partitions)?)
+    }
+
+    /// How many records without a key were left out since the last call.
+    pub fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
+    }
+
     /// Looks at the stores of a task and the bounds of their changelogs. Called after the assignment, and under
     /// exactly-once after older producers were fenced (R9).
     pub fn look(&mut self, task: &StreamTask) -> Result<Vec<ChangelogFacts>, EngineError> {
@@ -148,12 +173,20 @@ impl StoreChangelogReader {
                     changelog: changelog.clone(),
                     stored: store.changelog_offset()?,
                     log: Watermarks { low: 0, high: 0 },
+                    is_source: store.spec().is_source_backed(),
                 });
             }
         }
         let changelogs: Vec<TopicPartition> = facts.iter().map(|facts| facts.changelog.clone()).collect();
         for (facts, log) in facts.iter_mut().zip(self.watermarks(&changelogs)?) {
             facts.log = log;
+        }
+        let of_sources = facts.iter_mut().filter(|facts| facts.is_source);
+        let mut of_sources: Vec<&mut ChangelogFacts> = of_sources.collect();
+        let changelogs: Vec<TopicPartition> = of_sources.iter().map(|facts| facts.changelog.clone()).collect();
+        for (facts, end) in of_sources.iter_mut().zip(self.stable_ends(&changelogs)?) {
+            // What the store has already was stable.
+            facts.log.high = facts.stored.unwrap_or(0).min(facts.log.high).max(end);
         }
         Ok(facts)
     }
@@ -163,7 +196,7 @@ impl StoreChangelogReader {
         for facts in facts {
             let start = restore_start(facts.stored, facts.log);
             if start != RestoreStart::Regressed {
-                if !self.accept_lost_changelogs {
+                if !self.accept_lost_changelogs && !facts.is_source {
                     check_changelog(task, facts)?;
                 }
                 if let Some(store) = task.stores().get(facts.index) {
@@ -172,8 +205,7 @@ impl StoreChangelogReader {
             }
             let start = match start {
                 RestoreStart::Complete => {
-                    // A restore that was broken off at its very end.
-                    end_bulk(task, facts.index)?;
+                    complete_at_once(task, facts)?;
                     continue;
                 }
                 RestoreStart::From(start) => start,
@@ -184,13 +216,8 @@ impl StoreChangelogReader {
                     start
                 }
                 RestoreStart::Regressed => {
-                    return Err(EngineError::ChangelogRegressed {
-                        task: task.id(),
-                        store: facts.store.clone(),
-                        changelog: facts.changelog.clone(),
-                        stored: facts.stored.unwrap_or(0),
-                        end: facts.log.high,
-                    });
+                    let (stored, end) = (facts.stored.unwrap_or(0), facts.log.high);
+                    return Err(regressed(task.id(), &facts.store, &facts.changelog, facts.is_source, stored, end));
                 }
             };
             if facts.log.high - start >= BULK_MIN_OFFSETS
@@ -207,6 +234,8 @@ impl StoreChangelogReader {
                 position: start,
                 target: facts.log.high,
                 records: 0,
+                is_source: facts.is_source,
+                dropped_reported: false,
                 moved_ms: now_ms,
                 stall_reported: false,
             };
@@ -257,8 +286,6 @@ impl StoreChangelogReader {
         let (mut left, mut wait) = (slice.max_records, slice.wait);
         while left > 0 && !self.changelogs.is_empty() {
             let read = self.read(tasks, wait, left.min(READ_MAX_RECORDS), clock.monotonic_ms())?;
-            // Kept over an error of a later read.
-            self.untold += read;
             left = left.saturating_sub(read as usize);
             wait = Duration::ZERO;
             if read == 0 || clock.monotonic_ms() >= deadline_ms {
@@ -332,9 +359,11 @@ impl StoreChangelogReader {
     ) -> Result<u64, (TaskId, EngineError)> {
         let Some(changelog) = self.changelogs.get_mut(&polled.partition) else { return Ok(0) };
         let task = changelog.task;
-        let mut writes: Vec<Write> = Vec::with_capacity(polled.records.len());
-        for record in &polled.records {
-            writes.push(to_write(&polled.partition, record).map_err(|error| (task, error.into()))?);
+        let writes = to_writes(&polled.partition, &polled.records, changelog.is_source);
+        let (writes, dropped) = writes.map_err(|error| (task, error.into()))?;
+        self.dropped += dropped;
+        if dropped > 0 && !std::mem::replace(&mut changelog.dropped_reported, true) {
+            warn_of_dropped(task, &polled.partition, dropped);
         }
         let Some(last) = polled.records.last() else { return Ok(0) };
         let store = tasks.get_mut(&task).and_then(|task| task.stores_mut().get_mut(changelog.index));
@@ -342,7 +371,10 @@ impl StoreChangelogReader {
             store.restore(&writes, last.offset + 1).map_err(|error| (task, error.into()))?;
         }
         changelog.records += writes.len() as u64;
-        Ok(writes.len() as u64)
+        // Kept over an error of a later read.
+        self.untold += writes.len() as u64;
+        // Left out or not, they were read.
+        Ok(polled.records.len() as u64)
     }
 
     fn follow_positions(&mut self, tasks: &mut BTreeMap<TaskId, StreamTask>, now_ms: u64) -> Result<(), EngineError> {
@@ -420,13 +452,8 @@ impl StoreChangelogReader {
                 continue;
             };
             if let Some(log) = logs.get(index).filter(|log| log.high < changelog.target) {
-                return Err(EngineError::ChangelogRegressed {
-                    task: changelog.task,
-                    store: changelog.store.clone(),
-                    changelog: partition.clone(),
-                    stored: changelog.target,
-                    end: log.high,
-                });
+                let Changelog { task, store, is_source, target, .. } = changelog;
+                return Err(regressed(*task, store, partition, *is_source, *target, log.high));
             }
             let stalled_ms = now_ms.saturating_sub(changelog.moved_ms);
             // What was not said before is not final: a process that stood still has only begun to wait.
@@ -457,6 +484,22 @@ impl StoreChangelogReader {
             records: changelog.records,
         };
         of_task.map(report).collect()
+    }
+}
+
+/// The store has, or should have, more than the topic that it follows.
+pub(crate) fn regressed(
+    task: TaskId,
+    store: &str,
+    changelog: &TopicPartition,
+    is_source: bool,
+    stored: Offset,
+    end: Offset,
+) -> EngineError {
+    let (store, changelog) = (store.to_owned(), changelog.clone());
+    match is_source {
+        true => EngineError::SourceRegressed { task, store, changelog, stored, end },
+        false => EngineError::ChangelogRegressed { task, store, changelog, stored, end },
     }
 }
 
@@ -496,6 +539,16 @@ pub(crate) fn check_content(
         return Ok(());
     }
     Err(EngineError::UnloggedContent { task, store: store.to_owned(), changelog: changelog.clone() })
+}
+
+/// The store has everything. A restore may have been broken off at its very end; and where the source topic backs the
+/// store, that knows from now on where its source goes on.
+fn complete_at_once(task: &mut StreamTask, facts: &ChangelogFacts) -> Result<(), EngineError> {
+    end_bulk(task, facts.index)?;
+    match task.stores_mut().get_mut(facts.index) {
+        Some(store) if facts.is_source && facts.stored.is_none() => Ok(store.restore(&[], facts.log.high)?),
+        _ => Ok(()),
+    }
 }
 
 fn end_bulk(task: &mut StreamTask, index: usize) -> Result<(), EngineError> {

@@ -16,7 +16,7 @@ use crate::query::QueryRegistry;
 use crate::record::TopicPartition;
 use crate::state::{StoreError, StoreProvider};
 use crate::stream_thread::{CloseMode, StreamThreadOptions, StreamsConfig};
-use crate::topology::{PartitionCounts, StoreSpec, TaskId, Topology, changelog_topic};
+use crate::topology::{PartitionCounts, StoreSpec, TaskId, Topology};
 
 mod handover;
 mod placement;
@@ -293,10 +293,11 @@ impl StandbyThread {
 
     fn logged_stores(&self, id: TaskId) -> Vec<(StoreSpec, TopicPartition)> {
         let stores = self.options.topology.sub_topology(id.sub_topology).map_or(&[][..], |part| &part.stores);
-        let logged = stores.iter().filter(|store| store.logging_enabled);
-        let changelog =
-            |name: &str| TopicPartition::new(changelog_topic(&self.options.application_id, name), id.partition);
-        logged.map(|store| (store.clone(), changelog(&store.name))).collect()
+        let logged = stores.iter().filter_map(|store| {
+            let topic = store.changelog_topic(&self.options.application_id)?;
+            Some((store.clone(), TopicPartition::new(topic, id.partition)))
+        });
+        logged.collect()
     }
 
     /// Closes a task that failed, and lets it begin again after a while. A corrupt store is wiped (R12).
@@ -349,17 +350,21 @@ impl StandbyThread {
     }
 
     fn apply(&mut self, polled: &[PartitionRecords], now_ms: u64) -> u64 {
-        let mut applied = 0;
+        let (mut applied, mut dropped) = (0, 0);
         for records in polled {
             let Some(&id) = self.readers.get(&records.partition) else { continue };
             let Some(task) = self.tasks.get_mut(&id) else { continue };
             match task.apply(records) {
-                Ok(count) => applied += count,
+                Ok((count, without_key)) => {
+                    applied += count;
+                    dropped += without_key;
+                }
                 Err(error) => self.put_off(id, &error, now_ms),
             }
         }
         self.records += applied;
         self.options.metrics.add(Metric::StandbyRecords, applied);
+        self.options.metrics.add(Metric::RecordsDropped, dropped);
         applied
     }
 

@@ -185,7 +185,11 @@ impl StreamThread {
                 turn.wait_ms = self.options.config.retry_backoff_ms;
             }
             Err(error) if error.kind == BrokerErrorKind::OffsetOutOfRange => {
-                return Err(EngineError::OffsetOutOfRange { operation: error.operation, detail: error.detail });
+                let (operation, detail) = (error.operation, error.detail);
+                return Err(match self.options.processors.topology().has_tables_only() {
+                    true => EngineError::TableOvertaken { operation, detail },
+                    false => EngineError::OffsetOutOfRange { operation, detail },
+                });
             }
             Err(error) => return Err(error.into()),
         }

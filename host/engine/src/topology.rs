@@ -31,18 +31,51 @@ pub enum StoreBackend {
     InMemory,
 }
 
+/// The topic that a store is restored from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum StoreChangelog {
+    /// An internal topic of its own, which the application writes.
+    #[default]
+    Internal,
+    /// The source topic of its sub-topology, which says the same as the store (Kafka Streams'
+    /// `reuse.ktable.source.topics`): nothing is created or written for it.
+    Source(Arc<str>),
+    /// None: the data is gone with the local state (`logging.enabled = false`).
+    Off,
+}
+
 /// A state store as declared and bound.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreSpec {
     pub name: Arc<str>,
     pub backend: StoreBackend,
-    /// Whether a changelog topic backs the store.
-    pub logging_enabled: bool,
+    pub changelog: StoreChangelog,
     /// The version of the stored schema.
     pub version: u32,
     /// How people see keys and values: `bytes`, `utf8`, `json`, `i32`, `i64`, `f64`.
     pub key_format: Arc<str>,
     pub value_format: Arc<str>,
+}
+
+impl StoreSpec {
+    /// Whether a topic backs the store, so that it can be restored elsewhere.
+    pub fn is_logged(&self) -> bool {
+        self.changelog != StoreChangelog::Off
+    }
+
+    /// Whether its source topic backs it.
+    pub fn is_source_backed(&self) -> bool {
+        matches!(self.changelog, StoreChangelog::Source(_))
+    }
+
+    /// The topic that it is restored from; `None` where there is none.
+    pub fn changelog_topic(&self, application_id: &str) -> Option<Arc<str>> {
+        match &self.changelog {
+            StoreChangelog::Internal => Some(changelog_topic(application_id, &self.name).into()),
+            StoreChangelog::Source(topic) => Some(Arc::clone(topic)),
+            StoreChangelog::Off => None,
+        }
+    }
 }
 
 /// A source or a sink: the name the processor knows and the topic it is bound to.
@@ -103,6 +136,17 @@ impl Topology {
             }
         }
         topics
+    }
+
+    /// Whether a store is backed by this source topic.
+    pub fn is_source_backed(&self, topic: &str) -> bool {
+        let mut stores = self.sub_topologies.iter().flat_map(|sub_topology| &sub_topology.stores);
+        stores.any(|store| matches!(&store.changelog, StoreChangelog::Source(source) if **source == *topic))
+    }
+
+    /// Whether every sub-topology is a table: a store that its source topic backs.
+    pub fn has_tables_only(&self) -> bool {
+        self.source_topics().iter().all(|topic| self.is_source_backed(topic))
     }
 
     /// The sub-topology with this index, as `TaskId::sub_topology` counts.

@@ -33,7 +33,7 @@ pub struct ConnectAttempt {
 const PROBE: &str = "__consumer_offsets";
 
 /// Stream threads ask for log ends between two batches, so the answer is waited for in short pieces; they ask again.
-const WATERMARKS_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const WATERMARKS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The client for looking.
 pub(crate) struct MetadataClient {

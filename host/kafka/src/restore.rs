@@ -12,7 +12,7 @@ use rdkafka::bindings as sys;
 use rdkafka::error::RDKafkaErrorCode;
 
 use crate::fetch::Fetcher;
-use crate::metadata::MetadataClient;
+use crate::metadata::{MetadataClient, WATERMARKS_TIMEOUT};
 use crate::native::{Client, Failure, PartitionList};
 
 /// The engine's restore consumer over librdkafka's.
@@ -65,9 +65,13 @@ impl PartitionReader {
 
     /// The last stable offset of a partition: the end that this reader can reach.
     pub fn stable_end(&mut self, partition: &TopicPartition) -> Result<Offset, BrokerError> {
+        self.stable_end_within(partition, self.request_timeout)
+    }
+
+    fn stable_end_within(&mut self, partition: &TopicPartition, timeout: Duration) -> Result<Offset, BrokerError> {
         self.know(&partition.topic)?;
         self.client
-            .watermarks(&partition.topic, partition.partition, self.request_timeout)
+            .watermarks(&partition.topic, partition.partition, timeout)
             .map(|(_, high)| high)
             .map_err(|failure| self.error(failure, format!("ask the last stable offset of {partition}")))
     }
@@ -76,6 +80,11 @@ impl PartitionReader {
 impl RestoreConsumer for PartitionReader {
     fn watermarks(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Watermarks>, BrokerError> {
         partitions.iter().map(|partition| self.metadata.watermarks(partition)).collect()
+    }
+
+    fn stable_ends(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Offset>, BrokerError> {
+        let timeout = self.request_timeout.min(WATERMARKS_TIMEOUT);
+        partitions.iter().map(|partition| self.stable_end_within(partition, timeout)).collect()
     }
 
     fn assign(&mut self, partition: &TopicPartition, offset: Offset) -> Result<(), BrokerError> {

@@ -1,5 +1,6 @@
-//! The state directory: `<state.dir>/<application id>/<task>/rocksdb/<store>`, as Kafka Streams lays it out. Beside the
-//! tasks it holds a lock, an identity and what is being removed. Names from outside never leave it.
+//! The state directory: `<state.dir>/<application id>/<task>/rocksdb/<store>`, as Kafka Streams lays it out. A store that
+//! follows a source topic is below `rocksdb-source/<topic>` instead, since its offset means nothing for another topic. Beside the
+//! tasks the directory holds a lock, an identity and what is being removed. Names from outside never leave it.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use engine::state::StoreError;
-use engine::topology::TaskId;
+use engine::topology::{StoreChangelog, StoreSpec, TaskId};
 
 use crate::options::RocksOptions;
 
@@ -67,9 +68,19 @@ impl StateDirectory {
         &self.host_id
     }
 
-    pub fn store_path(&self, task: TaskId, store: &str) -> Result<PathBuf, StoreError> {
-        check_name("store", store, &self.path)?;
-        Ok(self.path.join(task.to_string()).join("rocksdb").join(store))
+    pub fn store_path(&self, task: TaskId, store: &StoreSpec) -> Result<PathBuf, StoreError> {
+        check_name("store", &store.name, &self.path)?;
+        let folder = self.path.join(task.to_string());
+        let folder = match &store.changelog {
+            StoreChangelog::Source(topic) => {
+                // A topic's name may begin with a dot; the folder must not hide or point elsewhere.
+                let topic = format!("topic-{topic}");
+                check_folder("topic", &topic, FOLDER_MAX_BYTES, &self.path)?;
+                folder.join("rocksdb-source").join(topic)
+            }
+            StoreChangelog::Internal | StoreChangelog::Off => folder.join("rocksdb"),
+        };
+        Ok(folder.join(&*store.name))
     }
 
     /// A place for passing files of a store; what is left there is removed by the next start.
@@ -183,12 +194,12 @@ impl StateDirectory {
     }
 
     /// Takes a store away in one step, then deletes it: a crash leaves it whole or gone, never half (R12).
-    pub fn wipe(&self, task: TaskId, store: &str) -> Result<(), StoreError> {
+    pub fn wipe(&self, task: TaskId, store: &StoreSpec) -> Result<(), StoreError> {
         let path = self.store_path(task, store)?;
         let removed = self.path.join(REMOVED);
         fs::create_dir_all(&removed).map_err(|error| directory_error(&removed, "create", &error))?;
         let number = self.removals.fetch_add(1, Ordering::Relaxed);
-        let aside = removed.join(format!("{task}-{store}-{}-{number}", std::process::id()));
+        let aside = removed.join(format!("{task}-{}-{}-{number}", store.name, std::process::id()));
         match fs::rename(&path, &aside) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -299,10 +310,19 @@ fn directory_error(path: &Path, operation: &'static str, error: &io::Error) -> S
     StoreError::Io { store, task, operation, detail }
 }
 
+/// What file systems allow for one folder.
+const FOLDER_MAX_BYTES: usize = 255;
+/// Leaves room for what is added to a name.
+const NAME_MAX_BYTES: usize = 200;
+
 /// Names become folders: only what Kafka allows in a topic's name, and nothing that points elsewhere or hides.
 fn check_name(what: &str, name: &str, directory: &Path) -> Result<(), StoreError> {
+    check_folder(what, name, NAME_MAX_BYTES, directory)
+}
+
+fn check_folder(what: &str, name: &str, max_bytes: usize, directory: &Path) -> Result<(), StoreError> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if !name.is_empty() && name.len() <= 200 && !name.starts_with('.') && name.chars().all(legal) {
+    if !name.is_empty() && name.len() <= max_bytes && !name.starts_with('.') && name.chars().all(legal) {
         return Ok(());
     }
     Err(StoreError::Io {
@@ -310,7 +330,7 @@ fn check_name(what: &str, name: &str, directory: &Path) -> Result<(), StoreError
         task: TaskId::default(),
         operation: "name a folder",
         detail: format!(
-            "{what} {name:?} cannot be a folder below {}: at most 200 of the characters a-z A-Z 0-9 . _ -, not \
+            "{what} {name:?} cannot be a folder below {}: at most {max_bytes} of the characters a-z A-Z 0-9 . _ -, not \
              beginning with a dot",
             directory.display()
         ),

@@ -1,7 +1,7 @@
 //! The engine's state store on RocksDB: one database per task and store, without a write-ahead log, the changelog
 //! offset always in the same batch as the data, so that what a crash leaves is an older state with the offset that
-//! belongs to it. Owns the state directory: its lock, its identity, the removal of stores. Knows no changelog and no
-//! topic.
+//! belongs to it. Owns the state directory: its lock, its identity, the removal of stores. Reads no changelog and no
+//! topic; a store that follows a source topic has that topic's name in its path.
 
 mod bulk;
 mod directory;
@@ -67,12 +67,12 @@ impl RocksStoreProvider {
 
 impl StoreProvider for RocksStoreProvider {
     fn open(&self, task: TaskId, store: &StoreSpec) -> Result<Box<dyn StateStore>, StoreError> {
-        let path = self.directory.store_path(task, &store.name)?;
+        let path = self.directory.store_path(task, store)?;
         let bulk_folder = self.directory.scratch_path(task, &store.name)?;
         Ok(Box::new(RocksStore::open(&path, bulk_folder, task, store, Arc::clone(&self.shared))?))
     }
 
     fn wipe(&self, task: TaskId, store: &StoreSpec) -> Result<(), StoreError> {
-        self.directory.wipe(task, &store.name)
+        self.directory.wipe(task, store)
     }
 }

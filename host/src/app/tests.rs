@@ -35,7 +35,7 @@ fn without_bindings_topics_have_the_modules_names() {
     let part = &topology.sub_topologies[0];
     assert_eq!((&*part.sources[0].topic, &*part.sinks[0].topic), ("reports", "decisions"));
     assert_eq!((part.stores[0].backend, part.stores[0].version), (StoreBackend::Persistent, 2));
-    assert!(part.stores[0].logging_enabled);
+    assert!(part.stores[0].is_logged());
 }
 
 #[test]

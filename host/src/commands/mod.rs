@@ -15,6 +15,7 @@ mod new;
 mod reference;
 mod run;
 mod stores;
+mod table;
 mod topics;
 
 /// Runs stateful Kafka stream processors as sandboxed WebAssembly components.
@@ -41,6 +42,11 @@ enum Command {
     Build(build::BuildArgs),
     /// Run an application
     Run(run::Arguments),
+    /// Serve topics as read-only key-value stores over REST, without a module
+    ServeTopic(table::Arguments),
+    /// Tables: topics as read-only key-value stores
+    #[command(subcommand)]
+    Table(table::Command),
     /// Run the embedded broker alone, for other tools (one machine, for trials and tests)
     Broker(broker::Arguments),
     /// List, create, fill and read topics
@@ -67,6 +73,8 @@ pub fn run(command_line: CommandLine) -> Result<()> {
         Command::New(arguments) => new::run(&arguments, terminal),
         Command::Build(arguments) => build::run(&arguments, terminal),
         Command::Run(arguments) => run::run(&arguments, terminal),
+        Command::ServeTopic(arguments) => table::serve(&arguments, terminal),
+        Command::Table(command) => table::run(&command, terminal),
         Command::Broker(arguments) => broker::run(&arguments, terminal),
         Command::Topics(command) => topics::run(&command, terminal),
         Command::Stores(command) => stores::run(&command, terminal),

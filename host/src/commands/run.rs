@@ -41,22 +41,15 @@ pub struct Arguments {
 /// # Errors
 /// Why it could not start or what it failed of.
 pub fn run(arguments: &Arguments, terminal: Terminal) -> Result<()> {
-    let mut overrides = Overrides {
-        // A name or value that is not UTF-8 can be none of ours.
-        environment: std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect(),
-        pairs: arguments.set.clone(),
-        flags: Vec::new(),
-    };
+    let mut overrides = Overrides::of_environment(&arguments.set);
     if let Some(brokers) = arguments.broker.brokers() {
-        overrides.flags.push(("--brokers", "bootstrap.servers", brokers.to_owned()));
+        overrides.flag("--brokers", "bootstrap.servers", brokers);
     }
     if let Some(state_dir) = &arguments.state_dir {
-        overrides.flags.push(("--state-dir", "state.dir", state_dir.display().to_string()));
+        overrides.flag("--state-dir", "state.dir", state_dir.display());
     }
     if let Some(listen) = &arguments.listen {
-        overrides.flags.push(("--listen", "application.server", listen.clone()));
+        overrides.flag("--listen", "application.server", listen);
     }
     let manifest = Manifest::load(&arguments.file, &overrides)?;
     let options = RunOptions { embedded: arguments.broker.embedded.clone(), until_idle: arguments.until_idle };

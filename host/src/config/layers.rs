@@ -77,9 +77,15 @@ impl Layers {
         for (key, value) in table {
             path.push(key.get_ref().to_string());
             let name = path.join(".");
-            match value.get_ref() {
-                DeValue::Table(inner) if find(&name).is_none() => self.table(text, path, inner),
-                other => {
+            match (value.get_ref(), name.strip_prefix("table.")) {
+                // A table that keeps every default is one too.
+                (DeValue::Table(inner), Some(topic)) if inner.is_empty() => {
+                    let (origin, line_text) = file_origin(text, key.span());
+                    let topic = Written::Text(topic.to_owned());
+                    self.insert(&format!("{name}.topic"), &topic, origin, Some(line_text));
+                }
+                (DeValue::Table(inner), _) if find(&name).is_none() => self.table(text, path, inner),
+                (other, _) => {
                     let (origin, line_text) = file_origin(text, key.span());
                     self.insert(&name, &written(other), origin, Some(line_text));
                 }
@@ -125,7 +131,7 @@ fn free_text(key: &str, written: &Written) -> Result<String, String> {
 fn unknown(key: &str) -> String {
     let mut names: Vec<String> = OPTIONS.iter().map(|option| option.name.to_owned()).collect();
     // A key below a named table is compared with that table's keys under the user's own name.
-    for table in ["sources", "sinks", "stores"] {
+    for table in ["sources", "sinks", "stores", "table"] {
         if let Some(name) = key.strip_prefix(table).and_then(|rest| rest.strip_prefix('.')) {
             let name = name.rsplit_once('.').map_or(name, |(name, _)| name);
             let of_table = OPTIONS.iter().filter(|option| option.name.starts_with(table));

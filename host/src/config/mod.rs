@@ -9,12 +9,14 @@ mod fault;
 mod layers;
 mod options;
 mod reference;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod value;
 
 pub use fault::{ConfigError, nearest};
 pub use reference::manifest_reference;
+pub use tables::{STORE_NAME_MAX_LENGTH, TableSettings};
 pub use value::is_kafka_name;
 
 use fault::{Fault, Origin};
@@ -26,11 +28,27 @@ use value::Value;
 #[derive(Debug, Default, Clone)]
 pub struct Overrides {
     /// Keys with a flag of their own: flag, key, text.
-    pub flags: Vec<(&'static str, &'static str, String)>,
+    pub flags: Vec<(&'static str, String, String)>,
     /// `-X key=value`, in order.
     pub pairs: Vec<String>,
     /// The environment's variables.
     pub environment: Vec<(String, String)>,
+}
+
+impl Overrides {
+    /// The environment's variables, and what `-X` gave.
+    pub fn of_environment(pairs: &[String]) -> Self {
+        // A name or value that is not UTF-8 can be none of ours.
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        Self { environment, pairs: pairs.to_vec(), flags: Vec::new() }
+    }
+
+    /// Sets a key by a flag of its own.
+    pub fn flag(&mut self, flag: &'static str, key: impl Into<String>, text: impl ToString) {
+        self.flags.push((flag, key.into(), text.to_string()));
+    }
 }
 
 /// What the manifest says of a store.
@@ -60,6 +78,8 @@ pub struct Manifest {
     pub sources: BTreeMap<String, String>,
     pub sinks: BTreeMap<String, String>,
     pub stores: BTreeMap<String, StoreSettings>,
+    /// Topics that are served without a module, by the names of their stores; a manifest with some has no module.
+    pub tables: BTreeMap<String, TableSettings>,
     /// For the module.
     pub config: BTreeMap<String, String>,
     /// For librdkafka.
@@ -98,6 +118,7 @@ impl Manifest {
         // Missing keys are only worth telling when what is there could be read.
         if layers.faults.is_empty() {
             missing(&mut layers);
+            tables::check(&mut layers);
         }
         if !layers.faults.is_empty() {
             return Err(ConfigError::Faults { path: path.to_owned(), faults: layers.faults });
@@ -153,6 +174,7 @@ impl Manifest {
             sources: topics("sources"),
             sinks: topics("sinks"),
             stores,
+            tables: tables::tables_of(&values),
             config: free("config"),
             kafka: free("kafka"),
             values,

@@ -43,7 +43,7 @@ pub enum Kind {
     Choice(&'static [&'static str]),
 }
 
-/// One key. `*` in a name stands for a name that the module declares.
+/// One key. `*` in a name stands for a name that the module declares, or that the manifest gives a table.
 #[derive(Debug, Clone)]
 pub struct ConfigOption {
     pub name: &'static str,
@@ -142,9 +142,13 @@ const TABLE: &[ConfigOption] = &[
     .importance(Importance::High)
     .required()
     .streams(),
-    option("module", Kind::Path, "The component to run, as `sandbar build` writes it.")
-        .importance(Importance::High)
-        .required(),
+    option(
+        "module",
+        Kind::Path,
+        "The component to run, as `sandbar build` writes it. Required, except where the manifest has `[table.<name>]`: then \
+         there is none.",
+    )
+    .importance(Importance::High),
     option(
         "bootstrap.servers",
         Kind::Servers,
@@ -372,7 +376,7 @@ const TABLE: &[ConfigOption] = &[
         "embedded.partitions",
         integer(1, 1000),
         "Partitions of the source and sink topics that are created on the embedded broker when they are missing. A \
-         real broker's topics are never created by a run.",
+         real broker's topics are never created by a run, nor is the topic of a table.",
     )
     .or("4")
     .importance(Importance::Low),
@@ -408,6 +412,31 @@ const TABLE: &[ConfigOption] = &[
         "Binds a sink that the module declares to a topic; without it the topic has the sink's name.",
     )
     .importance(Importance::High),
+    option(
+        "table.*.topic",
+        Kind::Name,
+        "Serves a topic as a read-only key-value store of this name, without a module; without the key the topic has the \
+         table's name, and an empty `[table.<name>]` is enough. See [tables](../tables.md).",
+    )
+    .importance(Importance::High),
+    option(
+        "table.*.backend",
+        Kind::Choice(&["rocksdb", "memory"]),
+        "Where a table keeps its data: on disk, or in memory, where it is loaded from its topic at each start.",
+    )
+    .or("\"rocksdb\""),
+    option(
+        "table.*.key.format",
+        Kind::Choice(&["utf8", "json", "i32", "i64", "f64", "bytes"]),
+        "How the keys of a table are shown and asked for; `bytes` are shown in base64. A query may ask for another format.",
+    )
+    .or("\"utf8\""),
+    option(
+        "table.*.value.format",
+        Kind::Choice(&["utf8", "json", "i32", "i64", "f64", "bytes"]),
+        "How the values of a table are shown.",
+    )
+    .or("\"utf8\""),
     option(
         "stores.*.backend",
         Kind::Choice(&["rocksdb", "memory"]),
@@ -451,7 +480,7 @@ pub const FREE_TABLES: &[FreeTable] = &[
     },
 ];
 
-/// The option with a flattened name; names below `sources`, `sinks` and `stores` match their `*`.
+/// The option with a flattened name; names below `sources`, `sinks`, `stores` and `table` match their `*`.
 pub fn find(name: &str) -> Option<&'static ConfigOption> {
     OPTIONS.iter().find(|option| match option.name.split_once(".*.") {
         None => option.name == name,

@@ -136,7 +136,7 @@ fn a_flag_wins_over_the_environment_and_that_over_the_file() {
     assert_eq!(load(&overrides).integer("commit.interval.ms"), 20);
     overrides.pairs.push("commit.interval.ms=30".to_owned());
     assert_eq!(load(&overrides).integer("commit.interval.ms"), 30);
-    overrides.flags.push(("--state-dir", "state.dir", "here".to_owned()));
+    overrides.flag("--state-dir", "state.dir", "here");
     assert_eq!(load(&overrides).path_of("state.dir"), Path::new("here"));
 }
 
@@ -160,4 +160,53 @@ fn the_reference_has_every_key() {
     for option in OPTIONS.iter() {
         assert!(page.contains(&format!("### `{}`", option.name.replace('*', "<name>"))), "{}", option.name);
     }
+}
+
+fn with_tables(lines: &str) -> Result<Manifest, String> {
+    parse(&format!("application.id = \"tables\"\n{lines}"))
+}
+
+#[test]
+fn tables_need_no_module_and_have_defaults() {
+    let text = "[table.flights]\n[table.a]\ntopic = \"b\"\nbackend = \"memory\"\nkey.format = \"i64\"\nvalue.format = \"json\"\n";
+    let manifest = with_tables(text).expect("valid");
+    let text = |text: &str| text.to_owned();
+    let flights = TableSettings {
+        topic: text("flights"),
+        in_memory: false,
+        key_format: text("utf8"),
+        value_format: text("utf8"),
+    };
+    let other =
+        TableSettings { topic: text("b"), in_memory: true, key_format: text("i64"), value_format: text("json") };
+    assert_eq!(manifest.tables, [(text("flights"), flights), (text("a"), other)].into());
+    assert!(parse(MINIMAL).expect("valid").tables.is_empty());
+}
+
+#[test]
+fn what_means_nothing_to_a_table_is_refused_beside_one() {
+    for (lines, expected) in [
+        ("module = \"a.wasm\"\n[table.t]\n", "sandbar.toml:2:1: module: a manifest has a module or tables"),
+        ("[table.t]\n[stores.t]\nbackend = \"memory\"\n", "stores.t.backend: only a module has that"),
+        ("[table.t]\n[sources.t]\ntopic = \"x\"\n", "sources.t.topic: only a module has that"),
+        ("[table.t]\n[config]\na = 1\n", "config.a: only a module has that"),
+        (
+            "processing.guarantee = \"exactly_once_v2\"\n[table.t]\n",
+            "a table writes nothing that a transaction could hold",
+        ),
+        ("auto.offset.reset = \"latest\"\n[table.t]\n", "begins with \"earliest\""),
+        ("[table.t]\n[table.u]\ntopic = \"t\"\n", "table.u: the topic t is served by table.t already"),
+        ("[table.t]\n[table.t]\n", "not valid TOML"),
+        ("[table.t]\nbackend = \"disk\"\n", "table.t.backend: expected one of \"rocksdb\", \"memory\""),
+        ("[table.t]\nvalue.format = \"avro\"\n", "table.t.value.format: expected one of \"utf8\""),
+        ("[table.t]\nkey.formt = \"json\"\n", "unknown key table.t.key.formt; did you mean table.t.key.format?"),
+        ("[table.\".t\"]\ntopic = \"t\"\n", "table..t: expected a name"),
+        ("[table.\"a b\"]\n", "table.a b.topic: expected a name"),
+    ] {
+        let message = with_tables(lines).map(|_| ()).expect_err(lines);
+        assert!(message.contains(expected), "{lines}: {message}");
+        assert!(message.starts_with("app/sandbar.toml:"), "{message}");
+    }
+    let at_least_once = "processing.guarantee = \"at_least_once\"\nauto.offset.reset = \"earliest\"\n[table.t]\n";
+    assert!(with_tables(at_least_once).is_ok(), "what a table does may be said");
 }

@@ -13,7 +13,9 @@ use engine::standby::{StandbyReport, StandbyState, StandbyStoreReport, StandbyTa
 use engine::state::StateStore;
 use engine::state::memory::MemoryStore;
 use engine::stream_thread::SharedProgress;
-use engine::topology::{PartitionCounts, StoreBackend, StoreSpec, SubTopology, TaskId, TopicBinding, Topology};
+use engine::topology::{
+    PartitionCounts, StoreBackend, StoreChangelog, StoreSpec, SubTopology, TaskId, TopicBinding, Topology,
+};
 use tower::ServiceExt;
 
 use super::*;
@@ -29,7 +31,7 @@ fn store_spec(name: &str, key_format: &str) -> StoreSpec {
     StoreSpec {
         name: name.into(),
         backend: StoreBackend::InMemory,
-        logging_enabled: true,
+        changelog: StoreChangelog::Internal,
         version: 1,
         key_format: key_format.into(),
         value_format: "json".into(),
@@ -55,7 +57,7 @@ fn host() -> (Arc<Status>, Arc<QueryRegistry>) {
         threads: vec![Arc::new(SharedProgress::default())],
         metrics: vec![metrics],
         standby: None,
-        module_digest: "00ff".to_owned(),
+        module_digest: Some("00ff".to_owned()),
         routing: None,
         writes: None,
     });

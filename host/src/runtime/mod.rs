@@ -16,6 +16,7 @@ use engine::query::QueryRegistry;
 use engine::standby::StandbyThreadOptions;
 use engine::state::StoreProvider;
 use engine::stream_thread::{SharedProgress, StreamThreadOptions, ThreadReport};
+use engine::table::TableSupplier;
 use engine::topology::{PartitionCounts, Topology};
 use kafka::KafkaClients;
 use serde_json::json;
@@ -142,9 +143,8 @@ fn application(
     status.set_phase(Phase::Starting("opening the state directory"));
     let stores = Arc::new(Stores::open(settings::rocks_options(manifest))?);
 
-    status.set_phase(Phase::Starting("loading the module"));
-    let Some(module) = load_module(manifest, stop, terminal)? else { return Ok(()) };
-    let topology = Arc::new(app::bind(manifest, module.declaration())?);
+    let Some(processors) = load_processors(manifest, status, stop, terminal)? else { return Ok(()) };
+    let topology = Arc::clone(processors.topology());
     topology.validate(manifest.application_id()).map_err(EngineError::from)?;
 
     status.set_phase(Phase::Starting("connecting to the broker"));
@@ -157,22 +157,24 @@ fn application(
     }
 
     status.set_phase(Phase::Starting("checking topics"));
-    if broker.is_embedded {
+    // A table without its topic is a mistake more likely than a wish.
+    if broker.is_embedded && manifest.tables.is_empty() {
         create_missing_topics(&clients, &topology, manifest.integer("embedded.partitions"), terminal)?;
     }
     let prepared = topics::prepare(manifest, &clients, &topology, &stores.path(), stop)?;
     let Some(prepared) = prepared else { return Ok(()) };
 
     clients.name_host(stores.host_id(), endpoint);
-    let supplier = module.supplier(Arc::clone(&topology), manifest.limits());
     let routing = routing(manifest, &topology, &prepared.counts, &clients, stores.host_id())?;
     let writes = writes(manifest, &topology, &prepared.counts, &clients, stop)?;
-    let wired = wire(manifest, &topology, prepared.counts.clone(), module.digest());
+    let digest = manifest.tables.is_empty().then(|| processors.digest().to_owned());
+    let wired = wire(manifest, &topology, prepared.counts.clone(), digest);
     let wired = Wired { routing: Some(routing), writes, ..wired };
     status.wire(wired.clone());
+    tell_tables(manifest, endpoint, terminal);
     let watch = TopicWatch::start(Arc::clone(&clients), manifest.application_id(), topology, prepared, stop)?;
     let host_id = stores.host_id().to_owned();
-    let threads = stream_thread_options(manifest, &wired, clients, supplier, stores)?;
+    let threads = stream_thread_options(manifest, &wired, clients, processors, stores)?;
     let standby = standby_options(manifest, &wired, &threads, &host_id);
     let standby = standby.map(|options| Standby::start(options, stop)).transpose()?;
     let result = run_threads(threads, &watch, options, status, stop, terminal);
@@ -183,6 +185,15 @@ fn application(
     }
     drop(broker);
     result
+}
+
+/// Where the tables are to be found.
+fn tell_tables(manifest: &Manifest, endpoint: &str, terminal: Terminal) {
+    for (store, table) in &manifest.tables {
+        let url = format!("http://{endpoint}/v1/apps/{}/stores/{store}", manifest.application_id());
+        let text = format!("serving topic {} at {url}/keys/… and {url}/entries", table.topic);
+        terminal.notice("table", &text, json!({ "topic": table.topic, "store": store, "url": url }));
+    }
 }
 
 fn run_threads(
@@ -245,6 +256,23 @@ fn is_committed(report: &ThreadReport) -> bool {
     !written
         && partitions
             .all(|one| one.committed_offset.map_or(report.records_processed == 0, |at| one.next_offset == Some(at)))
+}
+
+/// What the application does: its module, or nothing but tables. `None` when the wish to stop came first.
+fn load_processors(
+    manifest: &Manifest,
+    status: &Status,
+    stop: &Stop,
+    terminal: Terminal,
+) -> Result<Option<Arc<dyn ProcessorSupplier>>> {
+    if !manifest.tables.is_empty() {
+        let topology = Arc::new(app::tables(manifest));
+        return Ok(Some(Arc::new(TableSupplier::new(topology))));
+    }
+    status.set_phase(Phase::Starting("loading the module"));
+    let Some(module) = load_module(manifest, stop, terminal)? else { return Ok(None) };
+    let topology = Arc::new(app::bind(manifest, module.declaration())?);
+    Ok(Some(module.supplier(topology, manifest.limits())))
 }
 
 /// Loads the module on a thread of its own, so that a signal need not wait for the compiler.
@@ -313,7 +341,7 @@ fn create_missing_topics(
     Ok(())
 }
 
-fn wire(manifest: &Manifest, topology: &Arc<Topology>, counts: PartitionCounts, digest: &str) -> Wired {
+fn wire(manifest: &Manifest, topology: &Arc<Topology>, counts: PartitionCounts, digest: Option<String>) -> Wired {
     let stores = topology.sub_topologies.iter().flat_map(|part| &part.stores).map(|store| Arc::clone(&store.name));
     let threads = usize::try_from(manifest.count("num.stream.threads")).unwrap_or(1);
     Wired {
@@ -323,7 +351,7 @@ fn wire(manifest: &Manifest, topology: &Arc<Topology>, counts: PartitionCounts, 
         threads: (0..threads).map(|_| Arc::new(SharedProgress::default())).collect(),
         metrics: (0..threads).map(|_| Arc::new(EngineMetrics::new())).collect(),
         standby: (manifest.count("num.standby.replicas") > 0).then(StandbyStatus::default),
-        module_digest: digest.to_owned(),
+        module_digest: digest,
         routing: None,
         writes: None,
     }
@@ -385,7 +413,7 @@ fn stream_thread_options(
     manifest: &Manifest,
     wired: &Wired,
     clients: Arc<KafkaClients>,
-    processors: Arc<sandbox::SandboxSupplier>,
+    processors: Arc<dyn ProcessorSupplier>,
     stores: Arc<Stores>,
 ) -> Result<Vec<StreamThreadOptions>> {
     let config = settings::streams_config(manifest);
@@ -394,7 +422,6 @@ fn stream_thread_options(
     let stores: Arc<dyn StoreProvider> = stores;
     #[cfg(feature = "failpoints")]
     let (clients, stores) = crate::failpoints::wrap(clients, stores)?;
-    let processors: Arc<dyn ProcessorSupplier> = processors;
     let clock = Arc::new(HostClock::default());
     let processor_config = Arc::new(manifest.config.clone());
     let standby_tasks = Arc::default();

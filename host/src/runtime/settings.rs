@@ -63,6 +63,8 @@ pub fn rocks_options(manifest: &Manifest) -> RocksOptions {
 /// `processing.guarantee`.
 pub fn processing_guarantee(manifest: &Manifest) -> ProcessingGuarantee {
     match manifest.text("processing.guarantee") {
+        // A table has no outputs and no changelog, so there is nothing for a transaction.
+        _ if !manifest.tables.is_empty() => ProcessingGuarantee::AtLeastOnce,
         "at_least_once" => ProcessingGuarantee::AtLeastOnce,
         _ => ProcessingGuarantee::ExactlyOnceV2,
     }

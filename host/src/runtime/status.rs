@@ -35,7 +35,8 @@ pub struct Wired {
     pub metrics: Vec<Arc<EngineMetrics>>,
     /// Where standbys are asked for.
     pub standby: Option<StandbyStatus>,
-    pub module_digest: String,
+    /// `None` where topics are served as tables, without a module.
+    pub module_digest: Option<String>,
     /// How other hosts are found and asked; `None` where there are none to be asked.
     pub routing: Option<Routing>,
     /// Where writes go; `None` where no store takes any.

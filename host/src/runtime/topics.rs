@@ -161,7 +161,11 @@ impl TopicWatch {
     /// The change of a topic behind a failure, if that is the reason: a client only says that something is not there.
     pub fn reason_of(&self, failure: &anyhow::Error) -> Option<EngineError> {
         let suspicious = failure.chain().any(|cause| match cause.downcast_ref::<EngineError>() {
-            Some(EngineError::OffsetOutOfRange { .. } | EngineError::ChangelogRegressed { .. }) => true,
+            Some(
+                EngineError::OffsetOutOfRange { .. }
+                | EngineError::ChangelogRegressed { .. }
+                | EngineError::SourceRegressed { .. },
+            ) => true,
             Some(error) => broker_error(error).is_some_and(|error| error.kind == BrokerErrorKind::UnknownTopic),
             None => false,
         });

@@ -1,4 +1,4 @@
-//! A running `sandbar run` as a child process: start, ask by REST, end with a signal. Its output goes to a file, which
+//! A running `sandbar run` or `serve-topic` as a child process: start, ask by REST, end with a signal. Its output goes to a file, which
 //! every error names the end of. A host that a test forgets is killed with the value.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +18,8 @@ use crate::topics::Broker;
 
 /// How a host is started.
 pub struct Options<'a> {
-    pub manifest: &'a Path,
+    /// The command and what it is about: `run` with a manifest, or `serve-topic` with topics.
+    pub command: Vec<OsString>,
     pub broker: &'a Broker,
     pub application_id: &'a str,
     pub state_dir: &'a Path,
@@ -32,9 +33,19 @@ pub struct Options<'a> {
 }
 
 impl<'a> Options<'a> {
-    pub fn new(manifest: &'a Path, broker: &'a Broker, application_id: &'a str, state_dir: &'a Path) -> Self {
+    pub fn new(manifest: &Path, broker: &'a Broker, application_id: &'a str, state_dir: &'a Path) -> Self {
+        Self::of(vec!["run".into(), "-f".into(), manifest.into()], broker, application_id, state_dir)
+    }
+
+    /// A host that serves topics without a manifest.
+    pub fn serving(topics: &[&str], broker: &'a Broker, application_id: &'a str, state_dir: &'a Path) -> Self {
+        let command = std::iter::once("serve-topic").chain(topics.iter().copied()).map(OsString::from).collect();
+        Self::of(command, broker, application_id, state_dir)
+    }
+
+    fn of(command: Vec<OsString>, broker: &'a Broker, application_id: &'a str, state_dir: &'a Path) -> Self {
         Self {
-            manifest,
+            command,
             broker,
             application_id,
             state_dir,
@@ -94,9 +105,7 @@ impl Host {
         words.push(options.binary.clone().map_or_else(repository::sandbar, Ok)?.into());
         let child = Command::new(&words[0])
             .args(&words[1..])
-            .arg("run")
-            .arg("-f")
-            .arg(options.manifest)
+            .args(&options.command)
             .args(options.broker.flags())
             .args(["-X", &format!("application.id={}", options.application_id)])
             .args(["-X", &format!("application.server=127.0.0.1:{port}")])
@@ -108,7 +117,7 @@ impl Host {
             .stdout(file.try_clone()?)
             .stderr(file)
             .spawn()
-            .context("cannot start sandbar run")?;
+            .context("cannot start sandbar")?;
         Ok(Self { child, url: format!("http://127.0.0.1:{port}"), state_dir: options.state_dir.to_owned(), log })
     }
 

@@ -2,6 +2,7 @@
 //! expected answers. Speaks to Sandbar only as a user can (command line, REST, topics); links none of its crates.
 
 pub mod embedded;
+pub mod flights;
 pub mod host;
 pub mod kafka;
 pub mod own_kafka;

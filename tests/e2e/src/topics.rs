@@ -82,6 +82,16 @@ pub fn create(broker: &Broker, topic: &str, partitions: u32) -> Result<()> {
     run_or_fail(broker, "create", &[topic, "--partitions", &partitions.to_string()], "").map(drop)
 }
 
+/// Creates a topic that keeps the last record of each key.
+///
+/// # Errors
+/// When the command fails.
+pub fn create_compacted(broker: &Broker, topic: &str, partitions: u32) -> Result<()> {
+    let partitions = partitions.to_string();
+    let arguments = [topic, "--partitions", &partitions, "--config", "cleanup.policy=compact"];
+    run_or_fail(broker, "create", &arguments, "").map(drop)
+}
+
 /// How a topic's values are written in lines of NDJSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Values {

@@ -4,6 +4,7 @@
 use super::*;
 use crate::record::TopicPartition;
 use crate::testing::{Seed, topology};
+use crate::topology::StoreChangelog;
 
 fn tasks(count: i32) -> BTreeSet<TaskId> {
     (0..count).map(|partition| TaskId { sub_topology: 0, partition }).collect()
@@ -109,8 +110,10 @@ fn only_tasks_with_a_changelog_are_kept_warm() {
     let mut topology = topology(&["in"], &["counts"], &[]);
     let counts = PartitionCounts([("in".into(), 3)].into());
     assert_eq!(logged_tasks(&topology, &counts), tasks(3));
-    topology.sub_topologies[0].stores[0].logging_enabled = false;
+    topology.sub_topologies[0].stores[0].changelog = StoreChangelog::Off;
     assert!(logged_tasks(&topology, &counts).is_empty());
+    topology.sub_topologies[0].stores[0].changelog = StoreChangelog::Source("in".into());
+    assert_eq!(logged_tasks(&topology, &counts), tasks(3));
 }
 
 #[test]

@@ -39,7 +39,9 @@ fn a_second_start_and_stores_without_logging_create_nothing() {
     prepare_on(&broker).expect("the second start");
     assert!(broker.take_calls().iter().all(|call| call.operation != Operation::CreateTopic));
     let mut unlogged = topology(&["in"], &["counts"], &[]);
-    unlogged.sub_topologies[0].stores[0].logging_enabled = false;
+    unlogged.sub_topologies[0].stores[0].changelog = StoreChangelog::Off;
+    assert_eq!(required("app", &unlogged, &PartitionCounts::default()), []);
+    unlogged.sub_topologies[0].stores[0].changelog = StoreChangelog::Source("in".into());
     assert_eq!(required("app", &unlogged, &PartitionCounts::default()), []);
 }
 

@@ -35,6 +35,7 @@ fn state_shows_in_the_store_or_in_the_changelog() {
         changelog: TopicPartition::new("app-s-changelog", 1),
         stored,
         log: Watermarks { low, high },
+        is_source: false,
     };
     assert_eq!(facts(None, 0, 0).evidence_of_state(), None);
     assert_eq!(facts(Some(0), 0, 0).evidence_of_state(), None);

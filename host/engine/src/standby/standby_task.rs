@@ -10,9 +10,9 @@ use crate::broker::{PartitionRecords, Watermarks};
 use crate::error::EngineError;
 use crate::query::{Availability, QueryRegistry, Registration, RegistrationId, Role};
 use crate::record::{Offset, TopicPartition};
-use crate::restore::{RestoreStart, check_content, restore_start};
-use crate::state::changelog::to_write;
-use crate::state::{StateStore, StoreProvider, Write};
+use crate::restore::{RestoreStart, check_content, regressed, restore_start};
+use crate::state::changelog::{to_writes, warn_of_dropped};
+use crate::state::{StateStore, StoreProvider};
 use crate::task::stream_task::open_or_wipe;
 use crate::topology::{StoreSpec, TaskId};
 
@@ -31,6 +31,14 @@ struct StandbyStore {
     end: Offset,
     /// The end when the task began.
     target: Offset,
+    /// That it leaves out records without a key was said.
+    dropped_reported: bool,
+}
+
+impl StandbyStore {
+    fn new(spec: StoreSpec, changelog: TopicPartition, backend: Box<dyn StateStore>) -> Self {
+        Self { spec, changelog, backend, registration: None, position: 0, end: 0, target: 0, dropped_reported: false }
+    }
 }
 
 /// What a look at the bounds of its changelogs says of a task.
@@ -66,15 +74,7 @@ impl StandbyTask {
         let mut task = Self { id, queries, stores: Vec::new(), caught_up: false, moved_ms: 0, claim };
         for (spec, changelog) in logged {
             let backend = open_or_wipe(provider, id, spec)?;
-            task.stores.push(StandbyStore {
-                spec: spec.clone(),
-                changelog: changelog.clone(),
-                backend,
-                registration: None,
-                position: 0,
-                end: 0,
-                target: 0,
-            });
+            task.stores.push(StandbyStore::new(spec.clone(), changelog.clone(), backend));
         }
         Ok(task)
     }
@@ -101,13 +101,9 @@ impl StandbyTask {
                     position
                 }
                 RestoreStart::Regressed => {
-                    return Err(EngineError::ChangelogRegressed {
-                        task: id,
-                        store: store.spec.name.to_string(),
-                        changelog: store.changelog.clone(),
-                        stored: stored.unwrap_or(0),
-                        end: log.high,
-                    });
+                    let of_source = store.spec.is_source_backed();
+                    let stored = stored.unwrap_or(0);
+                    return Err(regressed(id, &store.spec.name, &store.changelog, of_source, stored, log.high));
                 }
             };
             let Some(store) = self.stores.get_mut(index) else { continue };
@@ -131,8 +127,7 @@ impl StandbyTask {
         drop(backend);
         provider.wipe(self.id, &spec)?;
         let backend = provider.open(self.id, &spec)?;
-        let store = StandbyStore { spec, changelog, backend, registration: None, position: 0, end: 0, target: 0 };
-        self.stores.insert(index, store);
+        self.stores.insert(index, StandbyStore::new(spec, changelog, backend));
         Ok(())
     }
 
@@ -157,16 +152,18 @@ impl StandbyTask {
         self.claim.as_ref().is_some_and(StandbyClaim::is_wanted)
     }
 
-    /// Applies records of one of its changelogs. Returns how many.
-    pub fn apply(&mut self, polled: &PartitionRecords) -> Result<u64, EngineError> {
+    /// Applies records of one of its changelogs. Returns how many, and how many had no key and no place.
+    pub fn apply(&mut self, polled: &PartitionRecords) -> Result<(u64, u64), EngineError> {
         let Some(store) = self.stores.iter_mut().find(|store| store.changelog == polled.partition) else {
-            return Ok(0);
+            return Ok((0, 0));
         };
-        let Some(last) = polled.records.last() else { return Ok(0) };
-        let writes = polled.records.iter().map(|record| to_write(&polled.partition, record));
-        let writes: Vec<Write> = writes.collect::<Result<_, _>>()?;
+        let Some(last) = polled.records.last() else { return Ok((0, 0)) };
+        let (writes, dropped) = to_writes(&polled.partition, &polled.records, store.spec.is_source_backed())?;
         store.backend.write(&writes, Some(last.offset + 1))?;
-        Ok(writes.len() as u64)
+        if dropped > 0 && !std::mem::replace(&mut store.dropped_reported, true) {
+            warn_of_dropped(self.id, &polled.partition, dropped);
+        }
+        Ok((writes.len() as u64, dropped))
     }
 
     /// The reader has passed everything before this offset, control records included.

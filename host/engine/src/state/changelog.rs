@@ -5,6 +5,7 @@
 
 use super::{DirtyEntry, Write};
 use crate::record::{Offset, Record, Timestamp, TopicPartition};
+use crate::topology::TaskId;
 
 /// Why a changelog record cannot be restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +36,27 @@ pub fn to_write(partition: &TopicPartition, record: &Record) -> Result<Write, Ch
         Some(key) => Ok((key.clone(), record.value.clone())),
         None => Err(ChangelogError::NullKey { partition: partition.clone(), offset: record.offset }),
     }
+}
+
+/// The writes that restore records of one partition, and how many records were left out. A source topic is written by
+/// others, who may send records without a key: they say nothing of the store (Kafka Streams' `KTableSource`).
+pub fn to_writes(
+    partition: &TopicPartition,
+    records: &[Record],
+    is_source: bool,
+) -> Result<(Vec<Write>, u64), ChangelogError> {
+    let mut writes = Vec::with_capacity(records.len());
+    for record in records.iter().filter(|record| record.key.is_some() || !is_source) {
+        writes.push(to_write(partition, record)?);
+    }
+    let dropped = (records.len() - writes.len()) as u64;
+    Ok((writes, dropped))
+}
+
+/// Says once what is counted from then on.
+pub fn warn_of_dropped(task: TaskId, partition: &TopicPartition, dropped: u64) {
+    tracing::warn!(%task, %partition, dropped,
+        "records without a key are left out of the table; further ones are only counted in sandbar_dropped_records_total");
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::query::{RegistrationId, SourcePositions};
 use crate::record::{Offset, Outcome, Record, Timestamp, TopicPartition};
 use crate::standby::ActiveClaim;
 use crate::state::TaskStore;
+use crate::state::changelog::warn_of_dropped;
 use crate::stream_thread::StreamThreadOptions;
 use crate::task::TaskState;
 use crate::task::partition_group::{BatchInfo, BatchLimits, PartitionGroup};
@@ -68,6 +69,9 @@ pub struct StreamTask {
     changelog_cursor: (usize, usize),
     /// The open commit has sent every changelog record, so that the stores may follow it.
     changelogs_written: bool,
+    /// Its source topic backs its store: records without a key are counted.
+    is_table: bool,
+    dropped_reported: bool,
     /// The stores came from the standby thread, and the records that are left to restore were not counted yet.
     warm: bool,
     promoted_with: Option<u64>,
@@ -142,6 +146,7 @@ impl StreamTask {
         let limits = BatchLimits { max_records: config.batch_max_records, max_bytes: config.batch_max_bytes };
         let due = self.schedules.next_due(PunctuationType::StreamTime);
         let Some((batch, info)) = self.group.next_batch(limits, due)? else { return Ok(processed) };
+        let without_key = batch.keys.nulls.len() as u64;
         let stream_time = self.group.stream_time();
         let outcome = self
             .call(stream_time, info.stream_time, wall_clock_ms, |processor, context| processor.process(context, batch));
@@ -151,6 +156,9 @@ impl StreamTask {
             Err(error) => return Err(self.failed(&info, error)),
         };
         self.group.complete(&info);
+        if self.is_table && without_key > 0 {
+            self.count_dropped(&info, without_key);
+        }
         self.stream_time_moved = true;
         self.commit_needed = true;
         processed.records = info.count as u64;
@@ -256,6 +264,13 @@ impl StreamTask {
         }
         self.context = Some(context);
         result
+    }
+
+    fn count_dropped(&mut self, info: &BatchInfo, dropped: u64) {
+        self.options.metrics.add(Metric::RecordsDropped, dropped);
+        if !std::mem::replace(&mut self.dropped_reported, true) {
+            warn_of_dropped(self.id, self.group.partition_of(info), dropped);
+        }
     }
 
     fn failed(&self, info: &BatchInfo, error: ProcessorError) -> EngineError {

@@ -54,6 +54,7 @@ impl TaskManager {
             false => Slice { wait: restore_timeout, max_records: 10 * max_records, max_ms: ALONE_SLICE_MS },
         };
         let restored = self.reader.restore(&mut self.tasks, slice, &*self.options.clock);
+        self.options.metrics.add(Metric::RecordsDropped, self.reader.take_dropped());
         // Whoever left the reader by a fault begins again at the offset of its store.
         if restored.is_err() {
             let reader = &self.reader;
@@ -192,6 +193,10 @@ impl TaskManager {
             return Ok(());
         }
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
+        if let Some((partition, offset)) = task.source_backed_position()? {
+            consumer.seek(&partition, offset)?;
+            task.follow_store(&partition, offset);
+        }
         task.begin_running(wall_clock_ms)?;
         self.restoring.remove(&id);
         self.options.metrics.observe_ms(DurationMetric::Restore, now_ms.saturating_sub(assigned_ms));

@@ -1,6 +1,8 @@
 //! Executing the answer to a rebalance, action by action. An action that fails stays at the head of the list and is
 //! tried again in the next turn; a later event is planned only when the answer to the one before it is complete.
 
+use std::sync::Arc;
+
 use super::plan::{Action, Facts, plan};
 use super::{Start, TaskManager};
 use crate::broker::{Consumer, RebalanceEvent, StartOffset};
@@ -129,7 +131,9 @@ impl TaskManager {
     }
 
     /// Where partitions start: at the group's committed offsets, else by `auto.offset.reset`. That is resolved to an
-    /// offset here, so that it can be committed before anything is processed.
+    /// offset here, so that it can be committed before anything is processed. One that backs a store waits at its end,
+    /// where nothing is fetched: the store's own offset says where it goes on, and so it does not matter whether the
+    /// committed one has expired or is gone from the log.
     pub(super) fn find_starts(
         &mut self,
         partitions: &[TopicPartition],
@@ -139,16 +143,22 @@ impl TaskManager {
             return Ok(Vec::new());
         }
         let committed = consumer.committed(partitions)?;
-        let new = partitions.iter().zip(&committed).filter(|(_, committed)| committed.is_none());
+        let topology = Arc::clone(self.options.processors.topology());
+        let (tables, others): (Vec<_>, Vec<_>) =
+            partitions.iter().zip(&committed).partition(|(partition, _)| topology.is_source_backed(&partition.topic));
+        let tables: Vec<TopicPartition> = tables.into_iter().map(|(partition, _)| partition.clone()).collect();
+        let new = others.into_iter().filter(|(_, committed)| committed.is_none());
         let new: Vec<TopicPartition> = new.map(|(partition, _)| partition.clone()).collect();
         if let (AutoOffsetReset::None, Some(partition)) = (self.options.config.auto_offset_reset, new.first()) {
             return Err(EngineError::NoStartOffset { partition: partition.clone() });
         }
         let mut logs = self.reader.watermarks(&new)?.into_iter();
+        let mut ends = self.reader.stable_ends(&tables)?.into_iter();
         let latest = self.options.config.auto_offset_reset == AutoOffsetReset::Latest;
         let mut starts = Vec::with_capacity(partitions.len());
         for (partition, committed) in partitions.iter().zip(committed) {
             let start = match &committed {
+                _ if topology.is_source_backed(&partition.topic) => ends.next().unwrap_or(0),
                 Some(committed) => committed.offset,
                 None => logs.next().map_or(0, |log| if latest { log.high } else { log.low }),
             };

@@ -86,6 +86,8 @@ pub(super) struct MockTopic {
 pub(super) struct MockLog {
     pub(super) start: Offset,
     pub(super) end: Offset,
+    /// Where the first record of a transaction stands that is still open.
+    pub(super) open_from: Option<Offset>,
     pub(super) records: Vec<Record>,
 }
 
@@ -97,9 +99,15 @@ impl MockLog {
         self.end - 1
     }
 
-    /// The records from an offset on.
+    /// The end that readers see.
+    pub(super) fn stable_end(&self) -> Offset {
+        self.open_from.unwrap_or(self.end)
+    }
+
+    /// The records from an offset on, as far as readers see them.
     pub(super) fn from(&self, offset: Offset) -> &[Record] {
-        &self.records[self.records.partition_point(|record| record.offset < offset)..]
+        let place = |offset| self.records.partition_point(|record| record.offset < offset);
+        self.records.get(place(offset)..place(self.stable_end())).unwrap_or_default()
     }
 }
 
@@ -199,6 +207,11 @@ impl MockBroker {
     /// Leaves a gap of `count` offsets, as compaction and control records do.
     pub fn skip_offsets(&self, topic: &str, partition: i32, count: Offset) {
         self.state().log_mut(topic, partition).end += count;
+    }
+
+    /// Hides the records from an offset on, as a transaction does until it ends.
+    pub fn open_transaction(&self, topic: &str, partition: i32, from: Option<Offset>) {
+        self.state().log_mut(topic, partition).open_from = from;
     }
 
     /// Removes the records below an offset, as retention does.

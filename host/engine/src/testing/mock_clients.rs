@@ -45,7 +45,7 @@ fn read(
         max_records -= records.len();
         // A position moves over gaps too, once everything before them was read.
         *position = if records.len() == found.len() {
-            log.end
+            log.stable_end().max(*position)
         } else {
             records.last().map_or(*position, |last| last.offset + 1)
         };
@@ -207,6 +207,13 @@ impl RestoreConsumer for MockRestoreConsumer {
                 Ok(Watermarks { low: log.start, high: log.end })
             };
             partitions.iter().map(bounds).collect()
+        })
+    }
+
+    fn stable_ends(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Offset>, BrokerError> {
+        self.broker.state().call(Operation::Watermarks, names(partitions), |state| {
+            let end = |partition| Ok(state.find_log(partition).ok_or_else(|| unknown(partition))?.stable_end());
+            partitions.iter().map(end).collect()
         })
     }
 

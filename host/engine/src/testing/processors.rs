@@ -8,7 +8,7 @@ use crate::columns::{Columns, NullableColumns};
 use crate::processor::{Processor, ProcessorContext, ProcessorError, ProcessorSupplier, PunctuationType, ScheduleId};
 use crate::record::{InputBatch, Outcome, OutputBatch, Refusal, Timestamp};
 use crate::state::KeyRange;
-use crate::topology::{StoreBackend, StoreSpec, SubTopology, TaskId, TopicBinding, Topology};
+use crate::topology::{StoreBackend, StoreChangelog, StoreSpec, SubTopology, TaskId, TopicBinding, Topology};
 
 /// A topology of one sub-topology; names are topics as well, stores are in memory and have changelogs.
 pub fn topology(sources: &[&str], stores: &[&str], sinks: &[&str]) -> Topology {
@@ -18,7 +18,7 @@ pub fn topology(sources: &[&str], stores: &[&str], sinks: &[&str]) -> Topology {
     let stores = stores.iter().map(|&name| StoreSpec {
         name: name.into(),
         backend: StoreBackend::InMemory,
-        logging_enabled: true,
+        changelog: StoreChangelog::Internal,
         version: 1,
         key_format: "bytes".into(),
         value_format: "bytes".into(),

@@ -67,3 +67,28 @@ fn a_source_partition_belongs_to_the_task_of_its_sub_topology() {
     assert_eq!(TaskId { sub_topology: 1, partition: 3 }.to_string(), "1_3");
     assert_eq!(changelog_topic("app", "counts"), "app-counts-changelog");
 }
+
+#[test]
+fn a_source_that_backs_a_store_has_nothing_beside_it() {
+    let backed = |sources: &[&str], stores: &[&str], sinks: &[&str]| {
+        let mut topology = topology(sources, stores, sinks);
+        topology.sub_topologies[0].stores[0].changelog = StoreChangelog::Source("in".into());
+        topology
+    };
+    assert_eq!(faults(&backed(&["in"], &["s"], &[]), "app"), Vec::<String>::new());
+    // It needs no changelog, so the length of its name does not matter.
+    assert_eq!(faults(&backed(&["in"], &[&"s".repeat(240)], &[]), "application"), Vec::<String>::new());
+    let fault = "store s of sub-topology 0 is backed by the source topic in: that must be the only source, with no other \
+                 store and no sink beside it";
+    for broken in [
+        backed(&["other"], &["s"], &[]),
+        backed(&["in", "other"], &["s"], &[]),
+        backed(&["in"], &["s", "more"], &[]),
+        backed(&["in"], &["s"], &["out"]),
+    ] {
+        assert_eq!(faults(&broken, "app"), [fault]);
+        assert!(broken.is_source_backed("in") && !broken.is_source_backed("other"));
+    }
+    let store = &backed(&["in"], &["s"], &[]).sub_topologies[0].stores[0];
+    assert_eq!((store.is_logged(), store.changelog_topic("app").as_deref()), (true, Some("in")));
+}

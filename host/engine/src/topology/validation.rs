@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{SubTopology, Topology, changelog_topic};
+use super::{StoreChangelog, SubTopology, Topology, changelog_topic};
 
 /// Kafka's limit for the length of a topic name (`Topic.MAX_NAME_LENGTH`).
 const TOPIC_NAME_MAX_LENGTH: usize = 249;
@@ -31,6 +31,10 @@ pub enum TopologyFault {
     SharedStore { store: String, first: usize, second: usize },
     #[error("the {what} {name:?} of sub-topology {sub_topology} is bound to {topic}, the changelog of store {store}")]
     Changelog { sub_topology: usize, what: &'static str, name: String, topic: String, store: String },
+    #[error(
+        "store {store} of sub-topology {sub_topology} is backed by the source topic {topic}: that must be the only source, with no other store and no sink beside it"
+    )]
+    SourceBacked { sub_topology: usize, store: String, topic: String },
     #[error("store {store} has the unknown {what} format {format:?}; known are {}", FORMATS.join(", "))]
     Format { store: String, what: &'static str, format: String },
 }
@@ -77,6 +81,7 @@ pub(super) fn validate(topology: &Topology, application_id: &str) -> Result<(), 
     for (index, sub_topology) in topology.sub_topologies.iter().enumerate() {
         check_names(index, sub_topology, application_id, &mut faults);
         check_formats(sub_topology, &mut faults);
+        check_source_backed(index, sub_topology, &mut faults);
     }
     check_sharing(topology, &mut faults);
     check_changelogs(topology, application_id, &mut faults);
@@ -102,7 +107,12 @@ fn check_names(index: usize, sub_topology: &SubTopology, application_id: &str, f
     check("source", sub_topology.sources.iter().map(|source| &*source.name).collect(), &free);
     check("source topic", sub_topology.sources.iter().map(|source| &*source.topic).collect(), &as_it_is);
     check("sink", sub_topology.sinks.iter().map(|sink| &*sink.name).collect(), &free);
-    let changelog = |store: &str| if store.is_empty() { String::new() } else { changelog_topic(application_id, store) };
+    let of_source = |name: &str| sub_topology.stores.iter().any(|s| *s.name == *name && s.is_source_backed());
+    let changelog = |store: &str| match store {
+        "" => String::new(),
+        store if of_source(store) => store.to_owned(),
+        store => changelog_topic(application_id, store),
+    };
     check("store", sub_topology.stores.iter().map(|store| &*store.name).collect(), &changelog);
     // Two sinks may be bound to one topic, so only the names of these topics are checked.
     for sink in &sub_topology.sinks {
@@ -120,6 +130,18 @@ fn check_formats(sub_topology: &SubTopology, faults: &mut Vec<TopologyFault>) {
                 let (store, format) = (store.name.to_string(), format.to_string());
                 faults.push(TopologyFault::Format { store, what, format });
             }
+        }
+    }
+}
+
+/// A restore passes records on to the store alone, so nothing else may depend on having seen each of them.
+fn check_source_backed(index: usize, sub_topology: &SubTopology, faults: &mut Vec<TopologyFault>) {
+    for store in &sub_topology.stores {
+        let StoreChangelog::Source(topic) = &store.changelog else { continue };
+        let is_only_source = sub_topology.sources.len() == 1 && sub_topology.sources[0].topic == *topic;
+        if !is_only_source || sub_topology.stores.len() > 1 || !sub_topology.sinks.is_empty() {
+            let (store, topic) = (store.name.to_string(), topic.to_string());
+            faults.push(TopologyFault::SourceBacked { sub_topology: index, store, topic });
         }
     }
 }
@@ -145,8 +167,10 @@ fn check_sharing(topology: &Topology, faults: &mut Vec<TopologyFault>) {
 
 fn check_changelogs(topology: &Topology, application_id: &str, faults: &mut Vec<TopologyFault>) {
     let stores = topology.sub_topologies.iter().flat_map(|sub_topology| &sub_topology.stores);
-    let changelogs: BTreeMap<String, &str> =
-        stores.map(|store| (changelog_topic(application_id, &store.name), &*store.name)).collect();
+    let changelogs: BTreeMap<String, &str> = stores
+        .filter(|store| !store.is_source_backed())
+        .map(|store| (changelog_topic(application_id, &store.name), &*store.name))
+        .collect();
     for (index, sub_topology) in topology.sub_topologies.iter().enumerate() {
         let sources = sub_topology.sources.iter().map(|source| ("source", source));
         let sinks = sub_topology.sinks.iter().map(|sink| ("sink", sink));

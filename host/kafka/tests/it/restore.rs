@@ -129,6 +129,8 @@ fn a_hanging_transaction_is_waited_for_and_nothing_above_it_is_missed(cluster: &
         let mut reader = clients.restore_consumer(0).expect("reader");
         let target = reader.watermarks(std::slice::from_ref(&partition)).expect("watermarks")[0].high;
         assert!([4, 5].contains(&target), "four records, and the marker once the coordinator has written it: {target}");
+        let stable_ends = |reader: &mut dyn RestoreConsumer| reader.stable_ends(std::slice::from_ref(&partition));
+        assert_eq!(stable_ends(&mut *reader).expect("the end below the open transaction"), [0]);
         reader.assign(&partition, 0).expect("assign");
         let waited = std::time::Instant::now();
         while waited.elapsed() < Duration::from_secs(2) {
@@ -143,5 +145,6 @@ fn a_hanging_transaction_is_waited_for_and_nothing_above_it_is_missed(cluster: &
         }
         let expected: &[i64] = if aborted { &[1, 2, 3] } else { &[0, 1, 2, 3] };
         assert_eq!(read_to(&mut *reader, &partition, target), expected);
+        assert!(stable_ends(&mut *reader).expect("the end")[0] >= target);
     }
 }

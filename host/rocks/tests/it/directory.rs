@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use engine::state::{StoreError, StoreProvider};
+use engine::topology::{StoreChangelog, StoreSpec};
 use rocks::{FORMAT_VERSION, RocksOptions, RocksStoreProvider};
 
 use crate::folder::{APPLICATION, Folder, TASK, open, put, spec};
@@ -143,4 +144,27 @@ fn a_full_disk_is_told_apart() {
     std::fs::remove_file(folder.path().join(APPLICATION).join(".identity")).expect("remove");
     let error = refused(folder.options());
     assert!(matches!(error, StoreError::NoSpace { .. }), "{error}");
+}
+
+/// The offset of one topic would be taken for that of another.
+#[test]
+fn stores_of_different_topics_do_not_meet() {
+    let folder = Folder::new("topics");
+    let provider = folder.provider();
+    let of_topic = |topic: &str| StoreSpec { changelog: StoreChangelog::Source(topic.into()), ..spec("store") };
+    let offset = |spec: &StoreSpec| provider.open(TASK, spec).expect("open").changelog_offset().expect("an offset");
+    for (offset, spec) in (1..).zip([spec("store"), of_topic("flights"), of_topic(".planes")]) {
+        let mut store = provider.open(TASK, &spec).expect("open");
+        store.write(&[put("a", "1")], Some(offset)).expect("write");
+    }
+    assert_eq!(offset(&spec("store")), Some(1));
+    assert_eq!(offset(&of_topic("flights")), Some(2));
+    assert_eq!(offset(&of_topic(".planes")), Some(3));
+    assert_eq!(offset(&of_topic("planes")), None);
+    provider.wipe(TASK, &of_topic("flights")).expect("wipe");
+    assert_eq!((offset(&of_topic("flights")), offset(&spec("store"))), (None, Some(1)));
+    assert_eq!(offset(&of_topic(&"x".repeat(249))), None, "the longest name that Kafka allows");
+    for topic in ["../elsewhere", "a/b", &"x".repeat(250)] {
+        assert!(provider.open(TASK, &of_topic(topic)).is_err(), "{topic:?} was opened");
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use engine::state::{StateStore, StoreProvider, Write};
-use engine::topology::{StoreBackend, StoreSpec, TaskId};
+use engine::topology::{StoreBackend, StoreChangelog, StoreSpec, TaskId};
 use rocks::{RocksOptions, RocksStoreProvider};
 
 pub const TASK: TaskId = TaskId { sub_topology: 0, partition: 3 };
@@ -51,7 +51,7 @@ pub fn spec(name: &str) -> StoreSpec {
     StoreSpec {
         name: name.into(),
         backend: StoreBackend::Persistent,
-        logging_enabled: true,
+        changelog: StoreChangelog::Internal,
         version: 1,
         key_format: "utf8".into(),
         value_format: "utf8".into(),

@@ -14,6 +14,7 @@ mod routing;
 mod several_sources;
 mod stand_alone;
 mod standby;
+mod table;
 mod topics;
 mod weather;
 mod writes;

@@ -7,14 +7,14 @@ use super::{ProcessorContext, PunctuationType, ScheduleId, ScheduleRequest, Stor
 use crate::columns::{Columns, NullableColumns};
 use crate::state::memory::MemoryStore;
 use crate::state::{StoreError, TaskStore};
-use crate::topology::{StoreBackend, StoreSpec, TaskId};
+use crate::topology::{StoreBackend, StoreChangelog, StoreSpec, TaskId};
 
 fn context() -> ProcessorContext {
     let stores = ["reports", "schedule"]
         .map(|name| StoreSpec {
             name: name.into(),
             backend: StoreBackend::InMemory,
-            logging_enabled: true,
+            changelog: StoreChangelog::Internal,
             version: 1,
             key_format: "utf8".into(),
             value_format: "json".into(),

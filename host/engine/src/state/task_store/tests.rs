@@ -7,13 +7,13 @@ use crate::columns::Columns;
 use crate::state::memory::MemoryStore;
 use crate::state::{KeyRange, Page, StateStore, TaskStore, prefix_end};
 use crate::testing::Seed;
-use crate::topology::{StoreBackend, StoreSpec};
+use crate::topology::{StoreBackend, StoreChangelog, StoreSpec};
 
 fn store(cache_max_bytes: usize) -> (TaskStore, MemoryStore) {
     let spec = StoreSpec {
         name: "votes".into(),
         backend: StoreBackend::InMemory,
-        logging_enabled: true,
+        changelog: StoreChangelog::Internal,
         version: 1,
         key_format: "utf8".into(),
         value_format: "utf8".into(),

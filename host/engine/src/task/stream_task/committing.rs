@@ -39,7 +39,8 @@ impl StreamTask {
         self.finish_outputs(producer, wall_clock_ms, &mut Processed::default())
     }
 
-    /// Stage `WriteChangelogs`: sends each dirty entry of each logged store; true when all are with the producer.
+    /// Stage `WriteChangelogs`: sends each dirty entry of each store with a changelog of its own; true when all are with the
+    /// producer.
     /// Goes on where it stopped when the producer's queue was full. What `init` wrote waits until the start of the task
     /// is committed: a changelog with records, but no committed offset, means that offsets were lost (R11).
     pub fn write_changelogs(&mut self, producer: &mut StreamsProducer) -> Result<bool, EngineError> {
@@ -52,7 +53,9 @@ impl StreamTask {
         let mut sent = 0;
         let mut full = false;
         'stores: while let Some(store) = context.stores().get(store_index) {
-            if let Some(Some(changelog)) = self.changelogs.get(store_index) {
+            if let Some(Some(changelog)) = self.changelogs.get(store_index)
+                && !store.spec().is_source_backed()
+            {
                 for entry in store.dirty_entries().skip(entry_index) {
                     let ChangelogRecord { key, value, timestamp } = to_record(entry);
                     let record = ProducerRecord {
@@ -111,6 +114,9 @@ impl StreamTask {
         let mut offsets = BTreeMap::new();
         for (store, changelog) in self.stores().iter().zip(&self.changelogs) {
             let Some(changelog) = changelog else { continue };
+            if store.spec().is_source_backed() {
+                continue;
+            }
             let name = &*store.spec().name;
             let written = producer.acknowledged(changelog).filter(|_| store.is_dirty()).map(|offset| offset + 1);
             if let Some(offset) = written.or_else(|| self.committed_changelog(name)) {
@@ -130,14 +136,20 @@ impl StreamTask {
         self.initial_commit = false;
     }
 
-    /// Stage `WriteStores`: one write for each store, with the offset that follows its changelog records. May be
-    /// repeated after an error. Nothing in a commit that did not write the changelogs.
+    /// Stage `WriteStores`: one write for each store, with the offset that follows its changelog records. A store that
+    /// its source topic backs gets the offset that was committed for that. May be repeated after an error. Nothing in a
+    /// commit that did not write the changelogs.
     pub fn write_stores(&mut self, producer: &StreamsProducer) -> Result<(), EngineError> {
         if !self.changelogs_written {
             return Ok(());
         }
         let Some(context) = &mut self.context else { return Ok(()) };
         for (store, changelog) in context.stores_mut().iter_mut().zip(&self.changelogs) {
+            if store.spec().is_source_backed() {
+                let queue = self.group.queues().iter().find(|queue| Some(&queue.partition) == changelog.as_ref());
+                store.commit(queue.and_then(RecordQueue::committed_offset))?;
+                continue;
+            }
             if !store.is_dirty() {
                 continue;
             }

@@ -17,7 +17,7 @@ use crate::task::partition_group::PartitionGroup;
 use crate::task::punctuation::PunctuationQueue;
 use crate::task::record_collector::RecordCollector;
 use crate::task::{TaskState, offset_metadata};
-use crate::topology::{StoreSpec, SubTopology, TaskId, changelog_topic};
+use crate::topology::{StoreSpec, SubTopology, TaskId};
 
 impl StreamTask {
     /// A task in state CREATED.
@@ -25,10 +25,11 @@ impl StreamTask {
         let none = SubTopology::default();
         let sub_topology = options.processors.topology().sub_topology(id.sub_topology).unwrap_or(&none);
         let changelog = |store: &StoreSpec| {
-            let topic = changelog_topic(&options.application_id, &store.name);
-            store.logging_enabled.then(|| TopicPartition::new(topic, id.partition))
+            let topic = store.changelog_topic(&options.application_id);
+            topic.map(|topic| TopicPartition::new(topic, id.partition))
         };
         let changelogs = sub_topology.stores.iter().map(changelog).collect();
+        let is_table = sub_topology.stores.iter().any(StoreSpec::is_source_backed);
         let collector = RecordCollector::new(id, sub_topology, &options.partition_counts);
         Self {
             id,
@@ -49,6 +50,8 @@ impl StreamTask {
             rewind: false,
             changelog_cursor: (0, 0),
             changelogs_written: false,
+            is_table,
+            dropped_reported: false,
             warm: false,
             promoted_with: None,
             claim: ActiveClaim::new(&options.standby_tasks, id),
@@ -76,6 +79,29 @@ impl StreamTask {
         }
         self.group.reset_stream_time();
         self.initial_commit = self.group.queues().iter().all(|queue| queue.committed.is_none());
+    }
+
+    /// Where the source partition that backs a store goes on: at the offset that the store knows, whatever the group has
+    /// committed. The store is restored.
+    pub fn source_backed_position(&self) -> Result<Option<(TopicPartition, Offset)>, EngineError> {
+        for (store, changelog) in self.stores().iter().zip(&self.changelogs) {
+            if let (true, Some(partition)) = (store.spec().is_source_backed(), changelog) {
+                return Ok(store.changelog_offset()?.map(|offset| (partition.clone(), offset)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The consumer stands where the store does; what came before that is in the store already.
+    pub fn follow_store(&mut self, partition: &TopicPartition, offset: Offset) {
+        if let Some(queue) = self.group.queue_mut(partition) {
+            queue.reset(offset, queue.partition_time());
+        }
+    }
+
+    /// Whether the group does not have what a restore from the source topic has brought.
+    fn is_ahead_of_group(&self) -> bool {
+        self.is_table && self.group.queues().iter().any(|queue| queue.committed_offset() != Some(queue.next_offset()))
     }
 
     /// The offset that the changelog of a store must reach by what the group knows; `None` where it says nothing.
@@ -212,7 +238,7 @@ impl StreamTask {
             return Err(error);
         }
         self.schedules.apply(context.complete_call(), wall_clock_ms);
-        self.commit_needed = context.stores().iter().any(TaskStore::is_dirty);
+        self.commit_needed = context.stores().iter().any(TaskStore::is_dirty) || self.is_ahead_of_group();
         self.move_to(TaskState::Running)?;
         self.context = Some(context);
         self.processor = Some(processor);
