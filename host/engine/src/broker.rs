@@ -161,6 +161,10 @@ pub trait RestoreConsumer: Send {
     /// The bounds of each partition, in the order asked.
     fn watermarks(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Watermarks>, BrokerError>;
 
+    /// The last stable offset of each partition, in the order asked: the end of what can be read now. What an open
+    /// transaction has written lies above it, and comes when that is committed.
+    fn stable_ends(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Offset>, BrokerError>;
+
     /// Begins to read a partition from an offset on, beside those already read.
     fn assign(&mut self, partition: &TopicPartition, offset: Offset) -> Result<(), BrokerError>;
 
@@ -283,6 +287,12 @@ pub trait ClientSupplier: Send + Sync {
     fn consumer(&self, thread: usize) -> Result<Box<dyn Consumer>, BrokerError>;
 
     fn restore_consumer(&self, thread: usize) -> Result<Box<dyn RestoreConsumer>, BrokerError>;
+
+    /// A reader of changelogs for the subscription `number`, beside the stream threads. It holds little in advance,
+    /// since it goes on only as fast as somebody takes what it reads.
+    fn subscription_consumer(&self, number: usize) -> Result<Box<dyn RestoreConsumer>, BrokerError> {
+        self.restore_consumer(number)
+    }
 
     /// A producer for the stream thread; transactional when an id is given.
     fn producer(&self, thread: usize, transactional_id: Option<&str>) -> Result<Box<dyn Producer>, BrokerError>;

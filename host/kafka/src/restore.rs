@@ -78,6 +78,10 @@ impl RestoreConsumer for PartitionReader {
         partitions.iter().map(|partition| self.metadata.watermarks(partition)).collect()
     }
 
+    fn stable_ends(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Offset>, BrokerError> {
+        partitions.iter().map(|partition| self.stable_end(partition)).collect()
+    }
+
     fn assign(&mut self, partition: &TopicPartition, offset: Offset) -> Result<(), BrokerError> {
         self.know(&partition.topic)?;
         let what = || format!("read {partition} from offset {offset}");

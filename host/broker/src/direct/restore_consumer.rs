@@ -35,6 +35,20 @@ impl RestoreConsumer for DirectRestoreConsumer {
         )
     }
 
+    fn stable_ends(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Offset>, BrokerError> {
+        self.connection.call(
+            Operation::Watermarks,
+            || names(partitions),
+            || {
+                let end = |partition: &TopicPartition| {
+                    let log = self.connection.core().partition(&partition.topic, partition.partition)?;
+                    Ok(log.bounds().last_stable_offset)
+                };
+                partitions.iter().map(end).collect()
+            },
+        )
+    }
+
     fn assign(&mut self, partition: &TopicPartition, offset: Offset) -> Result<(), BrokerError> {
         let log = self.connection.core().partition(&partition.topic, partition.partition);
         log.map_err(|refusal| to_error(format!("restore {partition}"), &refusal))?;

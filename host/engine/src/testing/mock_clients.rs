@@ -210,6 +210,10 @@ impl RestoreConsumer for MockRestoreConsumer {
         })
     }
 
+    fn stable_ends(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Offset>, BrokerError> {
+        Ok(self.watermarks(partitions)?.into_iter().map(|bounds| bounds.high).collect())
+    }
+
     fn assign(&mut self, partition: &TopicPartition, offset: Offset) -> Result<(), BrokerError> {
         let positions = &mut self.positions;
         self.broker.state().call(Operation::RestoreAssign, format!("{partition}@{offset}"), |_| {
