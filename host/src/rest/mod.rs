@@ -12,6 +12,7 @@ use axum::routing::get;
 use serde_json::{Value, json};
 
 mod apps;
+pub mod changes;
 mod entries;
 mod instances;
 mod metrics;
@@ -42,6 +43,7 @@ pub fn router(status: Arc<Status>) -> Router {
         .route("/v1/apps/{app}/stores/{store}/keys/{key}", get(stores::get_key))
         .route("/v1/apps/{app}/stores/{store}/keys/", get(stores::get_key))
         .route("/v1/apps/{app}/stores/{store}/entries", get(entries::list))
+        .route("/v1/apps/{app}/stores/{store}/changes", get(changes::subscribe))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics::text))

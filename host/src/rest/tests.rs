@@ -19,6 +19,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::runtime::status::{StandbyStatus, Wired};
 
+mod changes;
 mod routed;
 
 const PARTITIONS: i32 = 2;
@@ -55,6 +56,7 @@ fn host() -> (Arc<Status>, Arc<QueryRegistry>) {
         standby: None,
         module_digest: "00ff".to_owned(),
         routing: None,
+        changelogs: None,
     });
     (status, queries)
 }

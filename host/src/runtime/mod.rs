@@ -35,6 +35,7 @@ pub use clock::wall_clock_ms;
 pub use settings::parse_duration;
 
 use crate::config::Manifest;
+use crate::rest::changes::Changelogs;
 use crate::rest::peers::Peers;
 use crate::routes::RouteFinder;
 use crate::terminal::Terminal;
@@ -161,7 +162,12 @@ fn application(
     clients.name_host(stores.host_id(), endpoint);
     let supplier = module.supplier(Arc::clone(&topology), manifest.limits());
     let routing = routing(manifest, &topology, &prepared.counts, &clients, stores.host_id())?;
-    let wired = Wired { routing: Some(routing), ..wire(manifest, &topology, prepared.counts.clone(), module.digest()) };
+    let readers: Arc<dyn ClientSupplier> = clients.clone();
+    let wired = Wired {
+        routing: Some(routing),
+        changelogs: Some(Changelogs::new(readers, stop.clone())),
+        ..wire(manifest, &topology, prepared.counts.clone(), module.digest())
+    };
     status.wire(wired.clone());
     let watch = TopicWatch::start(Arc::clone(&clients), manifest.application_id(), topology, prepared, stop)?;
     let host_id = stores.host_id().to_owned();
@@ -318,6 +324,7 @@ fn wire(manifest: &Manifest, topology: &Arc<Topology>, counts: PartitionCounts, 
         standby: (manifest.count("num.standby.replicas") > 0).then(StandbyStatus::default),
         module_digest: digest.to_owned(),
         routing: None,
+        changelogs: None,
     }
 }
 

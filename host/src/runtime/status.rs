@@ -10,6 +10,7 @@ use engine::stream_thread::{SharedProgress, ThreadReport, ThreadState};
 use engine::task::TaskState;
 use engine::topology::{PartitionCounts, Topology};
 
+use crate::rest::changes::Changelogs;
 use crate::rest::peers::Peers;
 use crate::routes::RouteFinder;
 
@@ -37,6 +38,8 @@ pub struct Wired {
     pub module_digest: String,
     /// How other hosts are found and asked; `None` where there are none to be asked.
     pub routing: Option<Routing>,
+    /// What subscriptions to changes are served from; `None` where there is no broker.
+    pub changelogs: Option<Changelogs>,
 }
 
 /// How other hosts of the application are found and asked.
