@@ -12,7 +12,9 @@ use axum::routing::get;
 use serde_json::{Value, json};
 
 mod apps;
+mod body;
 pub mod changes;
+mod connections;
 mod entries;
 mod instances;
 mod metrics;
@@ -20,6 +22,7 @@ pub mod peers;
 mod problem;
 mod routed;
 mod server;
+mod stall;
 mod stores;
 #[cfg(test)]
 mod tests;
@@ -27,13 +30,17 @@ mod tests;
 pub use problem::Problem;
 pub use server::{bind, serve};
 
-use crate::runtime::status::{Phase, Readiness, Status};
+use body::BodyLimits;
 
-/// No request has a body to speak of yet.
-const MAX_BODY_BYTES: usize = 1024 * 1024;
+use crate::runtime::status::{Phase, Readiness, Status};
 
 /// The routes of a host.
 pub fn router(status: Arc<Status>) -> Router {
+    router_within(BodyLimits::default(), status)
+}
+
+/// As `router`, with other limits of bodies.
+fn router_within(limits: BodyLimits, status: Arc<Status>) -> Router {
     Router::new()
         .route("/v1/apps", get(apps::list))
         .route("/v1/apps/{app}", get(apps::show))
@@ -49,8 +56,10 @@ pub fn router(status: Arc<Status>) -> Router {
         .route("/metrics", get(metrics::text))
         .fallback(unknown_route)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn(server::within_request_timeout))
+        // Bodies are bounded by our own limits alone, and outside of the time for the answer.
+        .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(limits, body::within_body_limits))
         .with_state(status)
 }
 
