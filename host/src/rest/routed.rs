@@ -93,6 +93,7 @@ pub async fn redirect(
     let partition = partitions.first().copied().unwrap_or_default();
     let sources = Sources { sub_topology, standby: false };
     let route = route(routing, sources, partition, Try::first()).await.map_err(unavailable_problem)?;
+    routing.peers.check(&route.endpoint).map_err(|why| unavailable_problem(failed(partition, &route, &why)))?;
     let location = format!("http://{}{path}", route.endpoint);
     Ok(Redirect::temporary(&location).into_response())
 }

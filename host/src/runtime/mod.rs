@@ -339,7 +339,7 @@ fn routing(
     let tasks = logged_tasks(topology, counts);
     let replicas = usize::try_from(manifest.count("num.standby.replicas")).unwrap_or(usize::MAX);
     let finder = RouteFinder::new(host_id, clients, Arc::clone(topology), tasks, replicas)?;
-    Ok(Routing { finder: Arc::new(finder), peers: Arc::new(Peers::new()) })
+    Ok(Routing { finder: Arc::new(finder), peers: Arc::new(Peers::new(manifest.peer_networks())) })
 }
 
 /// The standby thread beside the stream threads, where standbys are asked for.
