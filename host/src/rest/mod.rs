@@ -8,7 +8,7 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use serde_json::{Value, json};
 
 mod apps;
@@ -34,6 +34,43 @@ use body::BodyLimits;
 
 use crate::runtime::status::{Phase, Readiness, Status};
 
+/// A route: its methods, and who answers.
+struct Route {
+    path: &'static str,
+    /// As the OpenAPI document names them.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the document of the routes is compared with them"))]
+    methods: &'static [&'static str],
+    answers: fn() -> MethodRouter<Arc<Status>>,
+}
+
+const fn route(
+    path: &'static str,
+    methods: &'static [&'static str],
+    answers: fn() -> MethodRouter<Arc<Status>>,
+) -> Route {
+    Route { path, methods, answers }
+}
+
+/// Every route. `openapi.json` describes the same ones, and a test compares them.
+const ROUTES: &[Route] = &[
+    route("/v1/openapi.json", &["get"], || get(openapi)),
+    route("/v1/apps", &["get"], || get(apps::list)),
+    route("/v1/apps/{app}", &["get"], || get(apps::show)),
+    route("/v1/apps/{app}/instances", &["get"], || get(instances::list)),
+    route("/v1/apps/{app}/stores", &["get"], || get(stores::list)),
+    route("/v1/apps/{app}/stores/{store}/owner", &["get"], || get(instances::owner)),
+    route("/v1/apps/{app}/stores/{store}/keys/{key}", &["get"], || get(stores::get_key)),
+    route("/v1/apps/{app}/stores/{store}/keys/", &["get"], || get(stores::get_key)),
+    route("/v1/apps/{app}/stores/{store}/entries", &["get"], || get(entries::list)),
+    route("/v1/apps/{app}/stores/{store}/changes", &["get"], || get(changes::subscribe)),
+    route("/livez", &["get"], || get(livez)),
+    route("/readyz", &["get"], || get(readyz)),
+    route("/metrics", &["get"], || get(metrics::text)),
+];
+
+/// What every route may be asked, and how each of them answers and refuses.
+const OPENAPI: &str = include_str!("openapi.json");
+
 /// The routes of a host.
 pub fn router(status: Arc<Status>) -> Router {
     router_within(BodyLimits::default(), status)
@@ -41,19 +78,8 @@ pub fn router(status: Arc<Status>) -> Router {
 
 /// As `router`, with other limits of bodies.
 fn router_within(limits: BodyLimits, status: Arc<Status>) -> Router {
-    Router::new()
-        .route("/v1/apps", get(apps::list))
-        .route("/v1/apps/{app}", get(apps::show))
-        .route("/v1/apps/{app}/instances", get(instances::list))
-        .route("/v1/apps/{app}/stores", get(stores::list))
-        .route("/v1/apps/{app}/stores/{store}/owner", get(instances::owner))
-        .route("/v1/apps/{app}/stores/{store}/keys/{key}", get(stores::get_key))
-        .route("/v1/apps/{app}/stores/{store}/keys/", get(stores::get_key))
-        .route("/v1/apps/{app}/stores/{store}/entries", get(entries::list))
-        .route("/v1/apps/{app}/stores/{store}/changes", get(changes::subscribe))
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics::text))
+    let routes = ROUTES.iter().fold(Router::new(), |router, route| router.route(route.path, (route.answers)()));
+    routes
         .fallback(unknown_route)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn(server::within_request_timeout))
@@ -61,6 +87,11 @@ fn router_within(limits: BodyLimits, status: Arc<Status>) -> Router {
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(limits, body::within_body_limits))
         .with_state(status)
+}
+
+/// `GET /v1/openapi.json`
+async fn openapi() -> Response {
+    json_text(OPENAPI.to_owned())
 }
 
 async fn livez(State(status): State<Arc<Status>>) -> Response {

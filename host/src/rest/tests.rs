@@ -22,6 +22,7 @@ use crate::runtime::status::{StandbyStatus, Wired};
 mod changes;
 mod limits;
 mod names;
+mod openapi;
 mod routed;
 
 const PARTITIONS: i32 = 2;
