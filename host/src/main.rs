@@ -13,6 +13,7 @@ mod exit;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod formats;
+mod networks;
 mod rest;
 mod routes;
 mod runtime;

@@ -290,6 +290,12 @@ pub trait ClientSupplier: Send + Sync {
 
     fn restore_consumer(&self, thread: usize) -> Result<Box<dyn RestoreConsumer>, BrokerError>;
 
+    /// A reader of changelogs for the subscription `number`, beside the stream threads. It holds little in advance,
+    /// since it goes on only as fast as somebody takes what it reads.
+    fn subscription_consumer(&self, number: usize) -> Result<Box<dyn RestoreConsumer>, BrokerError> {
+        self.restore_consumer(number)
+    }
+
     /// A producer for the stream thread; transactional when an id is given.
     fn producer(&self, thread: usize, transactional_id: Option<&str>) -> Result<Box<dyn Producer>, BrokerError>;
 

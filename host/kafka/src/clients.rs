@@ -17,6 +17,10 @@ use crate::metadata::{ClusterInfo, ConnectAttempt, MetadataClient};
 use crate::producer::RecordProducer;
 use crate::restore::PartitionReader;
 
+/// What a reader holds in advance whose records are taken slowly or not at all.
+const SUBSCRIPTION_SETTINGS: [(&str, &str); 3] =
+    [("queued.max.messages.kbytes", "4096"), ("queued.min.messages", "1000"), ("fetch.message.max.bytes", "262144")];
+
 /// The supplier of an application's Kafka clients.
 pub struct KafkaClients {
     config: KafkaClientsConfig,
@@ -74,9 +78,15 @@ impl KafkaClients {
         Ok(metadata)
     }
 
-    /// A reader outside any group.
-    pub(crate) fn partition_reader(&self, client_id: &str) -> Result<PartitionReader, BrokerError> {
-        let identity = ClientIdentity { client_id, extra: &[("group.id", &self.config.application_id)] };
+    /// A reader outside any group, with further settings.
+    pub(crate) fn partition_reader(
+        &self,
+        client_id: &str,
+        settings: &[(&str, &str)],
+    ) -> Result<PartitionReader, BrokerError> {
+        let mut extra = settings.to_vec();
+        extra.push(("group.id", &self.config.application_id));
+        let identity = ClientIdentity { client_id, extra: &extra };
         let client = config::create(&self.config, Role::RestoreConsumer, identity)?;
         PartitionReader::new(client, self.metadata()?, self.config.request_timeout)
     }
@@ -137,7 +147,12 @@ impl ClientSupplier for KafkaClients {
 
     fn restore_consumer(&self, thread: usize) -> Result<Box<dyn RestoreConsumer>, BrokerError> {
         let client_id = self.client_id(&format!("StreamThread-{thread}-restore-consumer"));
-        Ok(Box::new(self.partition_reader(&client_id)?))
+        Ok(Box::new(self.partition_reader(&client_id, &[])?))
+    }
+
+    fn subscription_consumer(&self, number: usize) -> Result<Box<dyn RestoreConsumer>, BrokerError> {
+        let client_id = self.client_id(&format!("subscription-{number}-consumer"));
+        Ok(Box::new(self.partition_reader(&client_id, &SUBSCRIPTION_SETTINGS)?))
     }
 
     fn producer(&self, thread: usize, transactional_id: Option<&str>) -> Result<Box<dyn Producer>, BrokerError> {

@@ -79,7 +79,7 @@ impl KafkaClients {
     /// A reader of an existing topic.
     pub fn topic_reader(&self, topic: &str, options: &ReadOptions) -> Result<TopicReader, BrokerError> {
         let partitions = self.partitions_of(topic)?;
-        let reader = self.partition_reader(&format!("{}-topic-reader", self.config().application_id))?;
+        let reader = self.partition_reader(&format!("{}-topic-reader", self.config().application_id), &[])?;
         TopicReader::new(reader, self, topic, partitions, options)
     }
 

@@ -1,19 +1,18 @@
-//! `sandbar stores get|scan`: asks the REST interface of a running host and prints what it says. Reads no state
-//! itself, so that an answer is always the committed state that every other client sees.
+//! `sandbar stores get|scan|count|owner|watch`: asks the REST interface of a running host and prints what it says. Reads
+//! no state itself, so that an answer is always the committed state that every other client sees.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use crate::exit::UnreachableError;
-use crate::formats::percent_encode as encode;
 use crate::terminal::{Format, Terminal, print_line};
 
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// Entries that one request of a scan asks for.
-const PAGE_ENTRIES: u64 = 1000;
+mod client;
+mod watch;
+
+use client::Client;
+
+use crate::formats::percent_encode as encode;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -43,6 +42,32 @@ pub enum Command {
         /// At most so many entries
         #[arg(long)]
         limit: Option<u64>,
+    },
+    /// Print about how many entries a store has, over all its partitions
+    Count {
+        #[command(flatten)]
+        at: At,
+    },
+    /// Print the partition of a key, and the hosts that process it and keep it warm
+    Owner {
+        #[command(flatten)]
+        at: At,
+        /// The key, in the store's key format
+        key: String,
+    },
+    /// Print the committed changes of a store as they come, until the host stops
+    Watch {
+        #[command(flatten)]
+        at: At,
+        /// Only this key
+        #[arg(long)]
+        key: Option<String>,
+        /// Only keys that start with this
+        #[arg(long, conflicts_with = "key")]
+        prefix: Option<String>,
+        /// Where to begin: a position that was printed before, `beginning` or `end`
+        #[arg(long, value_name = "POSITION", default_value = "end")]
+        from: String,
     },
 }
 
@@ -81,13 +106,20 @@ pub fn run(command: &Command, terminal: Terminal) -> Result<()> {
             }
             scan(at, &query, *limit, terminal)
         }
+        Command::Count { at } => count(at, terminal),
+        Command::Owner { at, key } => owner(at, key, terminal),
+        Command::Watch { at, key, prefix, from } => {
+            let mut query = at.formats();
+            query.extend(key.iter().map(|key| ("key", key.clone())));
+            query.extend(prefix.iter().map(|prefix| ("prefix", prefix.clone())));
+            query.push(("from", from.clone()));
+            watch::run(&at.of_store("changes")?, &query, terminal)
+        }
     }
 }
 
 fn get(at: &At, key: &str, terminal: Terminal) -> Result<()> {
-    let client = Client::new(&at.url);
-    let application = client.application(at)?;
-    let path = format!("/v1/apps/{}/stores/{}/keys/{}", encode(&application), encode(&at.store), encode(key));
+    let Question { client, path } = at.of_store(&format!("keys/{}", encode(key)))?;
     let answer = client.get(&path, &at.formats())?;
     match terminal.format {
         Format::Json => print_line(&answer.to_string()),
@@ -97,13 +129,51 @@ fn get(at: &At, key: &str, terminal: Terminal) -> Result<()> {
 }
 
 fn scan(at: &At, query: &[(&str, String)], limit: Option<u64>, terminal: Terminal) -> Result<()> {
-    let client = Client::new(&at.url);
-    let application = client.application(at)?;
-    let path = format!("/v1/apps/{}/stores/{}/entries", encode(&application), encode(&at.store));
+    let Question { client, path } = at.of_store("entries")?;
     client.entries(&path, query, limit, |entry| match terminal.format {
         Format::Json => print_line(&entry.to_string()),
         Format::Text => print_line(&format!("{}\t{}", bare(&entry["key"]), bare(&entry["value"]))),
     })
+}
+
+fn count(at: &At, terminal: Terminal) -> Result<()> {
+    let Question { client, path } = at.of_store("count")?;
+    let answer = client.get(&path, &[])?;
+    match terminal.format {
+        Format::Json => print_line(&answer.to_string()),
+        Format::Text => {
+            let entries = answer["approximate_entries"].as_u64().context("the host's answer has no count")?;
+            print_line(&entries.to_string());
+        }
+    }
+    Ok(())
+}
+
+fn owner(at: &At, key: &str, terminal: Terminal) -> Result<()> {
+    let Question { client, path } = at.of_store("owner")?;
+    let mut query = vec![("key", key.to_owned())];
+    query.extend(at.key_format.iter().map(|format| ("key_format", format.clone())));
+    let answer = client.get(&path, &query)?;
+    match terminal.format {
+        Format::Json => print_line(&answer.to_string()),
+        Format::Text => owner_lines(&answer).iter().for_each(|line| print_line(line)),
+    }
+    Ok(())
+}
+
+/// The partition, then the hosts with what they do for it. A partition that nobody processes at the moment has no active
+/// one.
+fn owner_lines(answer: &Value) -> Vec<String> {
+    let host = |role: &str, route: &Value| format!("{role}\t{}\t{}", bare(&route["host_id"]), bare(&route["endpoint"]));
+    let active = Some(&answer["active"]).filter(|route| route.is_object()).map(|route| host("active", route));
+    let standbys = answer["standbys"].as_array().into_iter().flatten().map(|route| host("standby", route));
+    [format!("partition\t{}", answer["partition"])].into_iter().chain(active).chain(standbys).collect()
+}
+
+/// Whom to ask, and for what.
+struct Question {
+    client: Client,
+    path: String,
 }
 
 /// Text without its quotes; everything else as JSON.
@@ -112,83 +182,18 @@ fn bare(value: &Value) -> String {
 }
 
 impl At {
+    /// A question about the store.
+    fn of_store(&self, what: &str) -> Result<Question> {
+        let client = Client::new(&self.url);
+        let application = client.application(self)?;
+        let path = format!("/v1/apps/{}/stores/{}/{what}", encode(&application), encode(&self.store));
+        Ok(Question { client, path })
+    }
+
     fn formats(&self) -> Vec<(&'static str, String)> {
         let key = self.key_format.iter().map(|format| ("key_format", format.clone()));
         let value = self.value_format.iter().map(|format| ("value_format", format.clone()));
         key.chain(value).collect()
-    }
-}
-
-/// A host's REST interface.
-struct Client {
-    url: String,
-    agent: ureq::Agent,
-}
-
-impl Client {
-    fn new(url: &str) -> Self {
-        let config = ureq::Agent::config_builder()
-            .timeout_global(Some(REQUEST_TIMEOUT))
-            // A refusal's body says why.
-            .http_status_as_error(false)
-            .build();
-        Self { url: url.trim_end_matches('/').to_owned(), agent: config.new_agent() }
-    }
-
-    /// The application that was named, or the only one of the host.
-    fn application(&self, at: &At) -> Result<String> {
-        if let Some(application) = &at.app {
-            return Ok(application.clone());
-        }
-        let answer = self.get("/v1/apps", &[])?;
-        let names: Vec<&str> =
-            answer["apps"].as_array().into_iter().flatten().filter_map(|a| a["id"].as_str()).collect();
-        match names.as_slice() {
-            [only] => Ok((*only).to_owned()),
-            [] => bail!("the host at {} runs no application", self.url),
-            several => bail!("the host at {} runs {}; name one with --app", self.url, several.join(", ")),
-        }
-    }
-
-    /// Shows the entries of all pages.
-    fn entries(
-        &self,
-        path: &str,
-        query: &[(&str, String)],
-        limit: Option<u64>,
-        mut show: impl FnMut(&Value),
-    ) -> Result<()> {
-        let mut left = limit.unwrap_or(u64::MAX);
-        let mut cursor: Option<String> = None;
-        while left > 0 {
-            let mut query = query.to_vec();
-            query.push(("limit", left.min(PAGE_ENTRIES).to_string()));
-            query.extend(cursor.iter().map(|cursor| ("cursor", cursor.clone())));
-            let page = self.get(path, &query)?;
-            let entries = page["entries"].as_array().context("the host's answer has no entries")?;
-            entries.iter().for_each(&mut show);
-            left -= (entries.len() as u64).min(left);
-            cursor = page["next_cursor"].as_str().map(str::to_owned);
-            if cursor.is_none() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Value> {
-        let url = format!("{}{path}", self.url);
-        let pairs = query.iter().map(|(name, value)| (*name, value.as_str()));
-        let mut response = self.agent.get(&url).query_pairs(pairs).call().map_err(|error| {
-            UnreachableError(format!("no answer from a host at {}: {error}; is it running there? (--url)", self.url))
-        })?;
-        let status = response.status();
-        let body: Value = response.body_mut().read_json().with_context(|| format!("{url} did not answer with JSON"))?;
-        if status.is_success() {
-            return Ok(body);
-        }
-        let detail = body["detail"].as_str().or_else(|| body["title"].as_str()).unwrap_or("no reason given");
-        Err(anyhow!("{detail}").context(format!("the host refused the query ({})", status.as_u16())))
     }
 }
 

@@ -129,15 +129,18 @@ fn free_text(key: &str, written: &Written) -> Result<String, String> {
 }
 
 fn unknown(key: &str) -> String {
-    let mut names: Vec<String> = OPTIONS.iter().map(|option| option.name.to_owned()).collect();
-    // A key below a named table is compared with that table's keys under the user's own name.
+    let mut names: Vec<String> = Vec::new();
+    // A key below a named table is compared with that table's keys under the user's own name, wherever that may end.
     for table in ["sources", "sinks", "stores", "table"] {
-        if let Some(name) = key.strip_prefix(table).and_then(|rest| rest.strip_prefix('.')) {
-            let name = name.rsplit_once('.').map_or(name, |(name, _)| name);
-            let of_table = OPTIONS.iter().filter(|option| option.name.starts_with(table));
-            names.extend(of_table.map(|option| option.name.replace('*', name)));
+        if let Some(rest) = key.strip_prefix(table).and_then(|rest| rest.strip_prefix('.')) {
+            for name in rest.match_indices('.').map(|(at, _)| &rest[..at]).chain([rest]) {
+                let of_table = OPTIONS.iter().filter(|option| option.name.starts_with(&format!("{table}.")));
+                names.extend(of_table.map(|option| option.name.replace('*', name)));
+            }
         }
     }
+    let is_below = !names.is_empty();
+    names.extend(OPTIONS.iter().map(|option| option.name.to_owned()).filter(|name| !is_below || !name.contains('*')));
     let suggestion = match nearest(key, names.iter().map(String::as_str)) {
         Some(name) => format!("did you mean {name}?"),
         None => "`sandbar reference manifest` lists the keys; librdkafka's own go below [kafka]".to_owned(),

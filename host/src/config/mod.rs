@@ -19,6 +19,7 @@ pub use reference::manifest_reference;
 pub use tables::{STORE_NAME_MAX_LENGTH, TableSettings};
 pub use value::is_kafka_name;
 
+use crate::networks::PeerNetworks;
 use fault::{Fault, Origin};
 use layers::{Layers, Located};
 use options::OPTIONS;
@@ -259,6 +260,15 @@ impl Manifest {
         match self.values.get("bootstrap.servers").map(|located| &located.value) {
             Some(Value::List(servers)) => Some(servers.join(",")),
             _ => None,
+        }
+    }
+
+    /// `advertised.networks`.
+    pub fn peer_networks(&self) -> PeerNetworks {
+        match self.values.get("advertised.networks").map(|located| &located.value) {
+            // They were parsed when they were checked.
+            Some(Value::List(networks)) => PeerNetworks::new(networks.iter().flat_map(|text| text.parse()).collect()),
+            _ => PeerNetworks::default(),
         }
     }
 

@@ -31,6 +31,8 @@ pub enum Kind {
     Path,
     /// `host:port`, several joined by commas, or a list.
     Servers,
+    /// Networks in CIDR notation, several joined by commas, or a list.
+    Networks,
     /// `host:port` to listen on.
     Address,
     Integer {
@@ -211,6 +213,14 @@ const TABLE: &[ConfigOption] = &[
          is no address for others, such as `0.0.0.0:7070`, or lies behind a port that is mapped. Port 0 stands for the \
          port of `application.server`.",
     ),
+    option(
+        "advertised.networks",
+        Kind::Networks,
+        "Networks in which the other hosts of the application are. Their addresses come from the group, so whoever may \
+         join it could have this host connect anywhere; with this key it connects into these networks only. Link-local, \
+         multicast and unspecified addresses and the metadata services of clouds are never connected to.",
+    )
+    .importance(Importance::Low),
     option(
         "auto.offset.reset",
         Kind::Choice(&["earliest", "latest", "none"]),

@@ -210,3 +210,19 @@ fn what_means_nothing_to_a_table_is_refused_beside_one() {
     let at_least_once = "processing.guarantee = \"at_least_once\"\nauto.offset.reset = \"earliest\"\n[table.t]\n";
     assert!(with_tables(at_least_once).is_ok(), "what a table does may be said");
 }
+
+#[test]
+fn networks_are_a_list_or_joined_by_commas() {
+    for written in ["\"10.0.0.0/8, fd00::/8\"", "[\"10.0.0.0/8\", \"fd00::/8\"]"] {
+        let manifest = parse(&format!("{MINIMAL}advertised.networks = {written}\n")).expect("valid");
+        let networks = manifest.peer_networks();
+        for (address, allowed) in [("10.1.2.3", true), ("fd00::1", true), ("192.168.0.1", false)] {
+            assert_eq!(networks.check(address.parse().expect("an address")).is_ok(), allowed, "{written}: {address}");
+        }
+    }
+    assert_eq!(parse(MINIMAL).expect("valid").peer_networks(), PeerNetworks::default());
+    for written in ["\"\"", "[]", "\"10.0.0.0/40\"", "\"10.0.0.0/8,\"", "7"] {
+        let message = refused(&format!("advertised.networks = {written}\n"));
+        assert!(message.contains("networks such as 10.0.0.0/8"), "{written}: {message}");
+    }
+}

@@ -2,6 +2,7 @@
 //! Knows the kinds, not the keys.
 
 use super::options::{ConfigOption, Kind};
+use crate::networks::Network;
 
 /// A checked value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +50,7 @@ pub fn expected(option: &ConfigOption) -> String {
         Kind::Name => "a name of letters, digits, '.', '_' and '-' (at most 249)".to_owned(),
         Kind::Path => "a path".to_owned(),
         Kind::Servers => "host:port, several joined by commas".to_owned(),
+        Kind::Networks => "networks such as 10.0.0.0/8, several joined by commas".to_owned(),
         Kind::Address => "host:port".to_owned(),
         Kind::Integer { min, max } => format!("a whole number from {min} to {max}{unit}"),
         Kind::Limit => format!("a whole number{unit}"),
@@ -91,7 +93,10 @@ pub fn check(option: &ConfigOption, key: &str, written: &Written) -> Result<Valu
             Written::Bare(text) => text.trim().parse().map(Value::Boolean).map_err(|_| refuse("")),
             _ => Err(refuse("")),
         },
-        Kind::Servers => servers(written).map(Value::List).ok_or_else(|| refuse("")),
+        Kind::Servers => list(written, |part| split_address(part).is_some()).map(Value::List).ok_or_else(|| refuse("")),
+        Kind::Networks => {
+            list(written, |part| part.parse::<Network>().is_ok()).map(Value::List).ok_or_else(|| refuse(""))
+        }
         Kind::Path | Kind::Name | Kind::Address | Kind::Choice(_) => {
             let (Written::Text(text) | Written::Bare(text)) = written else { return Err(refuse("")) };
             text_fault(option.kind, text).map_or_else(|| Ok(Value::Text(text.clone())), |detail| Err(refuse(detail)))
@@ -121,7 +126,8 @@ pub fn is_kafka_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= 249 && text != "." && text != ".." && text.chars().all(legal)
 }
 
-fn servers(written: &Written) -> Option<Vec<String>> {
+/// The parts of a list, where each is valid and there is one.
+fn list(written: &Written, is_valid: impl Fn(&str) -> bool) -> Option<Vec<String>> {
     let parts: Vec<&str> = match written {
         Written::Text(text) | Written::Bare(text) => text.split(',').map(str::trim).collect(),
         Written::List(items) => items
@@ -133,7 +139,7 @@ fn servers(written: &Written) -> Option<Vec<String>> {
             .collect::<Option<_>>()?,
         _ => return None,
     };
-    let all_valid = !parts.is_empty() && parts.iter().all(|part| split_address(part).is_some());
+    let all_valid = !parts.is_empty() && parts.iter().all(|part| is_valid(part));
     all_valid.then(|| parts.into_iter().map(str::to_owned).collect())
 }
 

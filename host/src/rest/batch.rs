@@ -33,8 +33,6 @@ const KEYS_MAX: usize = 1_000;
 const KEYS_AT_ONCE: usize = 20;
 /// Bytes of all values of an answer.
 const VALUES_BYTES_MAX: usize = 32 << 20;
-/// Of a request; other hosts send keys in hexadecimal.
-pub const BODY_BYTES_MAX: usize = 4 << 20;
 
 /// What such a query may say beside its keys.
 #[derive(Debug, Default, Deserialize)]

@@ -1,35 +1,73 @@
-//! A response body that is made while it is read: parts go through a short channel, so that whoever makes them waits for
-//! the client and never gets far ahead of it.
+//! The bodies of requests, read whole before anybody looks at a request: within a time, up to a size. So no handler waits
+//! for a slow client, and all of them refuse a large body in the same way.
 
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::time::Duration;
 
-use axum::body::{Body, Bytes};
-use hyper::body::Frame;
-use tokio::sync::mpsc;
+use axum::body::{Body, HttpBody};
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use bytes::BytesMut;
 
-/// Parts that may wait for the client.
-const PARTS: usize = 1;
+use super::{Problem, peers};
 
-/// The sending half; it ends the body when it is dropped.
-pub type Parts = mpsc::Sender<Bytes>;
+/// What a body may take.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyLimits {
+    pub bytes_max: usize,
+    /// From the request's head to the end of its body.
+    pub timeout: Duration,
+}
 
-struct Channel(mpsc::Receiver<Bytes>);
-
-impl hyper::body::Body for Channel {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.0.poll_recv(context).map(|part| part.map(|part| Ok(Frame::data(part))))
+impl Default for BodyLimits {
+    fn default() -> Self {
+        Self { bytes_max: 1 << 20, timeout: Duration::from_secs(30) }
     }
 }
 
-/// A body and where its parts go.
-pub fn channel() -> (Parts, Body) {
-    let (sender, receiver) = mpsc::channel(PARTS);
-    (sender, Body::new(Channel(receiver)))
+/// Reads the body of a request, or refuses it and closes the connection.
+pub async fn within_body_limits(State(limits): State<BodyLimits>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    if body.is_end_stream() {
+        return next.run(Request::from_parts(parts, Body::empty())).await;
+    }
+    // Hosts ask each other for keys in hexadecimal.
+    let bytes_max = if peers::is_forwarded(&parts.headers) { 4 * limits.bytes_max } else { limits.bytes_max };
+    let read = tokio::time::timeout(limits.timeout, read(body, bytes_max)).await;
+    let refusal = match read {
+        Ok(Ok(body)) => return next.run(Request::from_parts(parts, body)).await,
+        Ok(Err(problem)) => problem,
+        Err(_) => {
+            let detail = format!("its body did not come within {} ms", limits.timeout.as_millis());
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "body-timeout", "the request took too long", detail)
+        }
+    };
+    let mut response = refusal.into_response();
+    // The rest of the body would be taken for the next request.
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+async fn read(mut body: Body, bytes_max: usize) -> Result<Body, Problem> {
+    let too_large = || {
+        let detail = format!("a body may have {bytes_max} bytes");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "the request is too large", detail)
+    };
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Err(too_large());
+    }
+    let mut read = BytesMut::new();
+    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        let frame = frame.map_err(|error| Problem::bad_request(format!("the body broke off: {error}")))?;
+        // What is no data are trailers, which nobody asks for.
+        let Ok(data) = frame.into_data() else { continue };
+        if read.len() + data.len() > bytes_max {
+            return Err(too_large());
+        }
+        read.extend_from_slice(&data);
+    }
+    Ok(Body::from(read.freeze()))
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use engine::query::{PartitionPosition, Role};
+use serde_json::Value;
 
 use super::Problem;
 use super::stores::position as shown;
@@ -97,9 +98,13 @@ pub fn not_reached(store: &str, position: &PartitionPosition) -> Problem {
         "partition {} of store {store} is not as far as min_position says; ask again, or give it more time with timeout_ms",
         position.partition
     );
-    let title = "the state is older than asked for";
-    let problem = Problem::new(StatusCode::PRECONDITION_FAILED, NOT_REACHED, title, detail);
     // Numbers and strings always have a form in JSON.
-    let position = serde_json::to_value(shown(position)).ok().map(Box::new);
-    Problem { position, retry_after_s: Some(1), ..problem }
+    not_reached_at(detail, serde_json::to_value(shown(position)).ok())
+}
+
+/// The same with what another host says of it.
+pub fn not_reached_at(detail: String, position: Option<Value>) -> Problem {
+    let status = StatusCode::PRECONDITION_FAILED;
+    let problem = Problem::new(status, "position-not-reached", "the state is older than asked for", detail);
+    Problem { position: position.map(Box::new), retry_after_s: Some(1), ..problem }
 }

@@ -79,9 +79,6 @@ impl Outcomes {
     /// # Errors
     /// When the key belongs to another request, that one has not ended, or nobody knows how it ended.
     pub fn begin(&self, key: &str, fingerprint: u64, now: Instant) -> Result<Begun, Problem> {
-        let conflict = |kind, detail: String| {
-            Err(Problem::new(StatusCode::CONFLICT, kind, "the idempotency key is in use", detail))
-        };
         let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         keys.forget(now);
         match keys.kept.get(key) {
@@ -97,10 +94,14 @@ impl Outcomes {
             Some(Kept { outcome: Outcome::Written(written), .. }) => Ok(Begun::Before(written.clone())),
             Some(Kept { outcome: Outcome::Pending, .. }) => {
                 let detail = format!("the write under {HEADER} {key} has not ended; ask again");
-                conflict("write-pending", detail).map_err(|problem| Problem { retry_after_s: Some(1), ..problem })
+                let title = "the idempotency key is in use";
+                let problem = Problem::new(StatusCode::CONFLICT, "write-pending", title, detail);
+                Err(Problem { retry_after_s: Some(1), ..problem })
             }
             Some(Kept { outcome: Outcome::Unknown(detail), .. }) => {
-                conflict("write-unknown", format!("the write under {HEADER} {key}: {detail}"))
+                let detail = format!("the write under {HEADER} {key}: {detail}");
+                let title = "the outcome of the write is not known";
+                Err(Problem::new(StatusCode::CONFLICT, "write-unknown", title, detail))
             }
             // To forget one that may still come again would be to do it twice.
             None if keys.kept.len() >= KEYS_MAX => {

@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 mod apps;
 mod batch;
 mod body;
+pub mod changes;
+mod connections;
 mod entries;
 mod filter;
 mod freshness;
@@ -21,10 +23,12 @@ mod idempotency;
 mod instances;
 mod keys;
 mod metrics;
+mod parts;
 pub mod peers;
 mod problem;
 mod routed;
 mod server;
+mod stall;
 mod stores;
 #[cfg(test)]
 mod tests;
@@ -34,35 +38,71 @@ pub mod writes;
 pub use problem::Problem;
 pub use server::{bind, serve};
 
+use body::BodyLimits;
+
 use crate::runtime::status::{Phase, Readiness, Status};
 
-const MAX_BODY_BYTES: usize = 1024 * 1024;
+/// A route: its methods, and who answers.
+struct Route {
+    path: &'static str,
+    /// As the OpenAPI document names them.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the document of the routes is compared with them"))]
+    methods: &'static [&'static str],
+    answers: fn() -> MethodRouter<Arc<Status>>,
+}
+
+const fn route(
+    path: &'static str,
+    methods: &'static [&'static str],
+    answers: fn() -> MethodRouter<Arc<Status>>,
+) -> Route {
+    Route { path, methods, answers }
+}
+
+/// Every route. `openapi.json` describes the same ones, and a test compares them.
+const ROUTES: &[Route] = &[
+    route("/v1/openapi.json", &["get"], || get(openapi)),
+    route("/v1/apps", &["get"], || get(apps::list)),
+    route("/v1/apps/{app}", &["get"], || get(apps::show)),
+    route("/v1/apps/{app}/instances", &["get"], || get(instances::list)),
+    route("/v1/apps/{app}/stores", &["get"], || get(stores::list)),
+    route("/v1/apps/{app}/stores/{store}/owner", &["get"], || get(instances::owner)),
+    route("/v1/apps/{app}/stores/{store}/count", &["get"], || get(stores::count)),
+    route("/v1/apps/{app}/stores/{store}/keys/{key}", &["get", "put", "delete"], a_key),
+    route("/v1/apps/{app}/stores/{store}/keys/", &["get", "put", "delete"], a_key),
+    route("/v1/apps/{app}/stores/{store}/batch-get", &["post"], || post(batch::get)),
+    route("/v1/apps/{app}/stores/{store}/batch-write", &["post"], || post(writes::batch)),
+    route("/v1/apps/{app}/stores/{store}/entries", &["get"], || get(entries::list)),
+    route("/v1/apps/{app}/stores/{store}/changes", &["get"], || get(changes::subscribe)),
+    route("/livez", &["get"], || get(livez)),
+    route("/readyz", &["get"], || get(readyz)),
+    route("/metrics", &["get"], || get(metrics::text)),
+];
+
+/// What every route may be asked, and how each of them answers and refuses.
+const OPENAPI: &str = include_str!("openapi.json");
 
 /// The routes of a host.
 pub fn router(status: Arc<Status>) -> Router {
-    Router::new()
-        .route("/v1/apps", get(apps::list))
-        .route("/v1/apps/{app}", get(apps::show))
-        .route("/v1/apps/{app}/instances", get(instances::list))
-        .route("/v1/apps/{app}/stores", get(stores::list))
-        .route("/v1/apps/{app}/stores/{store}/owner", get(instances::owner))
-        .route("/v1/apps/{app}/stores/{store}/count", get(stores::count))
-        .route("/v1/apps/{app}/stores/{store}/keys/{key}", a_key())
-        .route("/v1/apps/{app}/stores/{store}/keys/", a_key())
-        .route(
-            "/v1/apps/{app}/stores/{store}/batch-get",
-            post(batch::get).layer(DefaultBodyLimit::max(batch::BODY_BYTES_MAX)),
-        )
-        .route("/v1/apps/{app}/stores/{store}/batch-write", post(writes::batch))
-        .route("/v1/apps/{app}/stores/{store}/entries", get(entries::list))
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics::text))
+    router_within(BodyLimits::default(), status)
+}
+
+/// As `router`, with other limits of bodies.
+fn router_within(limits: BodyLimits, status: Arc<Status>) -> Router {
+    let routes = ROUTES.iter().fold(Router::new(), |router, route| router.route(route.path, (route.answers)()));
+    routes
         .fallback(unknown_route)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn(server::within_request_timeout))
+        // Bodies are bounded by our own limits alone, and outside of the time for the answer.
+        .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(limits, body::within_body_limits))
         .with_state(status)
+}
+
+/// `GET /v1/openapi.json`
+async fn openapi() -> Response {
+    json_text(OPENAPI.to_owned())
 }
 
 fn a_key() -> MethodRouter<Arc<Status>> {

@@ -1,6 +1,11 @@
 //! Requests to other hosts of the application: pooled connections, a bound on time and size, no redirects. Addresses
-//! are handed in; they come from the group's members and from nowhere else (H4).
+//! are handed in; they come from the group's members and from nowhere else, and each is checked before it is asked (H4).
 
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -8,7 +13,11 @@ use axum::http::request::Builder;
 use axum::http::{HeaderMap, Request, StatusCode, Uri, header};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tower::Service;
+
+use crate::networks::PeerNetworks;
 
 /// Names the host that passes a request on. Such a request is never passed on again: one hop.
 pub const FORWARDED_BY: &str = "sandbar-forwarded-by";
@@ -36,19 +45,65 @@ pub struct Answer {
 
 /// The client for all of them.
 pub struct Peers {
-    client: Client<HttpConnector, Body>,
+    client: Client<HttpConnector<AllowedResolver>, Body>,
+    networks: Arc<PeerNetworks>,
+}
+
+/// Resolves names to the addresses that may be connected to. Asked by the connector itself, so that what was checked is
+/// what is connected to.
+#[derive(Clone)]
+struct AllowedResolver {
+    networks: Arc<PeerNetworks>,
+}
+
+impl Service<Name> for AllowedResolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = std::io::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let networks = Arc::clone(&self.networks);
+        Box::pin(async move {
+            // The connector puts the port in.
+            let mut refused = format!("{name} has no address");
+            let mut allowed = Vec::new();
+            for address in tokio::net::lookup_host((name.as_str(), 0)).await? {
+                match networks.check(address.ip()) {
+                    Ok(()) => allowed.push(address),
+                    Err(why) => refused = why,
+                }
+            }
+            if allowed.is_empty() {
+                return Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, refused));
+            }
+            Ok(allowed.into_iter())
+        })
+    }
 }
 
 impl Peers {
     /// Has to be made where a tokio runtime will poll it.
-    pub fn new() -> Self {
-        let mut connector = HttpConnector::new();
+    pub fn new(networks: PeerNetworks) -> Self {
+        let networks = Arc::new(networks);
+        let mut connector = HttpConnector::new_with_resolver(AllowedResolver { networks: Arc::clone(&networks) });
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         connector.set_nodelay(true);
         let mut builder = Client::builder(TokioExecutor::new());
         builder.pool_idle_timeout(IDLE_TIMEOUT).pool_max_idle_per_host(IDLE_CONNECTIONS_MAX);
         builder.pool_timer(TokioTimer::new());
-        Self { client: builder.build(connector) }
+        Self { client: builder.build(connector), networks }
+    }
+
+    /// Whether an endpoint, as the group says it, may be asked, or a client sent to it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(&self, endpoint: &str) -> Result<(), String> {
+        self.networks.check_endpoint(endpoint)
     }
 
     /// Asks a host.
@@ -62,7 +117,7 @@ impl Peers {
         from: &str,
         limit: Duration,
     ) -> Result<Answer, String> {
-        self.send(Request::get(uri(endpoint, path_and_query)?), Body::empty(), from, limit).await
+        self.send(Request::get(self.uri(endpoint, path_and_query)?), Body::empty(), from, limit).await
     }
 
     /// Asks a host with a JSON document.
@@ -77,7 +132,8 @@ impl Peers {
         from: &str,
         limit: Duration,
     ) -> Result<Answer, String> {
-        let request = Request::post(uri(endpoint, path_and_query)?).header(header::CONTENT_TYPE, "application/json");
+        let request =
+            Request::post(self.uri(endpoint, path_and_query)?).header(header::CONTENT_TYPE, "application/json");
         self.send(request, Body::from(document), from, limit).await
     }
 
@@ -93,7 +149,14 @@ impl Peers {
         body: Body,
         from: &str,
     ) -> Result<Answer, String> {
-        self.send(request.uri(uri(endpoint, path_and_query)?), body, from, WRITE_LIMIT).await
+        self.send(request.uri(self.uri(endpoint, path_and_query)?), body, from, WRITE_LIMIT).await
+    }
+
+    /// The address of a question, once it is plain that the endpoint may be asked.
+    fn uri(&self, endpoint: &str, path_and_query: &str) -> Result<Uri, String> {
+        self.check(endpoint)?;
+        let uri = Uri::builder().scheme("http").authority(endpoint).path_and_query(path_and_query).build();
+        uri.map_err(|error| format!("{endpoint} is no address: {error}"))
     }
 
     async fn send(&self, request: Builder, body: Body, from: &str, limit: Duration) -> Result<Answer, String> {
@@ -109,11 +172,6 @@ impl Peers {
             Err(_) => Err(format!("no answer within {} s", limit.as_secs())),
         }
     }
-}
-
-fn uri(endpoint: &str, path_and_query: &str) -> Result<Uri, String> {
-    let uri = Uri::builder().scheme("http").authority(endpoint).path_and_query(path_and_query).build();
-    uri.map_err(|error| format!("{endpoint} is no address: {error}"))
 }
 
 /// The innermost reason says what happened; the outer ones only that something did.

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use super::Problem;
 use super::entries::read_cursor;
-use super::freshness::{Freshness, NOT_REACHED};
+use super::freshness::{Freshness, NOT_REACHED, not_reached_at};
 use super::peers::Answer;
 use super::problem::kind_name;
 use super::stores::sub_topology;
@@ -123,6 +123,7 @@ pub async fn redirect(
     let partition = partitions.first().copied().unwrap_or_default();
     let sources = Sources { standby: false, ..sources.clone() };
     let route = route(routing, &sources, partition, Try::first()).await.map_err(unavailable_problem)?;
+    routing.peers.check(&route.endpoint).map_err(|why| unavailable_problem(failed(partition, &route, &why)))?;
     let location = format!("http://{}{path}", route.endpoint);
     Ok(Redirect::temporary(&location).into_response())
 }
@@ -392,8 +393,7 @@ struct CoveredPosition {
 fn problem_of(answer: &Answer) -> Problem {
     let document: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let detail = document["detail"].as_str().unwrap_or_default();
-    let problem = Problem::new(answer.status, NOT_REACHED, "the state is older than asked for", detail);
-    Problem { position: document.get("position").cloned().map(Box::new), retry_after_s: Some(1), ..problem }
+    not_reached_at(detail.to_owned(), document.get("position").cloned())
 }
 
 /// A page as it comes from another host: keys in hexadecimal, values in base64.

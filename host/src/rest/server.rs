@@ -1,34 +1,53 @@
 //! The accept loop: HTTP/1.1 with a bound on everything a client may hold (rule H1): connections, header time and
-//! size, request time. `axum::serve` offers none of these, so the loop is our own. Knows no routes.
+//! size, request time, the time in which nothing is read of an answer. `axum::serve` offers none of these, so the loop is our own. Knows no routes.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tower::ServiceExt;
 
 use super::Problem;
+use super::connections::{BusyBody, ConnectionCaps, Connections, Place};
+use super::stall::StallGuard;
 use crate::exit::AddressError;
 
-/// A client that has not sent its whole request head by then is cut off; so is an idle connection.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A request whose answer is not ready by then is ended.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Open requests get this long to end when the host stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
-const MAX_CONNECTIONS: usize = 1024;
-const MAX_CONNECTIONS_PER_ADDRESS: usize = 256;
+/// What a client may hold of the host.
+#[derive(Debug, Clone, Copy)]
+pub struct ServerLimits {
+    /// A client that has not sent its whole request head by then is cut off; so is an idle connection.
+    pub header_timeout: Duration,
+    /// A client that reads nothing of its answer for so long is cut off.
+    pub stall_timeout: Duration,
+    pub connections: ConnectionCaps,
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self {
+            header_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(60),
+            connections: ConnectionCaps { total: 1024, per_address: 256 },
+        }
+    }
+}
+
 const MAX_HEADERS: usize = 64;
-/// The read buffer, and so a request head, holds at most this much.
+/// The read buffer, and so a request head, holds at most this much; a larger one is answered by 431.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
 /// Binds the address.
@@ -53,7 +72,20 @@ pub fn bind(address: &str) -> Result<TcpListener, AddressError> {
 ///
 /// # Errors
 /// When the listener cannot be used at all; a failing connection never ends the loop.
-pub async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, router: Router, stop: watch::Receiver<bool>) -> std::io::Result<()> {
+    serve_within(ServerLimits::default(), listener, router, stop).await
+}
+
+/// As `serve`, with other limits.
+///
+/// # Errors
+/// As `serve`.
+pub async fn serve_within(
+    limits: ServerLimits,
+    listener: TcpListener,
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let connections = Connections::default();
     let mut tasks = tokio::task::JoinSet::new();
@@ -64,9 +96,10 @@ pub async fn serve(listener: TcpListener, router: Router, mut stop: watch::Recei
             Some(_) = tasks.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    // Over a cap the connection is closed at once, so that those who are in are served.
-                    if let Some(held) = connections.enter(peer.ip()) {
-                        tasks.spawn(connection(stream, peer, router.clone(), stop.clone(), held));
+                    // Where nobody can make room the connection is closed at once, so that those who are in are served.
+                    if let Some(place) = connections.enter(peer.ip(), limits.connections) {
+                        let client = Client { stream, peer, limits, place };
+                        tasks.spawn(client.serve(router.clone(), stop.clone()));
                     }
                 }
                 Err(error) => {
@@ -87,23 +120,44 @@ async fn raised(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|&stop| stop).await;
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, mut stop: watch::Receiver<bool>, _held: Held) {
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(MAX_HEAD_BYTES)
-        .max_headers(MAX_HEADERS)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = raised(&mut stop) => {
-            connection.as_mut().graceful_shutdown();
-            connection.as_mut().await
+/// A connection that was let in.
+struct Client {
+    stream: TcpStream,
+    peer: SocketAddr,
+    limits: ServerLimits,
+    place: Place,
+}
+
+impl Client {
+    async fn serve(self, router: Router, mut stop: watch::Receiver<bool>) {
+        let Self { stream, peer, limits, place } = self;
+        let answer = |request: Request<Incoming>| {
+            let busy = place.busy();
+            let answer = router.clone().oneshot(request.map(Body::new));
+            async move { answer.await.map(|response| response.map(|body| Body::new(BusyBody::new(body, busy)))) }
+        };
+        let stream = StallGuard::new(TokioIo::new(stream), limits.stall_timeout);
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.header_timeout)
+            .max_buf_size(MAX_HEAD_BYTES)
+            .max_headers(MAX_HEADERS)
+            .serve_connection(stream, service_fn(answer));
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = place.lost() => {
+                tracing::debug!(%peer, "REST connection closed in favour of another one");
+                return;
+            }
+            () = raised(&mut stop) => {
+                connection.as_mut().graceful_shutdown();
+                connection.as_mut().await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%peer, %error, "REST connection ended");
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%peer, %error, "REST connection ended");
     }
 }
 
@@ -114,41 +168,6 @@ pub async fn within_request_timeout(request: Request, next: Next) -> Response {
         Err(_) => {
             let detail = format!("no answer within {} s; ask for less with limit", REQUEST_TIMEOUT.as_secs());
             Problem::unavailable("timeout", "the request took too long", detail).into_response()
-        }
-    }
-}
-
-/// Open connections, counted by address.
-#[derive(Debug, Clone, Default)]
-struct Connections(Arc<Mutex<BTreeMap<IpAddr, usize>>>);
-
-/// A counted connection; dropping it gives the place back.
-struct Held {
-    connections: Connections,
-    address: IpAddr,
-}
-
-impl Connections {
-    fn enter(&self, address: IpAddr) -> Option<Held> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let total: usize = counts.values().sum();
-        let of_address = counts.get(&address).copied().unwrap_or(0);
-        if total >= MAX_CONNECTIONS || of_address >= MAX_CONNECTIONS_PER_ADDRESS {
-            return None;
-        }
-        counts.insert(address, of_address + 1);
-        Some(Held { connections: self.clone(), address })
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let mut counts = self.connections.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.address);
-            }
         }
     }
 }

@@ -21,11 +21,36 @@ use tower::ServiceExt;
 use super::*;
 use crate::runtime::status::{StandbyStatus, Wired};
 
+mod changes;
 mod fresh;
+mod limits;
+mod names;
+mod openapi;
 mod routed;
 mod writes;
 
 const PARTITIONS: i32 = 2;
+
+/// Path and text of every file of the interface, without its tests.
+fn sources() -> Vec<(String, String)> {
+    let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/rest")];
+    let mut found = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            match path.is_dir() {
+                true if name != "tests" => folders.push(path),
+                false if name.ends_with(".rs") && name != "tests.rs" => {
+                    let text = std::fs::read_to_string(&path).expect("text");
+                    found.push((path.display().to_string(), text));
+                }
+                _ => {}
+            }
+        }
+    }
+    found
+}
 
 fn store_spec(name: &str, key_format: &str) -> StoreSpec {
     StoreSpec {
@@ -60,6 +85,7 @@ fn host() -> (Arc<Status>, Arc<QueryRegistry>) {
         module_digest: Some("00ff".to_owned()),
         routing: None,
         writes: None,
+        changelogs: None,
     });
     (status, queries)
 }

@@ -125,7 +125,6 @@ impl Token {
     }
 
     /// What is known of a store's changelog.
-    #[cfg(test)]
     pub fn changelog(&self, store: &str) -> Option<&Offsets> {
         self.changelogs.get(store)
     }

@@ -37,6 +37,7 @@ pub use clock::wall_clock_ms;
 pub use settings::parse_duration;
 
 use crate::config::Manifest;
+use crate::rest::changes::Changelogs;
 use crate::rest::peers::Peers;
 use crate::rest::writes::Writes;
 use crate::routes::RouteFinder;
@@ -167,9 +168,14 @@ fn application(
     clients.name_host(stores.host_id(), endpoint);
     let routing = routing(manifest, &topology, &prepared.counts, &clients, stores.host_id())?;
     let writes = writes(manifest, &topology, &prepared.counts, &clients, stop)?;
+    let readers: Arc<dyn ClientSupplier> = clients.clone();
     let digest = manifest.tables.is_empty().then(|| processors.digest().to_owned());
-    let wired = wire(manifest, &topology, prepared.counts.clone(), digest);
-    let wired = Wired { routing: Some(routing), writes, ..wired };
+    let wired = Wired {
+        routing: Some(routing),
+        writes,
+        changelogs: Some(Changelogs::new(readers, stop.clone())),
+        ..wire(manifest, &topology, prepared.counts.clone(), digest)
+    };
     status.wire(wired.clone());
     tell_tables(manifest, endpoint, terminal);
     let watch = TopicWatch::start(Arc::clone(&clients), manifest.application_id(), topology, prepared, stop)?;
@@ -354,6 +360,7 @@ fn wire(manifest: &Manifest, topology: &Arc<Topology>, counts: PartitionCounts, 
         module_digest: digest,
         routing: None,
         writes: None,
+        changelogs: None,
     }
 }
 
@@ -390,7 +397,7 @@ fn routing(
     let tasks = logged_tasks(topology, counts);
     let replicas = usize::try_from(manifest.count("num.standby.replicas")).unwrap_or(usize::MAX);
     let finder = RouteFinder::new(host_id, clients, Arc::clone(topology), tasks, replicas)?;
-    Ok(Routing { finder: Arc::new(finder), peers: Arc::new(Peers::new()) })
+    Ok(Routing { finder: Arc::new(finder), peers: Arc::new(Peers::new(manifest.peer_networks())) })
 }
 
 /// The standby thread beside the stream threads, where standbys are asked for.

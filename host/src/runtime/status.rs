@@ -10,6 +10,7 @@ use engine::stream_thread::{SharedProgress, ThreadReport, ThreadState};
 use engine::task::TaskState;
 use engine::topology::{PartitionCounts, Topology};
 
+use crate::rest::changes::Changelogs;
 use crate::rest::peers::Peers;
 use crate::rest::writes::Writes;
 use crate::routes::RouteFinder;
@@ -41,6 +42,8 @@ pub struct Wired {
     pub routing: Option<Routing>,
     /// Where writes go; `None` where no store takes any.
     pub writes: Option<Arc<Writes>>,
+    /// What subscriptions to changes are served from; `None` where there is no broker.
+    pub changelogs: Option<Changelogs>,
 }
 
 /// How other hosts of the application are found and asked.

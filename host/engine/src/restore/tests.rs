@@ -66,6 +66,10 @@ impl RestoreConsumer for Hanging {
         Ok(partitions.iter().map(|_| Watermarks { low: 0, high }).collect())
     }
 
+    fn stable_ends(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Offset>, BrokerError> {
+        Ok(partitions.iter().map(|_| self.readable).collect())
+    }
+
     fn assign(&mut self, _: &TopicPartition, _: Offset) -> Result<(), BrokerError> {
         Ok(())
     }
@@ -175,6 +179,10 @@ impl RestoreConsumer for Endless {
         Ok(partitions.iter().map(|_| Watermarks { low: 0, high: 1_000_000 }).collect())
     }
 
+    fn stable_ends(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Offset>, BrokerError> {
+        Ok(partitions.iter().map(|_| 1_000_000).collect())
+    }
+
     fn assign(&mut self, _: &TopicPartition, _: Offset) -> Result<(), BrokerError> {
         Ok(())
     }
@@ -231,6 +239,10 @@ struct OneByOne {
 impl RestoreConsumer for OneByOne {
     fn watermarks(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Watermarks>, BrokerError> {
         Ok(partitions.iter().map(|_| Watermarks { low: 0, high: 10 }).collect())
+    }
+
+    fn stable_ends(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Offset>, BrokerError> {
+        Ok(partitions.iter().map(|_| 10).collect())
     }
 
     fn assign(&mut self, _: &TopicPartition, _: Offset) -> Result<(), BrokerError> {

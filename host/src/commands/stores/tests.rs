@@ -1,4 +1,4 @@
-//! What a scan makes of a host's pages.
+//! What the commands make of a host's answers.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -7,7 +7,7 @@ use std::thread;
 use super::*;
 
 /// Answers one request with each of the bodies, and returns the address.
-fn host_of(bodies: &'static [&'static str]) -> String {
+pub fn host_of(bodies: &'static [&'static str]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("bound"));
     thread::spawn(move || {
@@ -40,4 +40,23 @@ fn a_scan_ends_at_its_limit() {
     let mut keys = Vec::new();
     Client::new(&url).entries("/entries", &[], Some(1), |entry| keys.push(bare(&entry["key"]))).expect("one page");
     assert_eq!(keys, ["a"]);
+}
+
+#[test]
+fn an_owner_has_its_partition_and_its_copies() {
+    let answer = serde_json::json!({
+        "store": "votes", "partition": 3,
+        "active": { "host_id": "aa", "endpoint": "a:1" },
+        "standbys": [{ "host_id": "bb", "endpoint": "b:2" }],
+    });
+    assert_eq!(owner_lines(&answer), ["partition\t3", "active\taa\ta:1", "standby\tbb\tb:2"]);
+    let nobody = serde_json::json!({ "store": "votes", "partition": 3, "active": null, "standbys": [] });
+    assert_eq!(owner_lines(&nobody), ["partition\t3"]);
+}
+
+#[test]
+fn a_count_is_asked_of_the_host() {
+    let url = host_of(&["{\"approximate_entries\":7}"]);
+    let at = At { url, app: Some("vote".to_owned()), key_format: None, value_format: None, store: "votes".to_owned() };
+    count(&at, Terminal::new(Format::Text)).expect("a count");
 }

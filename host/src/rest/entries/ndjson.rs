@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::{PageAndToken, Scan, write_cursor};
 use crate::rest::Problem;
-use crate::rest::body::{self, Parts};
+use crate::rest::parts::{self, Parts};
 use crate::rest::stores::{Asked, Position, blocking, position};
 
 const MEDIA_TYPE: &str = "application/x-ndjson";
@@ -53,7 +53,7 @@ pub fn stream(wired: Asked, scan: Scan, first: PageAndToken) -> Result<Response,
         let detail = format!("{STREAMS_MAX} streams are open already");
         Problem::unavailable("too-many-streams", "the host streams to others", detail)
     })?;
-    let (parts, body) = body::channel();
+    let (parts, body) = parts::channel();
     tokio::spawn(async move {
         let _permit = permit;
         let last = match send(&wired, scan, first, &parts).await {

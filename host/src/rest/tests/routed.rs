@@ -8,8 +8,11 @@ use axum::http::HeaderMap;
 use engine::broker::{BrokerError, GroupMember, Membership};
 
 use super::*;
+use crate::networks::PeerNetworks;
 use crate::routes::RouteFinder;
 use crate::runtime::status::Routing;
+
+mod poisoned;
 
 /// The answers of a group, one after the other; the last one stays.
 type Answers = Arc<Mutex<VecDeque<Option<Vec<GroupMember>>>>>;
@@ -51,7 +54,7 @@ fn routing(id: &str, answers: &Answers, status: &Status) -> Routing {
     let group = Box::new(Group(Arc::clone(answers)));
     let tasks: BTreeSet<TaskId> = (0..PARTITIONS).map(|partition| TaskId { sub_topology: 0, partition }).collect();
     let finder = RouteFinder::with(id, group, topology, tasks, 2);
-    Routing { finder: Arc::new(finder), peers: Arc::new(peers::Peers::new()) }
+    Routing { finder: Arc::new(finder), peers: Arc::new(peers::Peers::new(PeerNetworks::default())) }
 }
 
 impl Pair {

@@ -203,6 +203,6 @@ fn what_cannot_be_written_is_refused_before_it_is() {
     let (code, body) = host.send(Method::PUT, "/v1/apps/vote/stores/blobs/keys/AA==", &[], "1");
     assert_eq!((code, kind(&body)), (405, "not-writable"), "{body}");
     let (code, body) = host.send(Method::PUT, &format!("{KEYS}/x"), &[], &"x".repeat(2 << 20));
-    assert_eq!((code, kind(&body)), (413, "bad-request"), "{body}");
+    assert_eq!((code, kind(&body)), (413, "body-too-large"), "{body}");
     assert!(host.records().is_empty());
 }

@@ -4,6 +4,7 @@
 mod bad_input;
 mod bad_records;
 mod changed_topics;
+mod changes;
 mod count;
 mod full_disk;
 mod java_tools;
