@@ -4,6 +4,7 @@
 pub mod embedded;
 pub mod flights;
 pub mod host;
+pub mod http;
 pub mod kafka;
 pub mod own_kafka;
 pub mod repository;
