@@ -11,6 +11,7 @@ mod drive;
 mod floors;
 mod measure;
 mod peer;
+mod queries;
 mod real_kafka;
 mod restart;
 mod restore;
@@ -41,15 +42,25 @@ fn setting(name: &str, default: u64) -> Result<u64> {
     }
 }
 
+/// A number on the command line.
+fn argument(place: usize) -> Result<usize> {
+    let text = std::env::args().nth(place).with_context(|| format!("argument {place} is missing"))?;
+    text.parse().with_context(|| format!("argument {place} must be a number, not {text}"))
+}
+
 fn main() -> Result<()> {
     match std::env::args().nth(1).as_deref() {
         None => records(),
         Some("broker") => brokers::run(),
         Some("commits") => commits::run(),
         Some("peer") => peer::run(),
+        Some("plain-route") => queries::plain::serve(argument(2)?),
+        Some("queries") => queries::run(),
         Some("restore") => restore::run(),
         Some("restart") => restart::run(),
-        Some(other) => bail!("nothing, `broker`, `commits`, `peer`, `restore` or `restart`, not `{other}`"),
+        Some(other) => {
+            bail!("nothing, `broker`, `commits`, `peer`, `queries`, `restore` or `restart`, not `{other}`")
+        }
     }
 }
 
