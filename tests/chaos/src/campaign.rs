@@ -13,10 +13,12 @@ use e2e::repository;
 use e2e::topics::{self, Broker};
 use rdkafka::message::Message;
 
+use crate::asking::Directory;
 use crate::checker::{self, Defect, Dump, LogEnd, Recording, Verdict};
 use crate::clients::{Load, Loader, Reader, Seen, Witness, log_ends};
-use crate::hosts::{self, Hosts, Setup};
+use crate::hosts::{self, Guest, Hosts, Setup};
 use crate::proxy::Proxy;
+use crate::queries::Surroundings;
 use crate::random::Random;
 use crate::results::Slice;
 use crate::workload::{Balance, Input, Key, Plan};
@@ -39,6 +41,12 @@ const QUICK_ABORTS: &str = "transaction.abort.timed.out.transaction.cleanup.inte
 /// ends a transaction before it is registered again finds its own partitions without a leader, takes them for deleted, and
 /// forgets the markers (`TransactionMarkerChannelManager`); the transaction then hangs for good.
 const NO_ABORTS: &str = "transaction.abort.timed.out.transaction.cleanup.interval.ms=60000\n";
+
+/// What a campaign's Kafka is told. `restarts` says whether it is killed.
+pub fn kafka_settings(restarts: bool) -> String {
+    let aborts = if restarts { NO_ABORTS } else { QUICK_ABORTS };
+    format!("{KAFKA_SETTINGS}{aborts}")
+}
 
 /// How long readers may have to wait for a transaction of a host that did not come back.
 const STABLE_LIMIT: Duration = Duration::from_secs(40);
@@ -111,6 +119,7 @@ pub struct Campaign {
     pub hosts: Hosts,
     pub random: Random,
     figures: BTreeMap<String, u64>,
+    defects: BTreeMap<String, u64>,
     proxy: Option<Proxy>,
     plan: Plan,
     folder: PathBuf,
@@ -122,6 +131,22 @@ pub struct Campaign {
 
 /// Runs a campaign whose faults are `body`, and says how it went. Its folder stays when something was wrong.
 pub fn run(options: &Options, body: impl FnOnce(&mut Campaign) -> Result<()>) -> Slice {
+    slice(options, |slice| {
+        slice.settings.insert("entries per second".to_owned(), options.per_second.to_string());
+        let verdict = carry_through(options, body, slice)?;
+        slice.records = verdict.records;
+        for (defect, count) in verdict.counts() {
+            let allowed = options.allowed.contains(&defect);
+            let place = if allowed { &mut slice.figures } else { &mut slice.defects };
+            place.insert(defect.name().to_owned(), count);
+        }
+        println!("{} seed {}: {verdict}", options.row, options.seed);
+        Ok(())
+    })
+}
+
+/// A slice around what is done, whatever its workload: its circumstances, and its failure where it has one.
+pub fn slice(options: &Options, body: impl FnOnce(&mut Slice) -> Result<()>) -> Slice {
     let started = Instant::now();
     let load_before = load_average();
     let mut slice = Slice {
@@ -133,22 +158,10 @@ pub fn run(options: &Options, body: impl FnOnce(&mut Campaign) -> Result<()>) ->
         ..Slice::default()
     };
     slice.settings.insert("static members".to_owned(), options.static_members.to_string());
-    slice.settings.insert("entries per second".to_owned(), options.per_second.to_string());
-    match carry_through(options, body, &mut slice) {
-        Ok(verdict) => {
-            slice.records = verdict.records;
-            for (defect, count) in verdict.counts() {
-                let allowed = options.allowed.contains(&defect);
-                let place = if allowed { &mut slice.figures } else { &mut slice.defects };
-                place.insert(defect.name().to_owned(), count);
-            }
-            println!("{} seed {}: {verdict}", options.row, options.seed);
-        }
-        Err(error) => {
-            let reason = format!("{error:#}");
-            println!("{} seed {}: FAILED: {reason}", options.row, options.seed);
-            slice.failure = Some(reason.lines().next().unwrap_or_default().chars().take(200).collect());
-        }
+    if let Err(error) = body(&mut slice) {
+        let reason = format!("{error:#}");
+        println!("{} seed {}: FAILED: {reason}", options.row, options.seed);
+        slice.failure = Some(reason.lines().next().unwrap_or_default().chars().take(200).collect());
     }
     slice.seconds = started.elapsed().as_secs();
     slice.load_average = [load_before, load_average()];
@@ -173,8 +186,7 @@ impl Campaign {
         let folder = hosts::scratch(&name)?;
         let listener = options.proxied.then(Proxy::bind).transpose()?;
         let proxy_port = listener.as_ref().map(|(port, _)| *port);
-        let aborts = if options.broker_restarts { NO_ABORTS } else { QUICK_ABORTS };
-        let kafka = OwnKafka::start("chaos", &format!("{KAFKA_SETTINGS}{aborts}"), proxy_port)?;
+        let kafka = OwnKafka::start("chaos", &kafka_settings(options.broker_restarts), proxy_port)?;
         let proxy = listener.map(|(_, listener)| Proxy::start(listener, kafka.proxied_port()));
         let direct = Broker::Kafka(kafka.bootstrap());
         topics::create(&direct, &hosts::input_topic(&name), options.partitions)?;
@@ -184,6 +196,7 @@ impl Campaign {
         let bootstrap = proxy_port.map_or_else(|| kafka.bootstrap(), |port| format!("127.0.0.1:{port}"));
         let setup = Setup {
             application_id: name.clone(),
+            guest: Guest::Ledger,
             bootstrap,
             folder: folder.clone(),
             partitions: options.partitions,
@@ -210,6 +223,7 @@ impl Campaign {
             options: options.clone(),
             random: Random::new(options.seed),
             figures: BTreeMap::new(),
+            defects: BTreeMap::new(),
             loader: Loader::start(load),
             proxy,
             kafka,
@@ -262,6 +276,28 @@ impl Campaign {
         *self.figures.entry(figure.to_owned()).or_default() += value;
     }
 
+    /// Notes defects that the row itself has found.
+    pub fn defect(&mut self, kind: &str, count: u64) {
+        *self.defects.entry(kind.to_owned()).or_default() += count;
+    }
+
+    /// What clients of the store have to know.
+    ///
+    /// # Errors
+    /// When a host has no address.
+    pub fn surroundings(&self, copies: bool) -> Result<Surroundings> {
+        let directory = Directory::default();
+        directory.set(self.hosts.addresses()?);
+        Ok(Surroundings {
+            application_id: format!("{}-{}", self.options.row.to_lowercase(), self.options.seed),
+            directory,
+            plan: self.plan,
+            sent: self.loader.sent(),
+            started: self.started,
+            copies,
+        })
+    }
+
     /// Keeps the highest value of a figure, whose name begins with `max `.
     pub fn at_most(&mut self, figure: &str, value: u64) {
         let highest = self.figures.entry(figure.to_owned()).or_default();
@@ -298,8 +334,9 @@ impl Campaign {
             .collect();
         slice.records_restored = self.hosts.records_restored();
         slice.figures = self.figures;
+        slice.defects = self.defects;
         let verdict = checker::check(&recording);
-        if verdict.counts().all(|(defect, _)| self.options.allowed.contains(&defect)) {
+        if slice.defects.is_empty() && verdict.counts().all(|(defect, _)| self.options.allowed.contains(&defect)) {
             std::fs::remove_dir_all(&self.folder).context("remove the campaign's folder")?;
         }
         Ok(verdict)

@@ -52,6 +52,7 @@ impl ProducerContext for Failures {
 pub struct Loader {
     thread: JoinHandle<Result<u64>>,
     stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
 }
 
 /// What a loader writes, and how fast.
@@ -68,9 +69,14 @@ pub struct Load {
 
 impl Loader {
     pub fn start(load: Load) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        Self { thread: thread::spawn(move || load.run(&stopped)), stop }
+        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&sent));
+        Self { thread: thread::spawn(move || load.run(&stopped, &counted)), stop, sent }
+    }
+
+    /// How many entries of each partition may have been written by now; none beyond them has.
+    pub fn sent(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.sent)
     }
 
     /// Has it end after the entries that it must write, and gives how many are in each partition.
@@ -84,7 +90,7 @@ impl Loader {
 }
 
 impl Load {
-    fn run(&self, stop: &AtomicBool) -> Result<u64> {
+    fn run(&self, stop: &AtomicBool, sent: &AtomicU64) -> Result<u64> {
         const TURN: Duration = Duration::from_millis(20);
         let failures = Failures::default();
         let mut config = config(&self.bootstrap);
@@ -96,6 +102,7 @@ impl Load {
         while more(seq) {
             let due = started.elapsed().as_secs_f64() * self.per_second as f64 / f64::from(self.plan.partitions);
             while more(seq) && (seq as f64) < due {
+                sent.store(seq + 1, Ordering::SeqCst);
                 (0..self.plan.partitions).try_for_each(|partition| self.send(&producer, partition, seq))?;
                 seq += 1;
             }

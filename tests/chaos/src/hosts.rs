@@ -2,6 +2,7 @@
 //! on it. Keeps count of what ended processes had restored. An end that nobody asked for is an error with the host's log.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -20,10 +21,43 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(150);
 /// How long an orderly end may take (row H2).
 pub const END_LIMIT: Duration = Duration::from_secs(10);
 
+/// The module that the hosts of a campaign run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guest {
+    /// Keeps the balances of entries, and tells every one of them to two outputs.
+    Ledger,
+    /// Keeps the last value of every key, which REST clients write.
+    Register,
+}
+
+impl Guest {
+    fn file(self) -> &'static str {
+        match self {
+            Self::Ledger => "guests/ledger.wasm",
+            Self::Register => "guests/register.wasm",
+        }
+    }
+
+    /// The keys of the manifest that name its topics.
+    fn settings(self, id: &str) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Ledger => vec![
+                ("sources.entries.topic", input_topic(id)),
+                ("sinks.first.topic", output_topic(id, 0)),
+                ("sinks.second.topic", output_topic(id, 1)),
+            ],
+            Self::Register => {
+                vec![("sources.in.topic", input_topic(id)), ("stores.values.write.source", "in".to_owned())]
+            }
+        }
+    }
+}
+
 /// How the hosts of a campaign are set up.
 #[derive(Debug, Clone)]
 pub struct Setup {
     pub application_id: String,
+    pub guest: Guest,
     pub bootstrap: String,
     pub folder: PathBuf,
     pub partitions: u32,
@@ -62,7 +96,7 @@ impl Hosts {
     /// # Errors
     /// When the test guest was not built, or the disk refuses.
     pub fn new(setup: Setup, count: usize) -> Result<Self> {
-        let module = repository::target().join("guests/ledger.wasm");
+        let module = repository::target().join(setup.guest.file());
         ensure!(module.is_file(), "{} is not there; run `make guests`", module.display());
         let manifest = setup.folder.join("sandbar.toml");
         let id = &setup.application_id;
@@ -110,10 +144,10 @@ impl Hosts {
         let state_dir = self.state_dir(number);
         let slot = &mut self.slots[number];
         let id = &self.setup.application_id;
-        let mut options = Options::new(&self.manifest, &broker, id, &state_dir)
-            .set("sources.entries.topic", &input_topic(id))
-            .set("sinks.first.topic", &output_topic(id, 0))
-            .set("sinks.second.topic", &output_topic(id, 1));
+        let mut options = Options::new(&self.manifest, &broker, id, &state_dir);
+        for (key, value) in self.setup.guest.settings(id) {
+            options = options.set(key, &value);
+        }
         for (key, value) in &self.setup.settings {
             options = options.set(key, value);
         }
@@ -317,6 +351,33 @@ impl Hosts {
 
     fn running(&self) -> impl Iterator<Item = &Host> {
         self.slots.iter().filter_map(|slot| slot.host.as_ref())
+    }
+
+    /// The running hosts with their numbers.
+    pub fn numbered(&self) -> impl Iterator<Item = (usize, &Host)> {
+        self.slots.iter().filter_map(|slot| Some((slot.number, slot.host.as_ref()?)))
+    }
+
+    /// Where the running hosts answer.
+    ///
+    /// # Errors
+    /// When one has no such address.
+    pub fn addresses(&self) -> Result<Vec<SocketAddr>> {
+        let address = |host: &Host| Ok(host.url.strip_prefix("http://").context("no address")?.parse()?);
+        self.running().map(address).collect()
+    }
+
+    /// Ends all hosts and removes the campaign's folder.
+    ///
+    /// # Errors
+    /// When a host does not end in order.
+    pub fn clear(&mut self) -> Result<()> {
+        for number in 0..self.slots.len() {
+            if self.slots[number].host.is_some() {
+                self.terminate(number)?;
+            }
+        }
+        std::fs::remove_dir_all(&self.setup.folder).context("remove the campaign's folder")
     }
 
     fn settled(&self, entries: u64) -> Result<()> {
