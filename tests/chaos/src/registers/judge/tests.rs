@@ -35,7 +35,7 @@ fn history() -> (Vec<Vec<Event>>, Topics) {
 /// Puts one defect in.
 type PutIn = fn(&mut Vec<Event>, &mut Topics);
 
-fn find(events: &mut Vec<Event>, place: usize, text: Option<&str>) {
+fn find(events: &mut [Event], place: usize, text: Option<&str>) {
     if let Event::Read { found, .. } = &mut events[place] {
         *found = text.map(str::to_owned);
     }
