@@ -1,6 +1,6 @@
 //! Where the other hosts of an application may be: the addresses that this host asks. The group says them, and whoever
-//! may join the group can say anything, so an address that leads to the machine itself, to a cloud's metadata or into no
-//! network that was allowed is never connected to. Pure: resolves no name and opens no connection.
+//! may join the group can say anything, so an address that leads to a cloud's metadata or into no network that was
+//! allowed is never connected to. Pure: resolves no name and opens no connection.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -14,8 +14,12 @@ pub struct Network {
 }
 
 /// Metadata services of clouds that lie outside the link-local networks.
-const METADATA: [IpAddr; 2] =
-    [IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)), IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200))];
+const METADATA: [IpAddr; 4] = [
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)),
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+];
 
 impl FromStr for Network {
     type Err = String;

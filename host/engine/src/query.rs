@@ -292,8 +292,11 @@ fn lag(registration: &Registration) -> u64 {
     match registration.availability {
         Availability::Running => 0,
         Availability::Opened => u64::MAX,
-        Availability::Restoring { position, target: end } | Availability::Following { position, end } => {
-            (end - position).max(0).unsigned_abs()
+        Availability::Following { position, end } => (end - position).max(0).unsigned_abs(),
+        // A bulk load gathers what was read before a view can see it, so the store itself says how far that is.
+        Availability::Restoring { position, target } => {
+            let stored = registration.view.changelog_offset().ok().flatten().unwrap_or(0);
+            (target - position.min(stored)).max(0).unsigned_abs()
         }
     }
 }

@@ -382,10 +382,9 @@ impl StateStore for RocksStore {
 
     fn end_bulk(&mut self) -> Result<(), StoreError> {
         if let Some(bulk) = &mut self.bulk {
-            let ended = bulk.end();
-            // Some of it may be there after an error too.
-            self.database.set_changelog_offset(None);
-            ended?;
+            bulk.end()?;
+            // The files brought their offsets with them. Not "unknown", which somebody who has read an older one could fill.
+            self.database.set_changelog_offset(self.database.read_changelog_offset()?);
             self.bulk = None;
         }
         Ok(())

@@ -12,6 +12,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
 
+use super::connections::{BusyBody, Marker};
 use super::{Problem, peers};
 
 /// What a body may take.
@@ -35,10 +36,15 @@ pub async fn within_body_limits(State(limits): State<BodyLimits>, request: Reque
         return next.run(Request::from_parts(parts, Body::empty())).await;
     }
     // Hosts ask each other for keys in hexadecimal.
-    let bytes_max = if peers::is_forwarded(&parts.headers) { 4 * limits.bytes_max } else { limits.bytes_max };
+    let is_large = peers::is_forwarded(&parts.headers) && parts.uri.path().ends_with("/batch-get");
+    let bytes_max = if is_large { 4 * limits.bytes_max } else { limits.bytes_max };
     let read = tokio::time::timeout(limits.timeout, read(body, bytes_max)).await;
     let refusal = match read {
-        Ok(Ok(body)) => return next.run(Request::from_parts(parts, body)).await,
+        Ok(Ok(body)) => {
+            let busy = parts.extensions.get::<Marker>().map(Marker::busy);
+            let response = next.run(Request::from_parts(parts, body)).await;
+            return response.map(|body| BusyBody::around(body, busy));
+        }
         Ok(Err(problem)) => problem,
         Err(_) => {
             let detail = format!("its body did not come within {} ms", limits.timeout.as_millis());

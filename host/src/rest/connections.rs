@@ -89,6 +89,20 @@ impl Place {
         self.leave.notified().await;
     }
 
+    /// What marks the connection as busy.
+    pub fn marker(&self) -> Marker {
+        Marker { connections: self.connections.clone(), id: self.id }
+    }
+}
+
+/// Goes with a request until all of it is there: one that only begins to ask gives its place up like an idle one.
+#[derive(Clone)]
+pub struct Marker {
+    connections: Connections,
+    id: u64,
+}
+
+impl Marker {
     /// Marks the connection as busy for as long as the mark lives.
     pub fn busy(&self) -> Busy {
         if let Some(open) = self.connections.table().open.get_mut(&self.id) {
@@ -126,8 +140,12 @@ pub struct BusyBody {
 }
 
 impl BusyBody {
-    pub fn new(body: Body, busy: Busy) -> Self {
-        Self { body, _busy: busy }
+    /// The body, with the mark of its request where there is one.
+    pub fn around(body: Body, busy: Option<Busy>) -> Body {
+        match busy {
+            Some(busy) => Body::new(Self { body, _busy: busy }),
+            None => body,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -131,10 +131,13 @@ struct Client {
 impl Client {
     async fn serve(self, router: Router, mut stop: watch::Receiver<bool>) {
         let Self { stream, peer, limits, place } = self;
-        let answer = |request: Request<Incoming>| {
-            let busy = place.busy();
+        let answer = |mut request: Request<Incoming>| {
+            let marker = place.marker();
+            // With a body it is busy once that is there.
+            let busy = request.body().is_end_stream().then(|| marker.busy());
+            request.extensions_mut().insert(marker);
             let answer = router.clone().oneshot(request.map(Body::new));
-            async move { answer.await.map(|response| response.map(|body| Body::new(BusyBody::new(body, busy)))) }
+            async move { answer.await.map(|response| response.map(|body| BusyBody::around(body, busy))) }
         };
         let stream = StallGuard::new(TokioIo::new(stream), limits.stall_timeout);
         let connection = http1::Builder::new()

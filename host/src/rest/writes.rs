@@ -24,6 +24,7 @@ use super::routed::{self, Sources};
 use super::stores::{Asked, Formats, wired};
 use super::token::{self, Token};
 use super::{Problem, check_application, json_response, keys};
+use crate::formats;
 use crate::runtime::status::{Status, Wired};
 use crate::runtime::wall_clock_ms;
 use crate::runtime::writer::{WriteError, WriteRecord, Writer, Written};
@@ -98,9 +99,12 @@ impl Target {
     fn of(wired: &Wired, store: &str) -> Result<Self, Problem> {
         let writes = wired.writes.as_ref();
         writes.and_then(|writes| writes.targets.iter().find(|target| target.store == store)).cloned().ok_or_else(|| {
-            let detail = format!(
-                "store {store} takes no writes; stores.{store}.write.source in the manifest names a source for them"
-            );
+            let detail = match wired.module_digest {
+                Some(_) => format!(
+                    "store {store} takes no writes; stores.{store}.write.source in the manifest names a source for them"
+                ),
+                None => format!("store {store} is a table, which is only read; write to its topic"),
+            };
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "not-writable", "the store takes no writes", detail)
         })
     }
@@ -200,7 +204,7 @@ impl Request {
     }
 
     async fn run(self, method: Method, value: Option<Vec<u8>>, body: Bytes) -> Result<Response, Problem> {
-        let key = self.headers.get(idempotency::HEADER).map(|key| idempotency::read_key(key.as_bytes())).transpose()?;
+        let key = self.idempotency_key()?;
         let conditions = self.conditions()?;
         let timestamp = timestamp(&self.query)?;
         let mut headers = conditions;
@@ -218,10 +222,10 @@ impl Request {
         let writes = self.wired.writes.as_ref().ok_or_else(|| Problem::internal("the writer is gone"))?;
         let written = match &key {
             None => writes.writer.write(vec![record]).await,
-            Some(key) => match writes.outcomes.begin(key, fingerprint, Instant::now())? {
+            Some(key) => match writes.outcomes.begin(&self.kept_under(key), fingerprint, Instant::now())? {
                 Begun::Before(written) => Ok(written),
                 Begun::First => {
-                    let (writes, key) = (Arc::clone(writes), key.clone());
+                    let (writes, key) = (Arc::clone(writes), self.kept_under(key));
                     // Goes on when the client does not, so that the key has an outcome in any case.
                     let writing = tokio::spawn(async move {
                         let outcome = writes.writer.write(vec![record]).await;
@@ -237,6 +241,20 @@ impl Request {
             false => Ok(accepted(&self.store, &self.key_text, &token, None)),
             true => self.applied(token).await,
         }
+    }
+
+    fn idempotency_key(&self) -> Result<Option<String>, Problem> {
+        let mut keys = self.headers.get_all(idempotency::HEADER).iter();
+        match (keys.next(), keys.next()) {
+            (None, _) => Ok(None),
+            (Some(key), None) => idempotency::read_key(key.as_bytes()).map(Some),
+            (Some(_), Some(_)) => Err(Problem::bad_request("idempotency-key: expected one, found several")),
+        }
+    }
+
+    /// An idempotency key holds for a key of a store, since one host decides for a partition and not for all of them.
+    fn kept_under(&self, idempotency_key: &str) -> String {
+        format!("{}/{}/{idempotency_key}", self.store, formats::hex(&self.key))
     }
 
     /// The conditions of a write, for the processor to look at.
@@ -348,12 +366,11 @@ impl Request {
 
 /// The version of a strong entity tag, or `*`. A list, or a weak tag, is more than a processor is asked to judge.
 fn version_of(text: &[u8]) -> Option<&[u8]> {
-    let text = match text.strip_prefix(b"\"") {
-        Some(quoted) => quoted.strip_suffix(b"\"")?,
-        None => text,
-    };
-    let is_version = !text.is_empty() && text.iter().all(u8::is_ascii_hexdigit);
-    (is_version || text == b"*").then_some(text)
+    if text == b"*" {
+        return Some(text);
+    }
+    let version = text.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    (!version.is_empty() && version.iter().all(u8::is_ascii_hexdigit)).then_some(version)
 }
 
 /// `POST /v1/apps/{app}/stores/{store}/batch-write`: many records, one after the other; not all or none.

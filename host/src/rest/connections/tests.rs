@@ -38,7 +38,7 @@ fn over_the_total_the_one_leaves_that_waits_for_longest() {
 fn who_has_asked_something_stays_before_who_never_has() {
     let connections = Connections::default();
     let asking = enter(&connections, 1).expect("room");
-    drop(asking.busy());
+    drop(asking.marker().busy());
     let silent = enter(&connections, 1).expect("room");
     enter(&connections, 1).expect("the silent one leaves");
     assert_eq!([&asking, &silent].map(is_open), [true, false]);
@@ -48,7 +48,7 @@ fn who_has_asked_something_stays_before_who_never_has() {
 fn a_busy_one_never_leaves() {
     let connections = Connections::default();
     let (first, second) = (enter(&connections, 1).expect("room"), enter(&connections, 1).expect("room"));
-    let (_busy, marked) = (first.busy(), second.busy());
+    let (_busy, marked) = (first.marker().busy(), second.marker().busy());
     assert!(enter(&connections, 1).is_none());
     drop(marked);
     let third = enter(&connections, 1).expect("the second one waits again");

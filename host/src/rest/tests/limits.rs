@@ -220,3 +220,17 @@ fn many_idle_connections_hold_up_nobody() {
     }
     assert!(!latencies(&server, 10).is_empty(), "there is room again");
 }
+
+#[test]
+fn who_begins_to_ask_and_goes_no_further_gives_way_like_an_idle_one() {
+    let server = Server::start(running_host());
+    let head = b"POST /v1/apps/vote/stores/votes/batch-get HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n";
+    let begun: Vec<TcpStream> = (0..ServerLimits::default().connections.per_address)
+        .map(|_| {
+            let mut stream = server.connect();
+            stream.write_all(head).expect("is taken");
+            stream
+        })
+        .collect();
+    assert!(!latencies(&server, 10).is_empty(), "{} connections hold every place", begun.len());
+}

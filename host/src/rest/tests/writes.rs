@@ -132,6 +132,10 @@ fn a_write_under_an_idempotency_key_is_done_once() {
     assert_eq!((&*header.key, header.value.as_deref()), (&b"idempotency-key"[..], Some(&b"order-7"[..])));
     let (code, body) = host.send(Method::PUT, &path, &key, "2");
     assert_eq!((code, kind(&body)), (422, "idempotency-key-reused"), "{body}");
+    let (code, _) = host.send(Method::PUT, &format!("{KEYS}/y"), &key, "2");
+    assert_eq!((code, host.records().len()), (202, 2), "a key of its own for each key of the store");
+    let (code, body) = host.send(Method::PUT, &path, &[("Idempotency-Key", "1"), ("Idempotency-Key", "2")], "2");
+    assert_eq!((code, kind(&body)), (400, "bad-request"), "{body}");
     let (code, body) = host.send(Method::PUT, &path, &[("Idempotency-Key", "a b")], "2");
     assert_eq!((code, kind(&body)), (400, "bad-request"), "{body}");
     host.broker.fail(Operation::Delivery, BrokerErrorKind::Abortable);
@@ -148,6 +152,10 @@ fn conditions_are_for_a_processor_that_looks_at_them() {
     let (code, body) = writable(false).send(Method::PUT, &format!("{KEYS}/x"), &condition, "1");
     assert_eq!((code, kind(&body)), (501, "not-conditional"), "{body}");
     let host = writable(true);
+    for refused in ["0123", "W/\"0123\"", "\"01\", \"23\"", "\"\"", ""] {
+        let (code, body) = host.send(Method::PUT, &format!("{KEYS}/x"), &[("If-None-Match", refused)], "1");
+        assert_eq!((code, kind(&body)), (400, "bad-request"), "{refused}: {body}");
+    }
     assert_eq!(host.send(Method::PUT, &format!("{KEYS}/x"), &condition, "1").0, 202);
     let record = host.records().remove(0);
     let headers: Vec<_> = record.headers.iter().map(|header| (&*header.key, header.value.as_deref())).collect();
@@ -192,6 +200,8 @@ fn what_cannot_be_written_is_refused_before_it_is() {
         ("x?wait=done", 400, "bad-request"),
         ("x?timeout_ms=5", 400, "bad-request"),
         ("x?timestamp_ms=-1", 400, "bad-request"),
+        ("x?timestamp_ms=4102444800000", 400, "bad-request"),
+        ("x?wait=applied&timeout_ms=10001", 400, "bad-request"),
         ("x?value_format=i64", 400, "bad-request"),
         ("x?value_format=text", 400, "bad-request"),
         ("x?key_format=i32", 400, "bad-request"),

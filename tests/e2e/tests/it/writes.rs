@@ -88,8 +88,8 @@ fn who_writes_reads_it_on_any_host_and_conditions_have_one_winner() -> Result<()
 
     // Two writers that saw the same version: the processor lets one of them win.
     let (_, seen) = register.get(hosts[0], "k0", "")?;
-    let version = seen["version"].as_str().context("no version")?;
-    let condition = [("If-Match", version)];
+    let version = format!("\"{}\"", seen["version"].as_str().context("no version")?);
+    let condition = [("If-Match", version.as_str())];
     let mut winners = Vec::new();
     for (host, value) in [(hosts[0], "mine"), (hosts[1], "yours")] {
         let (status, answer) = register.put(host, "k0", "&wait=applied", &condition, value)?;
@@ -120,7 +120,7 @@ fn what_is_not_committed_is_never_seen() -> Result<()> {
     const INTERVAL: Duration = Duration::from_secs(4);
     let register = Register::new("uncommitted", kafka::broker()?)?;
     let host = register.host("a", INTERVAL.as_millis() as u64)?;
-    let (status, first) = register.put(&host, "k", "&wait=applied&timeout_ms=20000", &[], "committed")?;
+    let (status, first) = register.put(&host, "k", "&wait=applied&timeout_ms=10000", &[], "committed")?;
     ensure!(status == 200, "{status} {first}");
     // A commit has just been; the next one is an interval away.
     let begun = Instant::now();

@@ -171,7 +171,11 @@ impl StreamTask {
     /// Tells queries that the stores have what was committed below the offsets of the group.
     pub(super) fn report_positions(&self) {
         let queues = self.group.queues().iter();
-        let reflected = |queue: &RecordQueue| queue.committed_offset().unwrap_or(0);
+        // A table goes by its stores and not by what the group has.
+        let reflected = |queue: &RecordQueue| match self.is_table {
+            true => queue.next_offset().min(queue.committed_offset().unwrap_or(Offset::MAX)),
+            false => queue.committed_offset().unwrap_or(0),
+        };
         self.positions.set(queues.map(|queue| (queue.partition.clone(), reflected(queue))));
     }
 
