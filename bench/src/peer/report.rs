@@ -261,11 +261,11 @@ impl Figures {
         let measured = |row: &RowFigures| format!("* {}, {}: {}\n", row.pipeline, row.guarantee, row.measured);
         let measured: String = self.rows.iter().map(measured).collect();
         let page = format!(
-            "# Sandbar beside Kafka Streams\n\nWritten by `make bench-peer`, with every round in [peer.json](peer.json).\n\n\
+            "# Sandbar beside Kafka Streams\n\nMeasured by `make bench-peer`; the figures are in [peer.json](peer.json), the single rounds too where they were kept.\n\n\
              {}\n\n{}{table}\n![CPU time per record](peer.svg)\n\n{}\nThe sides of a row were measured by turns:\n\n{measured}",
             self.facts,
             head(),
-            parts_table(&self.parts)
+            if self.parts.is_empty() { String::new() } else { parts_table(&self.parts) }
         );
         write("peer.md", page)?;
         write("peer.svg", plot(&self.rows))?;

@@ -176,8 +176,7 @@ impl Batch {
     }
 
     async fn look_up(&mut self, wired: &Asked, mut here: Places) -> Result<(), Problem> {
-        let topics: Vec<String> = sub_topology(wired, &self.store).1.into_iter().map(str::to_owned).collect();
-        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        let (_, topics) = sub_topology(wired, &self.store);
         let mut elsewhere = Places::new();
         loop {
             let is_reached = |at: &PartitionPosition| self.freshness.is_reached(&self.store, &topics, at);

@@ -7,30 +7,27 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use engine::broker::ClientSupplier;
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::stores::{Formats, blocking, partitions_of, spec, wired};
 use super::token::Token;
-use super::{Problem, check_application};
+use super::{Problem, check_application, parts};
 use crate::formats::DataFormat;
 use crate::runtime::status::{Status, Wired};
 use crate::runtime::stop::Stop;
 
-mod body;
 pub(super) mod position;
 mod reader;
 #[cfg(test)]
 mod tests;
 mod text;
 
-use body::ChangeBody;
 use reader::{ChangeReader, Outlet};
 use text::TextFormat;
 
@@ -194,7 +191,7 @@ pub async fn subscribe(
     })?;
     let place = changelogs.place()?;
     let number = changelogs.served.fetch_add(1, Ordering::Relaxed);
-    let (sender, receiver) = mpsc::channel(CHUNKS_MAX);
+    let (sender, body) = parts::channel(CHUNKS_MAX);
     let outlet = Outlet::new(sender, changelogs.stop.clone());
     blocking(move || {
         let reader = ChangeReader::open(&*changelogs.clients, number, subscription)?;
@@ -212,5 +209,5 @@ pub async fn subscribe(
         // Proxies that collect an answer before they pass it on would hold changes back.
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ];
-    Ok((headers, Body::new(ChangeBody::new(receiver))).into_response())
+    Ok((headers, body).into_response())
 }

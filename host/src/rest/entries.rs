@@ -157,8 +157,7 @@ impl Scan {
 
     /// The page of the partitions that are here and new enough, and the other partitions.
     async fn page_here(&self, wired: &Asked, limit: NonZeroUsize) -> Result<(QueryPage, Vec<i32>), Problem> {
-        let topics: Vec<String> = sub_topology(wired, &self.store).1.into_iter().map(str::to_owned).collect();
-        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        let (_, topics) = sub_topology(wired, &self.store);
         let mut partitions = self.partitions.clone();
         loop {
             let is_reached = |at: &PartitionPosition| self.freshness.is_reached(&self.store, &topics, at);

@@ -8,9 +8,6 @@ use axum::body::{Body, Bytes};
 use hyper::body::Frame;
 use tokio::sync::mpsc;
 
-/// Parts that may wait for the client.
-const PARTS: usize = 1;
-
 /// The sending half; it ends the body when it is dropped.
 pub type Parts = mpsc::Sender<Bytes>;
 
@@ -28,8 +25,8 @@ impl hyper::body::Body for Channel {
     }
 }
 
-/// A body and where its parts go.
-pub fn channel() -> (Parts, Body) {
-    let (sender, receiver) = mpsc::channel(PARTS);
+/// A body and where its parts go; at most so many of them wait for the client.
+pub fn channel(parts_max: usize) -> (Parts, Body) {
+    let (sender, receiver) = mpsc::channel(parts_max);
     (sender, Body::new(Channel(receiver)))
 }

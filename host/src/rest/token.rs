@@ -11,6 +11,7 @@ use engine::query::{PartitionPosition, Role};
 use engine::record::Offset;
 
 use super::Problem;
+use crate::formats::fnv1a;
 
 /// The header of answers whose body has no room for a token, and of writes.
 pub const HEADER: &str = "sandbar-consistency-token";
@@ -25,6 +26,7 @@ type Offsets = BTreeMap<i32, Offset>;
 /// See the module's head. An offset is the one that follows the last record of which the state knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
+    /// A hash of its id.
     application: u64,
     /// By source topic and partition.
     sources: BTreeMap<String, Offsets>,
@@ -32,15 +34,9 @@ pub struct Token {
     changelogs: BTreeMap<String, Offsets>,
 }
 
-/// Tells applications apart; not made against those who want two to look the same.
-fn mark(application: &str) -> u64 {
-    let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    application.bytes().fold(0xcbf2_9ce4_8422_2325, fnv)
-}
-
 impl Token {
     pub fn new(application: &str) -> Self {
-        Self { application: mark(application), sources: BTreeMap::new(), changelogs: BTreeMap::new() }
+        Self { application: fnv1a(application.as_bytes()), sources: BTreeMap::new(), changelogs: BTreeMap::new() }
     }
 
     /// Reads what an answer of this application said.
@@ -57,7 +53,7 @@ impl Token {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok();
         let token = bytes.and_then(|bytes| Self::decode(&bytes));
         let token = token.ok_or_else(|| refuse("expected the consistency token of an earlier answer".to_owned()))?;
-        if token.application != mark(application) {
+        if token.application != fnv1a(application.as_bytes()) {
             return Err(refuse(format!("the token is of another application than {application}")));
         }
         Ok(token)

@@ -5,6 +5,7 @@ mod asking;
 mod campaign;
 mod checker;
 mod clients;
+mod findings;
 mod hosts;
 mod proxy;
 mod queries;

@@ -17,10 +17,11 @@ use e2e::topics::{self, Broker};
 use rdkafka::message::{BorrowedMessage, Message};
 
 use self::client::{Client, KEYS, Surroundings, key_text};
-use self::judge::{Findings, Key, Number, Topics, parse_value};
+use self::judge::{Key, Number, Topics, parse_value};
 use crate::asking::Directory;
 use crate::campaign::{Options, kafka_settings};
 use crate::clients::{Reader, log_ends};
+use crate::findings::Findings;
 use crate::hosts::{self, Guest, Hosts, Setup};
 use crate::random::Random;
 use crate::results::Slice;

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use axum::http::HeaderValue;
 use bytes::Bytes;
 
+use tokio::sync::mpsc;
+
 use super::position::{read_from, write_from};
 use super::*;
 

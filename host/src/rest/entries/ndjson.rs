@@ -25,6 +25,9 @@ static STREAMS: Semaphore = Semaphore::const_new(STREAMS_MAX);
 /// A client that takes nothing for so long is given up.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Pages that wait for the client.
+const PARTS_MAX: usize = 1;
+
 /// Entries of a page, so of a part of the stream.
 const PAGE_ENTRIES: usize = 1_000;
 
@@ -53,7 +56,7 @@ pub fn stream(wired: Asked, scan: Scan, first: PageAndToken) -> Result<Response,
         let detail = format!("{STREAMS_MAX} streams are open already");
         Problem::unavailable("too-many-streams", "the host streams to others", detail)
     })?;
-    let (parts, body) = parts::channel();
+    let (parts, body) = parts::channel(PARTS_MAX);
     tokio::spawn(async move {
         let _permit = permit;
         let last = match send(&wired, scan, first, &parts).await {

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::findings::Findings;
 use crate::workload::{Balance, Key, Plan};
 
 /// A query and its answer.
@@ -42,13 +43,6 @@ pub enum Said {
     Strange(String),
 }
 
-/// What was found, by kind.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Findings {
-    pub counts: BTreeMap<&'static str, u64>,
-    pub examples: Vec<String>,
-}
-
 pub const WRONG: &str = "wrong answers";
 pub const OLD: &str = "answers older than earlier ones";
 pub const EARLY: &str = "answers ahead of the input";
@@ -58,18 +52,6 @@ pub const EMPTY_COPIES: &str = "empty answers of copies without max_lag";
 pub const INVENTED: &str = "answers for absent keys";
 pub const PAGES: &str = "pages with keys missing, twice or out of order";
 pub const STRANGE: &str = "strange answers";
-
-/// So many examples are kept in all.
-const EXAMPLES: usize = 10;
-
-impl Findings {
-    fn found(&mut self, kind: &'static str, what: impl FnOnce() -> String) {
-        *self.counts.entry(kind).or_default() += 1;
-        if self.examples.len() < EXAMPLES {
-            self.examples.push(format!("{kind}: {}", what()));
-        }
-    }
-}
 
 /// What the ledger says of each key: after which entry of its partition it has which balance.
 struct Model(BTreeMap<Key, Vec<(u64, Balance)>>);

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 
+use crate::findings::Findings;
+
 /// The number of a key.
 pub type Key = u32;
 
@@ -87,13 +89,6 @@ pub struct Topics {
     pub shown: Vec<(String, BTreeMap<Key, Number>)>,
 }
 
-/// What was found, by kind.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Findings {
-    pub counts: BTreeMap<&'static str, u64>,
-    pub examples: Vec<String>,
-}
-
 pub const STALE: &str = "reads older than asked for";
 pub const APPLIED: &str = "wrong entries of applied writes";
 pub const UNCOMMITTED: &str = "uncommitted reads";
@@ -104,18 +99,6 @@ pub const DISOWNED: &str = "writes that were denied and done";
 pub const OUTCOMES: &str = "two outcomes of one idempotency key";
 pub const ENDS: &str = "wrong states at the end";
 pub const STRANGE: &str = "strange answers";
-
-/// So many examples are kept in all.
-const EXAMPLES: usize = 10;
-
-impl Findings {
-    fn found(&mut self, kind: &'static str, what: impl FnOnce() -> String) {
-        *self.counts.entry(kind).or_default() += 1;
-        if self.examples.len() < EXAMPLES {
-            self.examples.push(format!("{kind}: {}", what()));
-        }
-    }
-}
 
 /// Judges the clients' histories. A read without a token must show nothing that a reader of committed records sees later
 /// than `slack_ms` after it; `None` does not judge that.

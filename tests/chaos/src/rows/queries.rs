@@ -7,7 +7,8 @@ use e2e::host::wait_until;
 
 use super::{Request, options};
 use crate::campaign::{self, Campaign};
-use crate::queries::judge::{self, Copies, EMPTY_COPIES, Findings, Said};
+use crate::findings::Findings;
+use crate::queries::judge::{self, Copies, EMPTY_COPIES, Said};
 use crate::queries::{Clients, Surroundings, Told, walk_once};
 use crate::results::Slice;
 
