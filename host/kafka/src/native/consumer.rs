@@ -31,26 +31,14 @@ impl Drop for ConsumerQueue {
     }
 }
 
-/// Gives up whatever a rebalance during close concerns.
+/// Gives up the whole assignment, which librdkafka makes of every answer once it was told to close, under either
+/// protocol (`rd_kafka_cgrp_handle_assign_op`).
 ///
 /// # Safety
-/// Called from the rebalance callback with its own arguments.
-pub(super) unsafe fn answer_while_closing(
-    rk: *mut sys::rd_kafka_t,
-    partitions: *mut sys::rd_kafka_topic_partition_list_t,
-) {
-    // SAFETY: client and list are live during the callback.
-    unsafe {
-        if is_cooperative(rk) {
-            let error = sys::rd_kafka_incremental_unassign(rk, partitions);
-            if !error.is_null() {
-                sys::rd_kafka_error_destroy(error);
-                sys::rd_kafka_assign(rk, ptr::null());
-            }
-        } else {
-            sys::rd_kafka_assign(rk, ptr::null());
-        }
-    }
+/// Called from the rebalance callback of this client.
+pub(super) unsafe fn give_up_all(rk: *mut sys::rd_kafka_t) {
+    // SAFETY: the client is live during its callback.
+    unsafe { sys::rd_kafka_assign(rk, ptr::null()) };
 }
 
 /// # Safety

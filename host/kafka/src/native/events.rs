@@ -73,6 +73,8 @@ pub(crate) struct Events {
     lost_answers: AtomicU64,
     /// While a consumer closes, its rebalances are answered by the callback itself.
     pub(super) closing: AtomicBool,
+    /// Whether that was done.
+    gave_up: AtomicBool,
     /// The queue whose waiting poll a rebalance ends.
     pub(super) wake_queue: AtomicPtr<sys::rd_kafka_queue_t>,
 }
@@ -84,6 +86,7 @@ impl Events {
             state: Mutex::new(State::default()),
             lost_answers: AtomicU64::new(0),
             closing: AtomicBool::new(false),
+            gave_up: AtomicBool::new(false),
             wake_queue: AtomicPtr::new(ptr::null_mut()),
         }
     }
@@ -104,6 +107,16 @@ impl Events {
 
     pub fn has_rebalances(&self) -> bool {
         !self.state().rebalances.is_empty()
+    }
+
+    /// Whether a rebalance that comes while the consumer closes must be answered. One answer gives up everything, after
+    /// which the member leaves, and a call that reaches librdkafka as the group's state ends is never answered
+    /// (`rd_kafka_cgrp_op_serve` drops it): a second answer could hang for ever. Neither does the group wait for the
+    /// answer to partitions that were just assigned: the close has begun their revocation, which comes as an event of
+    /// its own under the cooperative protocol and needs no answer under the eager one.
+    fn must_give_up(&self, assigned: bool, partitions: usize) -> bool {
+        let superseded = assigned && partitions > 0;
+        !superseded && !self.gave_up.swap(true, Ordering::AcqRel)
     }
 
     /// Delivery reports so far, failed ones included.
@@ -207,13 +220,17 @@ pub(super) unsafe extern "C" fn rebalance_callback(
     // SAFETY: the opaque is ours.
     let Some(events) = (unsafe { events(opaque) }) else { return };
     let assigned = code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+    // SAFETY: the list is live during the callback.
+    let names = unsafe { PartitionList::names_of(partitions) };
     if events.closing.load(Ordering::Acquire) {
-        // SAFETY: the client is live within its callback and the list belongs to the event.
-        unsafe { super::consumer::answer_while_closing(rk, partitions) };
+        if events.must_give_up(assigned, names.len()) {
+            // SAFETY: the client is live within its callback.
+            unsafe { super::consumer::give_up_all(rk) };
+        }
         return;
     }
-    // SAFETY: the list is live during the callback; the client too.
-    let (names, lost) = unsafe { (PartitionList::names_of(partitions), sys::rd_kafka_assignment_lost(rk) != 0) };
+    // SAFETY: the client is live within its callback.
+    let lost = unsafe { sys::rd_kafka_assignment_lost(rk) != 0 };
     let rebalance = match (assigned, lost) {
         (true, _) => Rebalance::Assigned(names),
         (false, false) => Rebalance::Revoked(names),

@@ -1,5 +1,7 @@
 //! The group as seen from outside.
 
+use std::time::{Duration, Instant};
+
 use engine::broker::{BrokerErrorKind, ClientSupplier};
 use engine::testing::{ContractHost, membership_contract};
 use kafka::KafkaClients;
@@ -37,15 +39,36 @@ fn a_static_member_is_told_by_its_client_id(cluster: &Cluster) {
     assert_eq!(members[0].assigned, member.owned);
 }
 
+/// librdkafka never answers a call that reaches a group's state while it ends, which a second answer to a rebalance does.
+#[test]
+fn a_member_leaves_at_any_moment_of_its_join() {
+    let cluster = Cluster::embedded();
+    let topic = cluster.topic("leaves", 3);
+    for strategy in ["cooperative-sticky", "range"] {
+        let mut config = cluster.config(&unique("group"));
+        config.properties.insert("consumer.partition.assignment.strategy".into(), strategy.into());
+        let clients = KafkaClients::new(config).expect("clients");
+        for round in 0..60 {
+            // Nobody polls, so that an assignment that has come is answered by the close.
+            let mut consumer = clients.consumer(0).expect("consumer");
+            consumer.subscribe(&[std::sync::Arc::clone(&topic)]).expect("subscribe");
+            std::thread::sleep(Duration::from_millis(4 * (round % 30)));
+            let began = Instant::now();
+            consumer.close().unwrap_or_else(|error| panic!("{strategy}, round {round}: {error}"));
+            assert!(began.elapsed() < Duration::from_secs(4), "{strategy}, round {round}: {:?}", began.elapsed());
+        }
+    }
+}
+
 #[test]
 fn a_group_without_a_broker_is_an_error_in_time() {
     let mut config = kafka::KafkaClientsConfig::new("127.0.0.1:1", "nobody");
-    config.request_timeout = std::time::Duration::from_secs(1);
+    config.request_timeout = Duration::from_secs(1);
     let clients = KafkaClients::new(config).expect("clients");
     let mut membership = clients.membership().expect("a membership");
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let error = membership.members().expect_err("nobody answers");
     assert_eq!(error.kind, BrokerErrorKind::Retriable, "{error}");
     assert!(error.to_string().contains("group nobody"), "{error}");
-    assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
