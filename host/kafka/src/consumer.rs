@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::broker::{
     BrokerError, BrokerErrorKind, Consumer, GroupMetadata, OffsetAndMetadata, Polled, RebalanceEvent, StartOffset,
@@ -16,6 +16,9 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use crate::fetch::Fetcher;
 use crate::native::{Client, Failure, PartitionList, Rebalance};
+
+/// How long a broker may take to name a new member, which it does at once (KIP-394).
+const MEMBER_ID_COMES: Duration = Duration::from_millis(300);
 
 const NO_OFFSET: i64 = sys::RD_KAFKA_OFFSET_INVALID as i64;
 
@@ -184,9 +187,28 @@ impl GroupConsumer {
 
     /// Leaves the group on a thread of its own, which also frees the client; waits for at most `close_timeout`.
     fn leave(&mut self) -> Result<(), BrokerError> {
+        if self.fetcher.is_none() {
+            return Ok(());
+        }
+        self.answer_with_nothing();
+        // librdkafka closes a cooperative member that holds no partition without telling the group
+        // (`rd_kafka_cgrp_revoke_all_rejoin` skips the leave when it terminates). Everybody would wait for it until its
+        // session ends. A static member stays on purpose.
+        let unsubscribed =
+            if self.assigned.is_empty() && self.group_instance_id.is_none() { self.unsubscribe() } else { Ok(()) };
         let Some(fetcher) = self.fetcher.take() else { return Ok(()) };
+        let client = Arc::clone(&self.client);
+        run_bounded(self.client.events().name(), self.close_timeout, move || {
+            let closed = client.close_consumer();
+            drop(fetcher);
+            unsubscribed.and(closed)
+        })
+        .map_err(|failure| self.error(failure, "leave the group"))
+    }
+
+    /// librdkafka waits for the answer to a rebalance that it has handed out before it lets a member go.
+    fn answer_with_nothing(&mut self) {
         for event in std::mem::take(&mut self.unanswered) {
-            // librdkafka waits for the answer to a rebalance that it has handed out before it lets a member go.
             let answered = match event {
                 RebalanceEvent::Assigned(_) => self.assign_list(&[]),
                 RebalanceEvent::Revoked(partitions) | RebalanceEvent::Lost(partitions) => {
@@ -197,18 +219,33 @@ impl GroupConsumer {
                 tracing::debug!(%error, "a rebalance could not be answered while leaving the group");
             }
         }
-        let client = Arc::clone(&self.client);
-        // librdkafka closes a cooperative member that holds no partition without telling the group
-        // (`rd_kafka_cgrp_revoke_all_rejoin` skips the leave when it terminates). Everybody would wait for it until its
-        // session ends. A static member stays on purpose.
-        let leaves_silently = self.assigned.is_empty() && self.group_instance_id.is_none();
-        run_bounded(self.client.events().name(), self.close_timeout, move || {
-            let left = if leaves_silently { client.unsubscribe() } else { Ok(()) };
-            let closed = client.close_consumer();
-            drop(fetcher);
-            left.and(closed)
-        })
-        .map_err(|failure| self.error(failure, "leave the group"))
+    }
+
+    /// Ends the subscription and waits, for half of the time to close, until that is done and the member has left, upon
+    /// which it forgets its member id. In the middle of a join librdkafka puts the end off; a close would overtake it,
+    /// and the group would wait for a member that is gone. So it would for one that left before it was told the member
+    /// id that the broker has given it. A broker that keeps a join waiting answers nothing after it; the close takes the
+    /// rest of the time then.
+    fn unsubscribe(&mut self) -> Result<(), Failure> {
+        let named_until = Instant::now() + MEMBER_ID_COMES.min(self.close_timeout / 2);
+        while self.client.is_subscribed()? && self.client.group_member()?.member_id.is_empty() {
+            if Instant::now() > named_until || Consumer::poll(self, Duration::from_millis(5), 1).is_err() {
+                break;
+            }
+            self.answer_with_nothing();
+        }
+        self.client.unsubscribe()?;
+        let deadline = Instant::now() + self.close_timeout / 2;
+        while (self.client.is_subscribed()? || !self.client.group_member()?.member_id.is_empty())
+            && Instant::now() < deadline
+        {
+            // What the member is still given is only to be answered; what fails here fails the close too.
+            if Consumer::poll(self, Duration::from_millis(5), 1).is_err() {
+                break;
+            }
+            self.answer_with_nothing();
+        }
+        Ok(())
     }
 }
 

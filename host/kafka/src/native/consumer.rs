@@ -88,6 +88,20 @@ impl Client {
         Failure::check_code(unsafe { sys::rd_kafka_unsubscribe(self.raw()) })
     }
 
+    /// Whether there is a subscription: one whose end was put off is still there.
+    pub fn is_subscribed(&self) -> Result<bool, Failure> {
+        let mut list = ptr::null_mut();
+        // SAFETY: live client; on success the list is ours, read and destroyed once.
+        unsafe {
+            Failure::check_code(sys::rd_kafka_subscription(self.raw(), &mut list))?;
+            let subscribed = list.as_ref().is_some_and(|list| list.cnt > 0);
+            if !list.is_null() {
+                sys::rd_kafka_topic_partition_list_destroy(list);
+            }
+            Ok(subscribed)
+        }
+    }
+
     pub fn is_cooperative(&self) -> bool {
         // SAFETY: live client.
         unsafe { is_cooperative(self.raw()) }
