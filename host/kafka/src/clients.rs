@@ -132,6 +132,12 @@ impl ClientSupplier for KafkaClients {
         let mut extra = vec![("group.id", self.config.application_id.as_str())];
         if let Some(instance) = &instance {
             extra.push(("group.instance.id", instance));
+            // Brokers keep the client id of a static member that is replaced (KIP-345), with the address in it, but take
+            // its new rack (KIP-881). A rack that no broker is in decides nothing else: records come from the leader.
+            let passed = config::passed_through(&self.config, Role::MainConsumer);
+            if self.host.get().is_some() && !passed.contains_key("client.rack") {
+                extra.push(("client.rack", &client_id));
+            }
         }
         let identity = ClientIdentity { client_id: &client_id, extra: &extra };
         let client = config::create(&self.config, Role::MainConsumer, identity)?;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::assignment::MemberName;
 use engine::broker::{BrokerError, GroupMember, Membership};
 use engine::record::TopicPartition;
 
@@ -32,7 +33,7 @@ impl Membership for GroupObserver {
         };
         let members = members.into_iter().map(|member| GroupMember {
             member_id: member.member_id,
-            client_id: member.client_id,
+            client_id: member.rack.filter(|rack| MemberName::parse(rack).is_some()).unwrap_or(member.client_id),
             host: member.host,
             assigned: member.assigned.into_iter().map(|(topic, at)| TopicPartition::new(topic, at)).collect(),
         });

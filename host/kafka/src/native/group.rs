@@ -17,6 +17,9 @@ use super::{Client, Failure, c_name, owned_text, timeout_ms};
 pub(crate) struct DescribedMember {
     pub member_id: String,
     pub client_id: String,
+    /// The rack that it gave with its latest join; unlike the client id it is not the one of an earlier life of a static
+    /// member.
+    pub rack: Option<String>,
     pub host: String,
     /// Topic and partition.
     pub assigned: Vec<(String, i32)>,
@@ -95,8 +98,8 @@ fn read(group: &sys::rd_kafka_group_info) -> Result<DescribedGroup, Failure> {
 }
 
 fn member(member: &sys::rd_kafka_group_member_info) -> Result<DescribedMember, Failure> {
-    // SAFETY: the member is live; its texts are NUL-terminated or null, its assignment has the size it says, and
-    // everything is copied.
+    // SAFETY: the member is live; its texts are NUL-terminated or null, its assignment and its metadata have the sizes
+    // that it says, and everything is copied.
     unsafe {
         let assignment = elements(member.member_assignment.cast::<u8>(), member.member_assignment_size);
         let member_id = owned_text(member.member_id);
@@ -107,6 +110,7 @@ fn member(member: &sys::rd_kafka_group_member_info) -> Result<DescribedMember, F
         Ok(DescribedMember {
             member_id,
             client_id: owned_text(member.client_id),
+            rack: rack_of(elements(member.member_metadata.cast::<u8>(), member.member_metadata_size)),
             host: owned_text(member.client_host),
             assigned,
         })
@@ -123,10 +127,7 @@ fn assigned_partitions(bytes: &[u8]) -> Option<Vec<(String, i32)>> {
     let (_version, mut rest) = bytes.split_first_chunk::<2>()?;
     let topics = take_count(&mut rest)?;
     for _ in 0..topics {
-        let (length, after) = rest.split_first_chunk::<2>()?;
-        let (name, after) = after.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
-        let topic = std::str::from_utf8(name).ok()?;
-        rest = after;
+        let topic = take_text(&mut rest)?;
         for _ in 0..take_count(&mut rest)? {
             let (partition, after) = rest.split_first_chunk::<4>()?;
             assigned.push((topic.to_owned(), i32::from_be_bytes(*partition)));
@@ -134,6 +135,37 @@ fn assigned_partitions(bytes: &[u8]) -> Option<Vec<(String, i32)>> {
         }
     }
     Some(assigned)
+}
+
+/// The rack in a `ConsumerProtocolSubscription`, from its version 3 on (KIP-881): version, topics, user data, owned
+/// partitions, generation, rack. Other versions and other clients' forms have none.
+fn rack_of(bytes: &[u8]) -> Option<String> {
+    let (version, mut rest) = bytes.split_first_chunk::<2>()?;
+    if i16::from_be_bytes(*version) < 3 {
+        return None;
+    }
+    for _ in 0..take_count(&mut rest)? {
+        take_text(&mut rest)?;
+    }
+    // Null user data have the length -1.
+    let (length, after) = rest.split_first_chunk::<4>()?;
+    let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0);
+    rest = after.split_at_checked(length)?.1;
+    for _ in 0..take_count(&mut rest)? {
+        take_text(&mut rest)?;
+        let length = usize::try_from(take_count(&mut rest)?).ok()?.checked_mul(4)?;
+        rest = rest.split_at_checked(length)?.1;
+    }
+    let (_generation, mut rest) = rest.split_first_chunk::<4>()?;
+    take_text(&mut rest).map(str::to_owned)
+}
+
+fn take_text<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
+    let (length, rest) = bytes.split_first_chunk::<2>()?;
+    let length = usize::try_from(i16::from_be_bytes(*length)).ok()?;
+    let (text, rest) = rest.split_at_checked(length)?;
+    *bytes = rest;
+    std::str::from_utf8(text).ok()
 }
 
 fn take_count(bytes: &mut &[u8]) -> Option<u32> {

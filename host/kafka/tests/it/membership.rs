@@ -8,7 +8,11 @@ use kafka::KafkaClients;
 
 use crate::cluster::{Cluster, Member, on_each_broker, unique, wait_for};
 
-on_each_broker!(the_group_tells_its_members, a_static_member_is_told_by_its_client_id,);
+on_each_broker!(
+    the_group_tells_its_members,
+    a_static_member_is_told_by_its_client_id,
+    a_static_member_that_comes_back_is_told_by_its_new_address,
+);
 
 fn the_group_tells_its_members(cluster: &Cluster) {
     let topic = cluster.topic("members", 4);
@@ -37,6 +41,28 @@ fn a_static_member_is_told_by_its_client_id(cluster: &Cluster) {
     assert_eq!(members.len(), 1, "{members:?}");
     assert_eq!(members[0].client_id, "my-hosts-00ff@[::1]:7070-consumer-3");
     assert_eq!(members[0].assigned, member.owned);
+}
+
+/// Brokers keep the client id of a static member that is replaced.
+fn a_static_member_that_comes_back_is_told_by_its_new_address(cluster: &Cluster) {
+    let topic = cluster.topic("moved-members", 1);
+    let mut config = cluster.config(&unique("group"));
+    config.group_instance_id = Some("host-1".into());
+    let mut assigned = Vec::new();
+    for endpoint in ["10.0.0.1:7070", "10.0.0.2:7070"] {
+        let clients = KafkaClients::new(config.clone()).expect("clients");
+        clients.name_host("00ff", endpoint);
+        let mut member = Member::join(&clients, 3, &topic);
+        member.poll_until_owned(1);
+        let mut membership = clients.membership().expect("a membership");
+        let members = wait_for("a settled group", || membership.members().expect("an answer"));
+        assert_eq!(members.len(), 1, "{members:?}");
+        assert!(members[0].client_id.ends_with(&format!("-00ff@{endpoint}-consumer-3")), "{members:?}");
+        assigned.push((member.owned.clone(), member.consumer.group_metadata().expect("a member").generation_id));
+        member.consumer.close().expect("closed");
+    }
+    // Nothing has moved for it.
+    assert_eq!(assigned[0], assigned[1]);
 }
 
 /// librdkafka never answers a call that reaches a group's state while it ends, which a second answer to a rebalance does.

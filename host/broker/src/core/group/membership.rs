@@ -112,9 +112,13 @@ impl Group {
         };
         self.fence_waiting(&mut member, &old_id, &instance, outcome);
         let was_leader = self.leader.as_deref() == Some(old_id.as_str());
-        let unchanged = member.subscription(&self.protocol) == subscription_of(&request, &self.protocol)
+        let before = member.subscription(&self.protocol);
+        let unchanged = topics_of(&before) == topics_of(&subscription_of(&request, &self.protocol))
             && request.protocols.iter().any(|(name, _)| *name == self.protocol);
+        // As Kafka does: who replaces a static member goes on under the client id and the address of the first.
+        let (client_id, client_host) = (member.client_id.clone(), member.client_host.clone());
         update(&mut member, &request);
+        (member.client_id, member.client_host) = (client_id, client_host);
         member.heard(now_ms);
         self.members.insert(new_id.clone(), member);
         self.instances.insert(instance, new_id.clone());
@@ -280,6 +284,21 @@ impl Group {
 
 fn subscription_of(request: &JoinRequest, protocol: &str) -> Bytes {
     request.protocols.iter().find(|(name, _)| name == protocol).map(|(_, bytes)| bytes.clone()).unwrap_or_default()
+}
+
+/// The topics in a `ConsumerProtocolSubscription`, as bytes; all of the bytes where they have another form. What a member
+/// owned, its generation and its rack follow them, and change when it comes back.
+fn topics_of(subscription: &[u8]) -> &[u8] {
+    let end = || {
+        let mut end = 6;
+        let count = i32::from_be_bytes(subscription.get(2..end)?.try_into().ok()?);
+        for _ in 0..count {
+            let length = i16::from_be_bytes(subscription.get(end..end + 2)?.try_into().ok()?);
+            end += 2 + usize::try_from(length).ok()?;
+        }
+        Some(end)
+    };
+    end().and_then(|end| subscription.get(2..end)).unwrap_or(subscription)
 }
 
 fn update(member: &mut Member, request: &JoinRequest) {
