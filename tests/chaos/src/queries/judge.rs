@@ -47,8 +47,6 @@ pub const WRONG: &str = "wrong answers";
 pub const OLD: &str = "answers older than earlier ones";
 pub const EARLY: &str = "answers ahead of the input";
 pub const EMPTY: &str = "wrong-empty answers";
-/// No defect: who sets no `max_lag` asks for whatever a copy has.
-pub const EMPTY_COPIES: &str = "empty answers of copies without max_lag";
 pub const INVENTED: &str = "answers for absent keys";
 pub const PAGES: &str = "pages with keys missing, twice or out of order";
 pub const STRANGE: &str = "strange answers";
@@ -148,9 +146,7 @@ impl Judged<'_> {
                     match balance {
                         Some(balance) => self.judge_row(*key, *balance, *exact, findings),
                         None if self.shown.contains_key(key) => {
-                            let any = self.query.copies == Copies::Any && !exact;
-                            let kind = if any { EMPTY_COPIES } else { EMPTY };
-                            findings.found(kind, || format!("{key:?}: nothing, exact {exact}, {}", self.times()));
+                            findings.found(EMPTY, || format!("{key:?}: nothing, exact {exact}, {}", self.times()));
                         }
                         None => {}
                     }

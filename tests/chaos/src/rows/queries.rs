@@ -8,7 +8,7 @@ use e2e::host::wait_until;
 use super::{Request, options};
 use crate::campaign::{self, Campaign};
 use crate::findings::Findings;
-use crate::queries::judge::{self, Copies, EMPTY_COPIES, Said};
+use crate::queries::judge::{self, Copies, Said};
 use crate::queries::{Clients, Surroundings, Told, walk_once};
 use crate::results::Slice;
 
@@ -69,10 +69,7 @@ fn note(campaign: &mut Campaign, around: &Surroundings, told: &Told, copies: boo
     let Findings { counts, examples } = judge::judge(&told.queries, &around.plan);
     examples.iter().for_each(|example| println!("  {example}"));
     for (kind, count) in counts {
-        match kind {
-            EMPTY_COPIES => campaign.count(kind, count),
-            _ => campaign.defect(kind, count),
-        }
+        campaign.defect(kind, count);
     }
     campaign.count("queries", told.requests);
     campaign.count("answered 503", told.later);
