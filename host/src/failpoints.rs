@@ -1,6 +1,6 @@
 //! Named points at which the process aborts, for the kill campaigns: wrappers round the seams, since the order of the
 //! engine's calls there is the order of its stages. `SANDBAR_FAILPOINT=name:n` aborts when the point is passed for the
-//! n-th time. Compiled only with the feature `failpoints`, which no released binary has.
+//! n-th time; `SANDBAR_FAILPOINT_HOLD=name:ms` waits so long at each pass of a point. Compiled only with the feature `failpoints`, which no released binary has.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -21,6 +21,7 @@ use engine::state::{KeyRange, ReadView, StateStore, StoreError, StoreProvider, V
 use engine::topology::{StoreSpec, TaskId};
 
 const VARIABLE: &str = "SANDBAR_FAILPOINT";
+const HOLD_VARIABLE: &str = "SANDBAR_FAILPOINT_HOLD";
 
 /// Every point. Those of a dead-letter queue and of a module's exchange come with them.
 const POINTS: [&str; 18] = [
@@ -52,6 +53,8 @@ struct Failpoint {
     /// Empty for none.
     name: String,
     left: AtomicU64,
+    /// The point at which every pass waits, and how long; empty for none.
+    held: (String, Duration),
 }
 
 thread_local! {
@@ -61,13 +64,9 @@ thread_local! {
 
 impl Failpoint {
     fn from_environment() -> Result<Self> {
-        let text = std::env::var(VARIABLE).unwrap_or_default();
-        let (name, count) = text.split_once(':').unwrap_or((&text, "1"));
-        if !name.is_empty() && !POINTS.contains(&name) {
-            bail!("{VARIABLE}: there is no point {name}; there are {}", POINTS.join(", "));
-        }
-        let Ok(count) = count.parse() else { bail!("{VARIABLE}: `{count}` is no number") };
-        Ok(Self { name: name.to_owned(), left: AtomicU64::new(count) })
+        let (name, count) = of_environment(VARIABLE, 1)?;
+        let (held, hold_ms) = of_environment(HOLD_VARIABLE, 0)?;
+        Ok(Self { name, left: AtomicU64::new(count), held: (held, Duration::from_millis(hold_ms)) })
     }
 
     /// Whether it is passed for the last time.
@@ -77,6 +76,9 @@ impl Failpoint {
     }
 
     fn pass(&self, point: &str) {
+        if point == self.held.0 {
+            std::thread::sleep(self.held.1);
+        }
         if self.is_due(point) {
             abort(point);
         }
@@ -93,6 +95,20 @@ impl Failpoint {
             });
         }
     }
+}
+
+/// A point and a number from a variable; an empty name where it is not set.
+fn of_environment(variable: &str, default: u64) -> Result<(String, u64)> {
+    let text = std::env::var(variable).unwrap_or_default();
+    let (name, number) = text.split_once(':').unwrap_or((&text, ""));
+    if !name.is_empty() && !POINTS.contains(&name) {
+        bail!("{variable}: there is no point {name}; there are {}", POINTS.join(", "));
+    }
+    if number.is_empty() {
+        return Ok((name.to_owned(), default));
+    }
+    let Ok(number) = number.parse() else { bail!("{variable}: `{number}` is no number") };
+    Ok((name.to_owned(), number))
 }
 
 fn abort(point: &str) -> ! {

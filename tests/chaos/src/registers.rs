@@ -40,8 +40,8 @@ pub struct Work {
     pub kills: u64,
     /// Reads of one's own writes at least.
     pub passes: u64,
-    /// Commits are so rare that what is not committed yet would show.
-    pub slow_commits: bool,
+    /// How long each transaction is held open before its end, so that what is not committed yet would show.
+    pub held_ms: Option<u64>,
 }
 
 /// Runs one slice. Its folder stays when something was wrong.
@@ -82,8 +82,8 @@ impl Campaign {
             partitions: options.partitions,
             settings: options.settings.clone(),
             static_members: options.static_members,
-            binary: None,
-            variables: Vec::new(),
+            binary: options.binary.clone(),
+            variables: options.variables.clone(),
         };
         let mut hosts = Hosts::new(setup, options.hosts)?;
         hosts.start_all()?;
@@ -164,7 +164,7 @@ impl Campaign {
         }
         slice.figures.insert("reads of own writes".to_owned(), self.passes());
         slice.records_restored = self.hosts.records_restored();
-        let slack_ms = work.slow_commits.then(|| commit_interval_ms(&self.options) / 2);
+        let slack_ms = work.held_ms.map(|held_ms| held_ms / 2);
         let events: Vec<_> = clients.into_iter().map(|client| client.events).collect();
         let Findings { counts, examples } = judge::judge(&events, &found, slack_ms);
         examples.iter().for_each(|example| println!("  {example}"));
@@ -193,10 +193,6 @@ impl Campaign {
 
 fn join(client: JoinHandle<Result<Client>>) -> Result<Client> {
     client.join().map_err(|_| anyhow!("a client panicked"))?
-}
-
-fn commit_interval_ms(options: &Options) -> u64 {
-    options.settings.get("commit.interval.ms").and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 fn add_record(topics: &mut Topics, names: &BTreeMap<String, Key>, record: &BorrowedMessage<'_>) -> Result<()> {

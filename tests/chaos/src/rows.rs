@@ -75,7 +75,8 @@ pub const ROWS: &[Row] = &[
     row("C5", "hosts killed whose tasks are warm on the other one", 10, 50, standbys::fail_over),
     row("Q2", "queries while hosts are killed and added by turns", 6, 30, queries::queries),
     row("Q3", "hosts killed while clients read their own writes at other hosts", 3, 15, writes::read_your_writes)
-        .records(3_000),
+        .records(3_000)
+        .with_failpoints(),
     row("H2", "hosts ended by SIGTERM in any state", 40, 200, processes::terminate),
 ];
 

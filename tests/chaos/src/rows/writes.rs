@@ -1,15 +1,15 @@
 //! Row Q3: what REST clients write, and read back at another host, while hosts are killed.
 
-use super::Request;
+use super::{Request, failpoints};
 use crate::campaign::{self, Options};
 use crate::registers::{self, Work};
 use crate::results::Slice;
 
-/// Between commits where what is not committed must have time to show. Longer transactions than that are ended by the
-/// broker after 10 s.
-const SLOW_COMMIT_MS: u64 = 3_000;
+/// How long each transaction is held open, with everything in it sent and acknowledged, where what is not committed must
+/// have time to show. The broker ends one after 10 s.
+const HELD_MS: u64 = 2_500;
 
-/// Read-your-writes. Every third slice commits so rarely that an uncommitted value would be seen.
+/// Read-your-writes. Every third slice holds its transactions open by a failpoint.
 pub fn read_your_writes(request: &Request) -> Slice {
     let Request { name, seed, faults, records } = *request;
     let mut options = Options::new(name, seed);
@@ -22,10 +22,12 @@ pub fn read_your_writes(request: &Request) -> Slice {
     if seed % 4 >= 2 {
         options = options.set("num.standby.replicas", 1);
     }
-    let slow_commits = seed.is_multiple_of(3);
-    let mut work = Work { kills: faults, passes: records, slow_commits };
-    if slow_commits {
-        options = options.set("commit.interval.ms", SLOW_COMMIT_MS);
+    let mut work = Work { kills: faults, passes: records, held_ms: None };
+    if seed.is_multiple_of(3) {
+        work.held_ms = Some(HELD_MS);
+        options.binary = Some(failpoints::binary());
+        options.variables = vec![("SANDBAR_FAILPOINT_HOLD".to_owned(), format!("before-end-txn:{HELD_MS}"))];
+        options = options.set("commit.interval.ms", 500);
         // A pass takes as long as a commit.
         work.passes = records / 6;
     }
