@@ -4,8 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
@@ -17,6 +16,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::freshness::{Freshness, is_running, not_reached};
+use super::json::JsonObject;
 use super::routed::{PositionAnswer, Question, Refused, Sources};
 use super::stores::{
     Asked, Formats, Position, asked_partitions, blocking, home_of, max_lag, may_be_elsewhere, position, problem_of,
@@ -105,13 +105,13 @@ pub async fn get(
     uri: Uri,
     path: Result<Path<(String, String)>, PathRejection>,
     query: Result<Query<BatchQuery>, QueryRejection>,
-    body: Result<Json<BatchBody>, JsonRejection>,
+    body: Result<JsonObject<BatchBody>, Problem>,
 ) -> Result<Response, Problem> {
     let Path((application, store)) = path?;
     let Query(query) = query?;
     check_application(&status, &application)?;
     let wired = wired(&status)?.by(&headers);
-    let Json(BatchBody { keys }) = body?;
+    let JsonObject(BatchBody { keys }) = body?;
     let formats = Formats::of(&wired, &store, query.key_format.as_deref(), query.value_format.as_deref())?;
     let partitions = asked_partitions(&wired, &store, None, query.partitions.as_deref())?;
     let keys = read_keys(&keys, formats.key)?;

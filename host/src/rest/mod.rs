@@ -21,6 +21,7 @@ mod filter;
 mod freshness;
 mod idempotency;
 mod instances;
+mod json;
 mod keys;
 mod metrics;
 mod parts;

@@ -89,8 +89,12 @@ impl From<BytesRejection> for Problem {
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
         let problem = Self::bad_request(rejection.body_text());
-        // Too large, or of another media type: the code says which.
-        Self { status: rejection.status(), ..problem }
+        match rejection {
+            // JSON of another shape is as unreadable as text that is no JSON.
+            JsonRejection::JsonDataError(_) => problem,
+            // Too large, or of another media type: the code says which.
+            _ => Self { status: rejection.status(), ..problem },
+        }
     }
 }
 

@@ -5,9 +5,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -19,6 +18,7 @@ use serde_json::{Value, json};
 
 use super::freshness::{Freshness, NOT_REACHED};
 use super::idempotency::{self, Begun, Outcomes, fingerprint};
+use super::json::{JsonObject, Object};
 use super::keys::{KeyPath, KeyQuery};
 use super::routed::{self, Sources};
 use super::stores::{Asked, Formats, wired};
@@ -72,7 +72,7 @@ pub struct BatchWrite {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BatchBody {
-    writes: Vec<BatchWrite>,
+    writes: Vec<Object<BatchWrite>>,
 }
 
 /// What takes the writes of an application.
@@ -379,7 +379,7 @@ pub async fn batch(
     headers: HeaderMap,
     path: Result<Path<(String, String)>, PathRejection>,
     query: Result<Query<WriteQuery>, QueryRejection>,
-    body: Result<Json<BatchBody>, JsonRejection>,
+    body: Result<JsonObject<BatchBody>, Problem>,
 ) -> Result<Response, Problem> {
     let Path((application, store)) = path?;
     let Query(query) = query?;
@@ -395,13 +395,13 @@ pub async fn batch(
             return Err(Problem::bad_request(format!("{name}: it belongs to a write of one key, not to a batch")));
         }
     }
-    let Json(BatchBody { writes }) = body?;
+    let JsonObject(BatchBody { writes }) = body?;
     if writes.is_empty() || writes.len() > WRITES_MAX {
         let detail = format!("writes: expected 1 to {WRITES_MAX}, found {}", writes.len());
         return Err(Problem::bad_request(detail));
     }
     let timestamp = timestamp(&query)?;
-    let record = |(number, write): (usize, &BatchWrite)| {
+    let record = |(number, Object(write)): (usize, &Object<BatchWrite>)| {
         let refuse = |what: &str, why: String| Problem::bad_request(format!("writes[{number}].{what}: {why}"));
         let key = formats.key.read_json(&write.key).map_err(|error| refuse("key", error))?;
         let value = match (&write.value, write.delete) {

@@ -216,3 +216,22 @@ fn what_cannot_be_written_is_refused_before_it_is() {
     assert_eq!((code, kind(&body)), (413, "body-too-large"), "{body}");
     assert!(host.records().is_empty());
 }
+
+const JSON: (&str, &str) = ("Content-Type", "application/json");
+const STORE: &str = "/v1/apps/vote/stores/votes";
+
+#[test]
+fn a_list_is_not_taken_for_an_object() {
+    let host = writable(false);
+    for (route, body) in [
+        ("batch-get", json!([["a"]])),
+        ("batch-get", json!("a")),
+        ("batch-write", json!([[{ "key": "a", "value": 1 }]])),
+        ("batch-write", json!({ "writes": [["a", 1, false]] })),
+    ] {
+        let (code, answer) = host.send(Method::POST, &format!("{STORE}/{route}"), &[JSON], &body.to_string());
+        assert_eq!((code, kind(&answer)), (400, "bad-request"), "{route} {body}: {answer}");
+        assert!(answer["detail"].as_str().is_some_and(|detail| detail.contains("an object")), "{answer}");
+    }
+    assert!(host.records().is_empty());
+}
