@@ -1,10 +1,12 @@
-//! Bodies that are JSON objects.
+//! Bodies that are JSON objects, and how those are refused that are none.
 
 use std::fmt;
 use std::marker::PhantomData;
 
 use axum::Json;
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, Request};
+use axum::http::StatusCode;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -20,6 +22,22 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonObject<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let Json(Object(body)) = Json::<Object<T>>::from_request(request, state).await?;
         Ok(Self(body))
+    }
+}
+
+impl From<JsonRejection> for Problem {
+    fn from(rejection: JsonRejection) -> Self {
+        let detail = rejection.body_text();
+        match rejection {
+            JsonRejection::MissingJsonContentType(_) => Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported-media-type",
+                "the body is of another media type",
+                detail,
+            ),
+            // JSON of another shape is as unreadable as text that is no JSON.
+            _ => Self::bad_request(detail),
+        }
     }
 }
 

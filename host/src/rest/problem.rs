@@ -1,7 +1,7 @@
 //! Errors of the REST interface as RFC 9457 problem documents: a type that programs compare, a detail that names
 //! the thing, what was expected and what to do. Every error answer goes through here.
 
-use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -81,20 +81,8 @@ impl From<QueryRejection> for Problem {
 
 impl From<BytesRejection> for Problem {
     fn from(rejection: BytesRejection) -> Self {
-        let problem = Self::bad_request(rejection.body_text());
-        Self { status: rejection.status(), ..problem }
-    }
-}
-
-impl From<JsonRejection> for Problem {
-    fn from(rejection: JsonRejection) -> Self {
-        let problem = Self::bad_request(rejection.body_text());
-        match rejection {
-            // JSON of another shape is as unreadable as text that is no JSON.
-            JsonRejection::JsonDataError(_) => problem,
-            // Too large, or of another media type: the code says which.
-            _ => Self { status: rejection.status(), ..problem },
-        }
+        // That a body is too large was found before anybody asked for it, so this one broke off.
+        Self::bad_request(rejection.body_text())
     }
 }
 

@@ -235,3 +235,21 @@ fn a_list_is_not_taken_for_an_object() {
     }
     assert!(host.records().is_empty());
 }
+
+#[test]
+fn a_body_that_cannot_be_read_is_not_one_of_another_media_type() {
+    let host = writable(false);
+    for route in ["batch-get", "batch-write"] {
+        let text: &[(&str, &str)] = &[("Content-Type", "text/plain")];
+        for (headers, body, expected) in [
+            (text, "{}", (415, "unsupported-media-type")),
+            (&[], "{}", (415, "unsupported-media-type")),
+            (&[JSON], "{", (400, "bad-request")),
+            (&[JSON], "{}", (400, "bad-request")),
+            (&[JSON], "{\"keys\":1,\"writes\":1}", (400, "bad-request")),
+        ] {
+            let (code, answer) = host.send(Method::POST, &format!("{STORE}/{route}"), headers, body);
+            assert_eq!((code, kind(&answer)), expected, "{route} {headers:?} {body}: {answer}");
+        }
+    }
+}
