@@ -92,7 +92,7 @@ pub async fn list(
     let Query(query) = query?;
     check_application(&status, &application)?;
     let wired = wired(&status)?.by(&headers);
-    let is_streamed = ndjson::is_asked_for(&headers);
+    let is_streamed = ndjson::is_asked_for(&headers)?;
     let mut scan = Scan::of(&wired, application, store, query, uri.path())?;
     if is_streamed {
         if scan.limit == Some(0) {

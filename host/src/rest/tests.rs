@@ -21,6 +21,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::runtime::status::{StandbyStatus, Wired};
 
+mod accept;
 mod changes;
 mod fresh;
 mod limits;

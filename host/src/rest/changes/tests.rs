@@ -46,7 +46,14 @@ fn the_content_type_is_what_the_client_accepts() {
     for accept in ["application/x-ndjson", "text/html, application/x-ndjson;q=0.1, */*"] {
         assert_eq!(of(Some(accept)), Ok(TextFormat::Ndjson), "{accept}");
     }
-    assert_eq!(of(Some("application/json")), Err("not-acceptable"));
+    for accept in ["application/json", "text/event-stream;q=0", "text/event-stream; Q=0.000, text/html", "*/*;q=0"] {
+        assert_eq!(of(Some(accept)), Err("not-acceptable"), "{accept}");
+    }
+    for accept in ["text/event-stream;q=0, application/x-ndjson", "text/event-stream;q=0, */*", "text/*;q=0,*/*;q=0.1"]
+    {
+        assert_eq!(of(Some(accept)), Ok(TextFormat::Ndjson), "{accept}");
+    }
+    assert_eq!(of(Some("*/*;q=0, Text/Event-Stream")), Ok(TextFormat::EventStream));
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! How changes are written: as server-sent events, which browsers read and resume by themselves, or as NDJSON for
 //! everybody else. A piece of the answer is whole events only.
 
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use bytes::BytesMut;
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::rest::Problem;
+use crate::rest::accept::Accepted;
 
 /// A way to write changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,21 +40,15 @@ struct Line<'a> {
 impl TextFormat {
     /// What a client accepts; server-sent events where it does not care.
     pub fn of(headers: &HeaderMap) -> Result<Self, Problem> {
-        let mut accepted = headers.get_all(header::ACCEPT).iter().peekable();
-        if accepted.peek().is_none() {
+        let accepted = Accepted::of(headers);
+        if accepted.is_empty() {
             return Ok(Self::EventStream);
         }
-        let lists: Vec<&str> = accepted.filter_map(|list| list.to_str().ok()).collect();
-        let types = lists.iter().flat_map(|list| list.split(','));
         // Which one is liked more is not weighed: whoever names both gets what is named first.
-        let known = types.filter_map(|name| match name.split(';').next().unwrap_or_default().trim() {
-            "text/event-stream" | "text/*" | "*/*" => Some(Self::EventStream),
-            "application/x-ndjson" | "application/*" => Some(Self::Ndjson),
-            _ => None,
-        });
-        { known }.next().ok_or_else(|| {
-            let detail =
-                format!("accept: expected text/event-stream or application/x-ndjson, found {}", lists.join(","));
+        let both = [Self::EventStream, Self::Ndjson];
+        let first = accepted.first_of(&both.map(Self::content_type));
+        { both }.into_iter().find(|one| Some(one.content_type()) == first).ok_or_else(|| {
+            let detail = format!("accept: expected text/event-stream or application/x-ndjson, found {accepted}");
             Problem::new(StatusCode::NOT_ACCEPTABLE, "not-acceptable", "no such content type", detail)
         })
     }

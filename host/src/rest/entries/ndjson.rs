@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::json;
@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::{PageAndToken, Scan, write_cursor};
 use crate::rest::Problem;
+use crate::rest::accept::Accepted;
 use crate::rest::parts::{self, Parts};
 use crate::rest::stores::{Asked, Position, blocking, position};
 
@@ -31,12 +32,24 @@ const PARTS_MAX: usize = 1;
 /// Entries of a page, so of a part of the stream.
 const PAGE_ENTRIES: usize = 1_000;
 
-/// Whether a client takes lines.
-pub fn is_asked_for(headers: &HeaderMap) -> bool {
-    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    accepted
-        .flat_map(|value| value.split(','))
-        .any(|one| one.split(';').next().unwrap_or_default().trim() == MEDIA_TYPE)
+/// Whether a client wants lines: where it names them, or refuses the page as one document.
+///
+/// # Errors
+/// When it refuses both.
+pub fn is_asked_for(headers: &HeaderMap) -> Result<bool, Problem> {
+    let accepted = Accepted::of(headers);
+    if accepted.names(MEDIA_TYPE) {
+        return Ok(true);
+    }
+    match (accepted.takes("application/json"), accepted.takes(MEDIA_TYPE)) {
+        (Some(false), Some(true)) => Ok(true),
+        (Some(false), _) => {
+            let detail = format!("accept: expected application/json or {MEDIA_TYPE}, found {accepted}");
+            Err(Problem::new(StatusCode::NOT_ACCEPTABLE, "not-acceptable", "no such content type", detail))
+        }
+        // A page is JSON also for who names neither, as browsers do.
+        _ => Ok(false),
+    }
 }
 
 impl Scan {
