@@ -36,9 +36,8 @@ impl Condition {
         }
         let (pointer, wanted) =
             text.split_once('=').ok_or_else(|| refuse("expected a JSON pointer, =, and a value, as /status=PAID"))?;
-        if !pointer.is_empty() && !pointer.starts_with('/') {
-            return Err(refuse("a JSON pointer is empty or begins with /"));
-        }
+        check_pointer(pointer)
+            .map_err(|why| Problem::bad_request(format!("where: {pointer:?} is no JSON pointer: {why}")))?;
         Ok(Self {
             text: text.to_owned(),
             pointer: pointer.to_owned(),
@@ -60,6 +59,17 @@ impl Condition {
             Some(Value::String(found)) if *found == self.wanted => true,
             found => found.is_some() && found == self.literal.as_ref(),
         }
+    }
+}
+
+/// A pointer that is none finds nothing in any value, which would look like an answer.
+fn check_pointer(pointer: &str) -> Result<(), &'static str> {
+    if !pointer.is_empty() && !pointer.starts_with('/') {
+        return Err("it has to be empty or begin with /");
+    }
+    match pointer.split('~').skip(1).all(|rest| rest.starts_with(['0', '1'])) {
+        true => Ok(()),
+        false => Err("after ~ comes 0 or 1, as in ~0 for ~ and ~1 for /"),
     }
 }
 

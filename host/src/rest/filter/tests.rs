@@ -25,4 +25,9 @@ fn what_is_no_condition_is_refused() {
         assert!(Condition::read(text, format).is_err(), "{text}");
     }
     assert!(Condition::read("/a=1", DataFormat::I64).is_err());
+    for pointer in ["status", "/a~", "/a~2", "/~/b", "/~~0", "~0"] {
+        let problem = Condition::read(&format!("{pointer}=1"), DataFormat::Json).expect_err(pointer);
+        assert!(problem.kind == "bad-request" && problem.detail.contains(&format!("{pointer:?}")), "{problem:?}");
+    }
+    assert!(accepts("/~0~1=1", r#"{"~/":1}"#));
 }
