@@ -48,7 +48,7 @@ impl DataFormat {
         }
     }
 
-    /// Shows bytes as JSON. JSON itself stays as it was written, byte for byte.
+    /// Shows bytes as JSON. JSON itself stays as it was written, but for line breaks.
     ///
     /// # Errors
     /// Says what was expected and found when the bytes are not of this format.
@@ -58,11 +58,13 @@ impl DataFormat {
             Self::Json => {
                 let value: &RawValue =
                     serde_json::from_slice(bytes).map_err(|error| format!("{} ({error})", wrong("JSON")))?;
-                // A line break inside would end a line of NDJSON.
-                if !value.get().contains('\n') {
+                // A line break would end a line of NDJSON, or of an event. Text has none in JSON, so it stands between
+                // tokens, which need nothing between them; all else stays.
+                let is_break = |c: char| matches!(c, '\n' | '\r');
+                if !value.get().contains(is_break) {
                     return Ok(value.to_owned());
                 }
-                serde_json::from_slice(bytes).map_err(|error| error.to_string())?
+                return RawValue::from_string(value.get().replace(is_break, "")).map_err(|error| error.to_string());
             }
             Self::Utf8 => Value::from(std::str::from_utf8(bytes).map_err(|_| wrong("UTF-8 text"))?),
             Self::I32 => Value::from(i32::from_be_bytes(bytes.try_into().map_err(|_| wrong("4 bytes"))?)),

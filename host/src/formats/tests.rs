@@ -43,4 +43,6 @@ fn json_keeps_its_bytes() {
     let shown = DataFormat::Json.show(text).expect("JSON");
     assert_eq!(shown.get().as_bytes(), text);
     assert_eq!(DataFormat::Json.show(b"{\n\"a\":1}").expect("JSON").get(), "{\"a\":1}");
+    let broken = DataFormat::Json.show(b"{\"z\":1.50,\r\n\"a\":9007199254740993}\n").expect("JSON");
+    assert_eq!(broken.get().as_bytes(), text);
 }

@@ -160,9 +160,10 @@ pub async fn answer(
 }
 
 impl KeyQuery {
-    /// One that waits for what a token says.
-    pub fn at(key_format: Option<String>, min_position: String, timeout_ms: Option<u64>) -> Self {
-        Self { key_format, min_position: Some(min_position), timeout_ms, ..Self::default() }
+    /// One that waits for what a token says, in these formats of key and value.
+    pub fn at(formats: [Option<String>; 2], min_position: String, timeout_ms: Option<u64>) -> Self {
+        let [key_format, value_format] = formats;
+        Self { key_format, value_format, min_position: Some(min_position), timeout_ms, ..Self::default() }
     }
 }
 

@@ -12,8 +12,8 @@ use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use engine::query::Role;
 use engine::record::Header;
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use super::freshness::{Freshness, NOT_REACHED};
@@ -21,10 +21,10 @@ use super::idempotency::{self, Begun, Outcomes, fingerprint};
 use super::json::{JsonObject, Object};
 use super::keys::{KeyPath, KeyQuery};
 use super::routed::{self, Sources};
-use super::stores::{Asked, Formats, wired};
+use super::stores::{Asked, Formats, serialized, wired};
 use super::token::{self, Token};
 use super::{Problem, check_application, json_response, keys};
-use crate::formats;
+use crate::formats::{self, DataFormat};
 use crate::runtime::status::{Status, Wired};
 use crate::runtime::wall_clock_ms;
 use crate::runtime::writer::{WriteError, WriteRecord, Writer, Written};
@@ -147,7 +147,9 @@ pub async fn put(
         Some(name) => {
             let format = Formats::of(&request.wired, &request.store, None, Some(name))?.value;
             let text = std::str::from_utf8(&body).map_err(|_| Problem::bad_request("body: expected UTF-8 text"))?;
-            format.read(text).map_err(|error| Problem::bad_request(format!("body: {error}")))?
+            let value = format.read(text).map_err(|error| Problem::bad_request(format!("body: {error}")))?;
+            // What surrounds a document is the client's too.
+            if format == DataFormat::Json { body.to_vec() } else { value }
         }
     };
     request.run(Method::PUT, Some(value), body).await
@@ -324,21 +326,22 @@ impl Request {
     async fn applied(&self, token: Token) -> Result<Response, Problem> {
         // One partition of one topic is never too long.
         let text = token.write().unwrap_or_default();
-        let query = KeyQuery::at(self.query.key_format.clone(), text, self.query.timeout_ms);
+        let formats = [self.query.key_format.clone(), self.query.value_format.clone()];
+        let query = KeyQuery::at(formats, text, self.query.timeout_ms);
         let path = KeyPath { app: self.application.clone(), store: self.store.clone(), key: self.key_text.clone() };
         // As the first host that is asked: the write may have come from another one.
         let found = keys::answer(&self.wired, self.uri.path(), path, query).await;
-        let entry: Value = match found {
+        let entry: Box<RawValue> = match found {
             Ok(response) if response.status() == StatusCode::OK => {
                 let body = axum::body::to_bytes(response.into_body(), usize::MAX).await;
                 let body = body.map_err(|error| Problem::internal(error.to_string()))?;
                 serde_json::from_slice(&body).map_err(|error| Problem::internal(error.to_string()))?
             }
-            Err(problem) if problem.kind == "key-not-found" => Value::Null,
+            Err(problem) if problem.kind == "key-not-found" => raw(&Value::Null)?,
             // It is there, but not in the format in which the store is shown.
-            Err(problem) if problem.kind == "format" => json!({ "error": problem.document() }),
+            Err(problem) if problem.kind == "format" => raw(&json!({ "error": problem.document() }))?,
             Ok(response) if response.status() == StatusCode::UNPROCESSABLE_ENTITY => {
-                json!({ "error": { "status": response.status().as_u16() } })
+                raw(&json!({ "error": { "status": response.status().as_u16() } }))?
             }
             Ok(_) => {
                 let reason = format!("the state does not reflect it yet ({NOT_REACHED})");
@@ -347,21 +350,42 @@ impl Request {
             Err(problem) => return Ok(accepted(&self.store, &self.key_text, &token, Some(problem.detail))),
         };
         let mut of_answer = token;
-        if let Some(text) = entry["consistency_token"].as_str() {
-            of_answer.merge(&Token::read(text, &self.application)?);
+        let of_entry: Option<EntryToken> = serde_json::from_str(entry.get()).unwrap_or_default();
+        if let Some(text) = of_entry.and_then(|entry| entry.consistency_token) {
+            of_answer.merge(&Token::read(&text, &self.application)?);
         }
         let token = of_answer.write();
-        let document = json!({
-            "store": self.store,
-            "key": self.key_text,
-            "applied": true,
-            "entry": entry,
-            "consistency_token": token,
-        });
-        let mut response = json_response(&document);
+        let mut response = serialized(&AppliedBody {
+            store: &self.store,
+            key: &self.key_text,
+            applied: true,
+            entry,
+            consistency_token: token.as_deref(),
+        })?;
         set_token(&mut response, token.as_deref());
         Ok(response)
     }
+}
+
+/// What a write that was waited for has become.
+#[derive(Serialize)]
+struct AppliedBody<'a> {
+    store: &'a str,
+    key: &'a str,
+    applied: bool,
+    /// As the query for the key answers it, byte for byte: a value is the processor's, and nobody's to write anew.
+    entry: Box<RawValue>,
+    consistency_token: Option<&'a str>,
+}
+
+/// The part of an entry that says how far the state was.
+#[derive(Deserialize)]
+struct EntryToken {
+    consistency_token: Option<String>,
+}
+
+fn raw(value: &Value) -> Result<Box<RawValue>, Problem> {
+    to_raw_value(value).map_err(|error| Problem::internal(error.to_string()))
 }
 
 /// The version of a strong entity tag, or `*`. A list, or a weak tag, is more than a processor is asked to judge.

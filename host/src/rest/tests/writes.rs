@@ -253,3 +253,30 @@ fn a_body_that_cannot_be_read_is_not_one_of_another_media_type() {
         }
     }
 }
+
+#[test]
+fn a_json_value_stays_as_the_client_wrote_it() {
+    let host = writable(false);
+    let home = engine::partitioner::partition_for_key(b"c", PARTITIONS);
+    let queries = &host.status.wired().expect("it is wired").queries;
+    let value = "{\"z\":1.50,\r\n\"a\":9007199254740993000001}\n";
+    let sources = register_as(Role::Active, queries, home, Availability::Running, &[("c", value)]);
+    sources.set([(TopicPartition::new("reports", home), 9)]);
+    let put = |query: &str, body: &str| {
+        let path = format!("{KEYS}/c?wait=applied{query}");
+        let request = Request::put(&path).body(Body::from(body.to_owned())).expect("a request");
+        super::send(&host.status, &path, request)
+    };
+    for query in ["", "&value_format=json"] {
+        let (code, text) = put(query, value);
+        let expected = "\"value\":{\"z\":1.50,\"a\":9007199254740993000001}";
+        assert!(code == 200 && text.contains(expected), "{query}: {code} {text}");
+    }
+    let hex = formats::hex(value.as_bytes());
+    let (code, text) = put("&value_format=hex", &hex);
+    assert!(code == 200 && text.contains(&format!("\"value\":\"{hex}\"")), "{code} {text}");
+    for record in host.records() {
+        assert_eq!(record.value.as_deref(), Some(value.as_bytes()));
+    }
+    assert_eq!(host.records().len(), 3);
+}
