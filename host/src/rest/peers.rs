@@ -43,6 +43,22 @@ pub struct Answer {
     pub body: Bytes,
 }
 
+/// Why there is no whole answer.
+pub enum Failure {
+    /// There was no connection, so the other host has not seen the request.
+    NotSent(String),
+    /// The request may have been sent, and whatever it asks for done.
+    NoAnswer(String),
+}
+
+impl Failure {
+    /// For whoever may ask again in either case.
+    fn into_reason(self) -> String {
+        let (Self::NotSent(why) | Self::NoAnswer(why)) = self;
+        why
+    }
+}
+
 /// The client for all of them.
 pub struct Peers {
     client: Client<HttpConnector<AllowedResolver>, Body>,
@@ -117,7 +133,8 @@ impl Peers {
         from: &str,
         limit: Duration,
     ) -> Result<Answer, String> {
-        self.send(Request::get(self.uri(endpoint, path_and_query)?), Body::empty(), from, limit).await
+        let request = Request::get(self.uri(endpoint, path_and_query)?);
+        self.send(request, Body::empty(), from, limit).await.map_err(Failure::into_reason)
     }
 
     /// Asks a host with a JSON document.
@@ -134,13 +151,13 @@ impl Peers {
     ) -> Result<Answer, String> {
         let request =
             Request::post(self.uri(endpoint, path_and_query)?).header(header::CONTENT_TYPE, "application/json");
-        self.send(request, Body::from(document), from, limit).await
+        self.send(request, Body::from(document), from, limit).await.map_err(Failure::into_reason)
     }
 
     /// Passes a write on.
     ///
     /// # Errors
-    /// Why there is no whole answer; the write may have been done all the same.
+    /// Why there is no whole answer, and whether the write may have been done all the same.
     pub async fn write(
         &self,
         endpoint: &str,
@@ -148,8 +165,9 @@ impl Peers {
         request: Builder,
         body: Body,
         from: &str,
-    ) -> Result<Answer, String> {
-        self.send(request.uri(self.uri(endpoint, path_and_query)?), body, from, WRITE_LIMIT).await
+    ) -> Result<Answer, Failure> {
+        let uri = self.uri(endpoint, path_and_query).map_err(Failure::NotSent)?;
+        self.send(request.uri(uri), body, from, WRITE_LIMIT).await
     }
 
     /// The address of a question, once it is plain that the endpoint may be asked.
@@ -159,17 +177,22 @@ impl Peers {
         uri.map_err(|error| format!("{endpoint} is no address: {error}"))
     }
 
-    async fn send(&self, request: Builder, body: Body, from: &str, limit: Duration) -> Result<Answer, String> {
-        let request = request.header(FORWARDED_BY, from).body(body).map_err(|error| error.to_string())?;
+    async fn send(&self, request: Builder, body: Body, from: &str, limit: Duration) -> Result<Answer, Failure> {
+        let request = request.header(FORWARDED_BY, from).body(body);
+        let request = request.map_err(|error| Failure::NotSent(error.to_string()))?;
         let ask = async {
-            let response = self.client.request(request).await.map_err(|error| reason(&error))?;
+            let response = self.client.request(request).await.map_err(|error| match error.is_connect() {
+                true => Failure::NotSent(reason(&error)),
+                false => Failure::NoAnswer(reason(&error)),
+            })?;
             let (parts, body) = response.into_parts();
-            let body = axum::body::to_bytes(Body::new(body), ANSWER_BYTES_MAX).await.map_err(|error| reason(&error))?;
+            let body = axum::body::to_bytes(Body::new(body), ANSWER_BYTES_MAX).await;
+            let body = body.map_err(|error| Failure::NoAnswer(reason(&error)))?;
             Ok(Answer { status: parts.status, headers: parts.headers, body })
         };
         match tokio::time::timeout(limit, ask).await {
             Ok(answer) => answer,
-            Err(_) => Err(format!("no answer within {} s", limit.as_secs())),
+            Err(_) => Err(Failure::NoAnswer(format!("no answer within {} s", limit.as_secs()))),
         }
     }
 }

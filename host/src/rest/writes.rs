@@ -20,6 +20,7 @@ use super::freshness::{Freshness, NOT_REACHED};
 use super::idempotency::{self, Begun, Outcomes, fingerprint};
 use super::json::{JsonObject, Object};
 use super::keys::{KeyPath, KeyQuery};
+use super::peers::Failure;
 use super::routed::{self, Sources};
 use super::stores::{Asked, Formats, serialized, wired};
 use super::token::{self, Token};
@@ -305,13 +306,14 @@ impl Request {
         }
         let answer =
             routing.peers.write(&route.endpoint, path, request, Body::from(body), &routing.finder.host_id).await;
-        let answer = answer.map_err(|why| {
-            let detail = format!(
-                "partition {partition} is at {} (host {}), which gave no answer: {why}; the same idempotency key may be \
-                 sent again",
-                route.endpoint, route.host_id
-            );
-            unknown(detail)
+        let owner = format!("partition {partition} is at {} (host {})", route.endpoint, route.host_id);
+        let answer = answer.map_err(|failure| match failure {
+            Failure::NotSent(why) => {
+                problem_of(WriteError::Unavailable(format!("{owner}, which cannot be connected to: {why}")))
+            }
+            Failure::NoAnswer(why) => {
+                unknown(format!("{owner}, which gave no answer: {why}; the same idempotency key may be sent again"))
+            }
         })?;
         Ok(Some(routed::passed_on(answer)))
     }

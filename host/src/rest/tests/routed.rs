@@ -28,7 +28,7 @@ impl Membership for Group {
 }
 
 /// Members by the endpoints of their hosts, with their partitions.
-fn members(of: &[(&str, &str, &[i32])]) -> Vec<GroupMember> {
+pub fn members(of: &[(&str, &str, &[i32])]) -> Vec<GroupMember> {
     let member = |(id, endpoint, partitions): &(&str, &str, &[i32])| GroupMember {
         member_id: (*id).to_owned(),
         client_id: format!("vote-{id}@{endpoint}-consumer-0"),
@@ -41,7 +41,7 @@ fn members(of: &[(&str, &str, &[i32])]) -> Vec<GroupMember> {
 /// Two hosts: `aa`, which is asked, has partition 0, and `bb`, which listens, partition 1.
 pub struct Pair {
     runtime: tokio::runtime::Runtime,
-    asked: Arc<Status>,
+    pub asked: Arc<Status>,
     pub other: Arc<QueryRegistry>,
     endpoint: String,
     answers: Answers,
@@ -82,7 +82,7 @@ impl Pair {
         pair
     }
 
-    fn say(&self, answers: impl IntoIterator<Item = Option<Vec<GroupMember>>>) {
+    pub fn say(&self, answers: impl IntoIterator<Item = Option<Vec<GroupMember>>>) {
         *self.answers.lock().expect("no panic") = answers.into_iter().collect();
     }
 
@@ -100,7 +100,7 @@ impl Pair {
         (code, body)
     }
 
-    fn send(&self, request: Request<Body>) -> (u16, HeaderMap, Value) {
+    pub fn send(&self, request: Request<Body>) -> (u16, HeaderMap, Value) {
         self.runtime.block_on(async {
             let response = router(Arc::clone(&self.asked)).oneshot(request).await.expect("infallible");
             let (code, headers) = (response.status().as_u16(), response.headers().clone());

@@ -7,6 +7,7 @@ use engine::broker::{BrokerErrorKind, ClientSupplier};
 use engine::record::Record;
 use engine::testing::{MockBroker, Operation};
 
+use super::routed::{Pair, members};
 use super::*;
 use crate::formats;
 use crate::rest::token::Token;
@@ -39,6 +40,12 @@ fn writable(conditional: bool) -> Written {
     let (broker, stop) = (MockBroker::new(), Stop::default());
     broker.create_topic("reports", PARTITIONS);
     let clients: Arc<dyn ClientSupplier> = Arc::new(broker.clone());
+    wire(&status, clients, &stop, conditional);
+    Written { status, broker, sources, stop }
+}
+
+/// Has a host take writes for the store `votes`.
+fn wire(status: &Status, clients: Arc<dyn ClientSupplier>, stop: &Stop, conditional: bool) {
     let target = Target {
         store: "votes".to_owned(),
         topic: "reports".into(),
@@ -46,10 +53,9 @@ fn writable(conditional: bool) -> Written {
         conditional,
         record_bytes_max: None,
     };
-    let writer = Writer::start(clients, &stop).expect("a thread");
+    let writer = Writer::start(clients, stop).expect("a thread");
     let writes = Some(Arc::new(Writes { targets: vec![target], writer, outcomes: Default::default() }));
     status.wire(Wired { writes, ..Wired::clone(&status.wired().expect("it is wired")) });
-    Written { status, broker, sources, stop }
 }
 
 impl Written {
@@ -279,4 +285,23 @@ fn a_json_value_stays_as_the_client_wrote_it() {
         assert_eq!(record.value.as_deref(), Some(value.as_bytes()));
     }
     assert_eq!(host.records().len(), 3);
+}
+
+#[test]
+fn a_write_whose_owner_refuses_the_connection_was_not_written() {
+    let pair = Pair::whole();
+    let (broker, stop) = (MockBroker::new(), Stop::default());
+    broker.create_topic("reports", PARTITIONS);
+    wire(&pair.asked, Arc::new(broker.clone()), &stop, false);
+    // Nobody listens at this port.
+    pair.say([Some(members(&[("aa", "127.0.0.1:2", &[0]), ("cc", "127.0.0.1:1", &[1])]))]);
+    let key = (0..)
+        .map(|n| format!("k{n}"))
+        .find(|key| engine::partitioner::partition_for_key(key.as_bytes(), PARTITIONS) == 1);
+    let request = Request::put(format!("{KEYS}/{}", key.expect("one of them"))).header("Idempotency-Key", "1");
+    let (code, headers, body) = pair.send(request.body(Body::from("1")).expect("a request"));
+    assert_eq!((code, kind(&body)), (503, "write-unavailable"), "{body}");
+    assert!(headers.contains_key(header::RETRY_AFTER), "{body}");
+    assert_eq!(body["title"], json!("nothing was written"));
+    stop.raise();
 }
