@@ -20,6 +20,8 @@ pub enum Command {
     Get {
         #[command(flatten)]
         at: At,
+        #[command(flatten)]
+        reading: Reading,
         /// The key, in the store's key format
         key: String,
     },
@@ -27,6 +29,11 @@ pub enum Command {
     Scan {
         #[command(flatten)]
         at: At,
+        #[command(flatten)]
+        reading: Reading,
+        /// Only entries whose value has something at a place: a JSON pointer, `=` and a value, as /status=PAID
+        #[arg(long, value_name = "POINTER=VALUE")]
+        r#where: Option<String>,
         /// First key
         #[arg(long)]
         from: Option<String>,
@@ -89,15 +96,40 @@ pub struct At {
     store: String,
 }
 
+/// Who may answer, and how new the answer has to be.
+#[derive(Debug, Args)]
+pub struct Reading {
+    /// Let copies answer too where the host that processes a partition does not
+    #[arg(long)]
+    standby: bool,
+    /// How many changelog offsets such a copy may lack at most
+    #[arg(long, value_name = "OFFSETS", requires = "standby")]
+    max_lag: Option<u64>,
+    /// The consistency token of an earlier answer: this one has to be at least as new
+    #[arg(long, value_name = "TOKEN")]
+    min_position: Option<String>,
+}
+
+impl Reading {
+    fn query(&self) -> Vec<(&'static str, String)> {
+        let standby = self.standby.then(|| ("standby", "true".to_owned()));
+        let max_lag = self.max_lag.map(|offsets| ("max_lag", offsets.to_string()));
+        let min_position = self.min_position.clone().map(|token| ("min_position", token));
+        [standby, max_lag, min_position].into_iter().flatten().collect()
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
 /// What the host answered, or that it cannot be reached.
 pub fn run(command: &Command, terminal: Terminal) -> Result<()> {
     match command {
-        Command::Get { at, key } => get(at, key, terminal),
-        Command::Scan { at, from, to, prefix, reverse, limit } => {
+        Command::Get { at, reading, key } => get(at, reading, key, terminal),
+        Command::Scan { at, reading, r#where, from, to, prefix, reverse, limit } => {
             let mut query = at.formats();
+            query.extend(reading.query());
+            query.extend(r#where.iter().map(|condition| ("where", condition.clone())));
             query.extend(from.iter().map(|key| ("from", key.clone())));
             query.extend(to.iter().map(|key| ("to", key.clone())));
             query.extend(prefix.iter().map(|key| ("prefix", key.clone())));
@@ -118,9 +150,10 @@ pub fn run(command: &Command, terminal: Terminal) -> Result<()> {
     }
 }
 
-fn get(at: &At, key: &str, terminal: Terminal) -> Result<()> {
+fn get(at: &At, reading: &Reading, key: &str, terminal: Terminal) -> Result<()> {
     let Question { client, path } = at.of_store(&format!("keys/{}", encode(key)))?;
-    let answer = client.get(&path, &at.formats())?;
+    let query = [at.formats(), reading.query()].concat();
+    let answer = client.get(&path, &query)?;
     match terminal.format {
         Format::Json => print_line(&answer.to_string()),
         Format::Text => print_line(&bare(&answer["value"])),
