@@ -1,5 +1,5 @@
 //! The accept loop: HTTP/1.1 with a bound on everything a client may hold (rule H1): connections, header time and
-//! size, request time, the time in which nothing is read of an answer. `axum::serve` offers none of these, so the loop is our own. Knows no routes.
+//! size, request time, the time in which nothing is read of an answer, or nobody is there to read it. `axum::serve` offers none of these, so the loop is our own. Knows no routes.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tower::ServiceExt;
@@ -26,6 +27,11 @@ use crate::exit::AddressError;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Open requests get this long to end when the host stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Where a system asks by itself whether a silent client is still there: how long it waits before it asks, and before it asks
+/// again, and how often nobody may answer.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+const KEEPALIVE_RETRIES: u32 = 3;
+
 /// What a client may hold of the host.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerLimits {
@@ -33,6 +39,9 @@ pub struct ServerLimits {
     pub header_timeout: Duration,
     /// A client that reads nothing of its answer for so long is cut off.
     pub stall_timeout: Duration,
+    /// A client whose system acknowledges nothing of what it is sent for so long, or has no room for it, has vanished. Where
+    /// the host's system can tell (Linux).
+    pub loss_timeout: Duration,
     pub connections: ConnectionCaps,
 }
 
@@ -41,6 +50,7 @@ impl Default for ServerLimits {
         Self {
             header_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(60),
+            loss_timeout: Duration::from_secs(30),
             connections: ConnectionCaps { total: 1024, per_address: 256 },
         }
     }
@@ -131,6 +141,9 @@ struct Client {
 impl Client {
     async fn serve(self, router: Router, mut stop: watch::Receiver<bool>) {
         let Self { stream, peer, limits, place } = self;
+        if let Err(error) = notice_loss(&stream, limits.loss_timeout) {
+            tracing::debug!(%peer, %error, "a REST connection may stay open for long after its client has vanished");
+        }
         let answer = |mut request: Request<Incoming>| {
             let marker = place.marker();
             // With a body it is busy once that is there.
@@ -162,6 +175,19 @@ impl Client {
             tracing::debug!(%peer, %error, "REST connection ended");
         }
     }
+}
+
+/// Has the system end a connection whose client has vanished without a word. The buffers of the connection take small
+/// pieces, as the signs of life of a subscription are, for longer than anybody would wait for a stalled write.
+fn notice_loss(stream: &TcpStream, limit: Duration) -> std::io::Result<()> {
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE).with_retries(KEEPALIVE_RETRIES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(limit))?;
+    #[cfg(not(target_os = "linux"))]
+    let _ = limit;
+    Ok(())
 }
 
 /// Ends a request that takes too long with a problem document.

@@ -22,12 +22,16 @@ struct Server {
 
 impl Server {
     fn start(status: Arc<Status>) -> Self {
+        let limits = ServerLimits { header_timeout: TIMEOUT, stall_timeout: TIMEOUT, ..ServerLimits::default() };
+        Self::within(limits, status)
+    }
+
+    fn within(limits: ServerLimits, status: Arc<Status>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let listener = bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("bound");
         let (sender, stop) = tokio::sync::watch::channel(false);
-        let limits = ServerLimits { header_timeout: TIMEOUT, stall_timeout: TIMEOUT, ..ServerLimits::default() };
         let router = router_within(BodyLimits { timeout: TIMEOUT, ..BodyLimits::default() }, status);
         runtime.spawn(serve_within(limits, listener, router, stop));
         Self { address, _runtime: runtime, _stop: sender }
@@ -168,6 +172,21 @@ fn a_client_that_does_not_read_is_cut_off() {
     std::thread::sleep(TIMEOUT * 2 + SLACK);
     let (part, _) = until_closed(&mut stream);
     assert!(part.len() < whole.len() / 2, "{} of {} bytes", part.len(), whole.len());
+}
+
+/// A full window stands for a client that has vanished: neither acknowledges anything new.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_connection_whose_client_takes_nothing_is_ended_by_the_system() {
+    let limits = ServerLimits { loss_timeout: TIMEOUT, ..ServerLimits::default() };
+    assert!(limits.stall_timeout > TIMEOUT * 2 + SLACK, "it is not the stalled write that is noticed");
+    let server = Server::within(limits, host_of_much());
+    let request = "GET /v1/apps/vote/stores/votes/entries?limit=10000 HTTP/1.1\r\nhost: x\r\n\r\n";
+    let mut stream = server.connect();
+    stream.write_all(request.repeat(10).as_bytes()).expect("is taken");
+    std::thread::sleep(TIMEOUT * 2 + SLACK);
+    let (part, _) = until_closed(&mut stream);
+    assert!(part.len() < 25_000_000, "{} bytes", part.len());
 }
 
 /// How long so many requests of a good client take, in order.
