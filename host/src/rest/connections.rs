@@ -1,9 +1,9 @@
-//! The places for connections: so many in all, so many for one address. Over a cap the connection that has waited for
+//! The places for connections: so many in all, so many for one address, or one network of IPv6. Over a cap the connection that has waited for
 //! longest without a request gives its place up, first of all one that has never sent any; so whoever opens connections
 //! and leaves them idle locks nobody out. One whose request is being answered is never closed for another.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -32,6 +32,7 @@ struct Table {
 
 #[derive(Debug)]
 struct Open {
+    /// As it is counted.
     address: IpAddr,
     /// `None` while a request is being answered.
     waiting_since: Option<Instant>,
@@ -55,6 +56,7 @@ impl Connections {
 
     /// A place for a connection from an address; `None` where all that could give theirs up are busy.
     pub fn enter(&self, address: IpAddr, caps: ConnectionCaps) -> Option<Place> {
+        let address = counted(address);
         let mut table = self.table();
         let of_address = table.open.values().filter(|open| open.address == address).count();
         if of_address >= caps.per_address {
@@ -67,6 +69,16 @@ impl Connections {
         let open = Open { address, waiting_since: Some(Instant::now()), has_asked: false, leave: Arc::clone(&leave) };
         table.open.insert(id, open);
         Some(Place { connections: self.clone(), id, leave })
+    }
+}
+
+/// What counts as one address. Of IPv6 whoever has one has all of its /64; IPv4 clients of a listener for both come as
+/// IPv6 addresses, which are all of one network.
+fn counted(address: IpAddr) -> IpAddr {
+    const NETWORK: u128 = u128::MAX << 64;
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & NETWORK).into(),
+        address => address,
     }
 }
 

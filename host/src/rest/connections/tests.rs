@@ -64,3 +64,27 @@ fn a_place_is_given_back_once() {
     drop(first);
     assert_eq!(connections.table().open.len(), 2);
 }
+
+#[test]
+fn a_network_of_ipv6_is_one_address() {
+    let connections = Connections::default();
+    let enter = |text: &str| connections.enter(text.parse().expect("an address"), CAPS).expect("room");
+    let first = enter("2001:db8:1:2::1");
+    let (second, third) = (enter("2001:db8:1:2:ffff::7"), enter("2001:db8:1:2::3"));
+    assert_eq!([&first, &second, &third].map(is_open), [false, true, true], "they count as one");
+    drop((second, third));
+    let (_one, _two, _three) = (enter("2001:db8:1:2::1"), enter("2001:db8:1:3::1"), enter("2001:db8:1:2::2"));
+    assert_eq!(connections.table().open.len(), 3, "the next network is another");
+}
+
+#[test]
+fn an_ipv4_address_in_ipv6_counts_as_itself() {
+    let connections = Connections::default();
+    let mapped = |last| IpAddr::from(Ipv4Addr::new(10, 0, 0, last).to_ipv6_mapped());
+    let _many: Vec<Place> = (1..=3).filter_map(|last| connections.enter(mapped(last), CAPS)).collect();
+    assert_eq!(connections.table().open.len(), 3, "they are three");
+    let connections = Connections::default();
+    let (first, _second) = (enter(&connections, 1), connections.enter(mapped(1), CAPS));
+    let _third = enter(&connections, 1);
+    assert!(!is_open(&first.expect("room")), "both forms are one");
+}
