@@ -50,7 +50,7 @@ impl Default for ServerLimits {
         Self {
             header_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(60),
-            loss_timeout: Duration::from_secs(30),
+            loss_timeout: Duration::from_secs(60),
             connections: ConnectionCaps { total: 1024, per_address: 256 },
         }
     }
