@@ -21,6 +21,10 @@ mod telemetry;
 mod terminal;
 mod toolchain;
 
+/// Also that of RocksDB and librdkafka, whose blocks and messages come and go on many threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let command_line = commands::CommandLine::parse();
     let format = command_line.output;
