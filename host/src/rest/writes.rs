@@ -208,10 +208,21 @@ impl Request {
 
     async fn run(self, method: Method, value: Option<Vec<u8>>, body: Bytes) -> Result<Response, Problem> {
         let key = self.idempotency_key()?;
+        let answer = self.attempt(method, value, body, key.as_deref()).await;
+        answer.map_err(|problem| if key.is_some() { of_this_attempt(problem) } else { problem })
+    }
+
+    async fn attempt(
+        &self,
+        method: Method,
+        value: Option<Vec<u8>>,
+        body: Bytes,
+        key: Option<&str>,
+    ) -> Result<Response, Problem> {
         let conditions = self.conditions()?;
         let timestamp = timestamp(&self.query)?;
         let mut headers = conditions;
-        if let Some(key) = &key {
+        if let Some(key) = key {
             headers.push(record_header(idempotency::HEADER, key.as_bytes()));
             if let Some(answer) = self.passed_on(method.clone(), body).await? {
                 return Ok(answer);
@@ -223,7 +234,7 @@ impl Request {
             fingerprint((&self.store, &self.key, &value, method == Method::PUT, conditions, asked_timestamp));
         let record = self.target.record(self.key.clone(), value, timestamp, headers)?;
         let writes = self.wired.writes.as_ref().ok_or_else(|| Problem::internal("the writer is gone"))?;
-        let written = match &key {
+        let written = match key {
             None => writes.writer.write(vec![record]).await,
             Some(key) => match writes.outcomes.begin(&self.kept_under(key), fingerprint, Instant::now())? {
                 Begun::Before(written) => Ok(written),
@@ -501,6 +512,16 @@ fn set_token(response: &mut Response, text: Option<&str>) {
 fn unknown(detail: String) -> Problem {
     let title = "the outcome of the write is not known";
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "write-unknown", title, detail)
+}
+
+/// What is wrong with one of the attempts under an idempotency key. That it wrote nothing says so of no other: one before
+/// it may have ended in doubt, at another host too, and whoever reads of this one must not take that for undone.
+fn of_this_attempt(problem: Problem) -> Problem {
+    if problem.kind != "write-unavailable" {
+        return problem;
+    }
+    let of_others = "this request wrote nothing, but an earlier one under the same idempotency key may have";
+    Problem { title: "this request wrote nothing", detail: format!("{}; {of_others}", problem.detail), ..problem }
 }
 
 fn problem_of(error: WriteError) -> Problem {

@@ -163,28 +163,19 @@ impl Client {
             })?
         };
         self.count("writes sent twice under one idempotency key");
-        match (first.status, second.status) {
-            (202, 202) => {
-                if first.document["consistency_token"] != second.document["consistency_token"] {
-                    self.events.push(Event::TwoOutcomes { key, number });
-                }
-                Ok(first)
-            }
-            (202, _) => Ok(first),
-            _ => Ok(second),
+        let acknowledged = |answer: &Answer| outcome_of(answer) == Some(Outcome::Acknowledged);
+        let differ = first.document["consistency_token"] != second.document["consistency_token"];
+        if acknowledged(&first) && acknowledged(&second) && differ {
+            self.events.push(Event::TwoOutcomes { key, number });
         }
+        Ok(of_two(first, second))
     }
 
     fn outcome(&mut self, answer: &Answer) -> Outcome {
-        match (answer.status, answer.problem()) {
-            (200 | 202, _) => Outcome::Acknowledged,
-            (503, "starting" | "write-unavailable" | "not-here") => Outcome::Nothing,
-            (0, _) | (503, "write-unknown" | "timeout") | (409, "write-unknown") => Outcome::Doubtful,
-            _ => {
-                self.events.push(Event::Strange(format!("a write: {} {}", answer.status, answer.document)));
-                Outcome::Doubtful
-            }
-        }
+        outcome_of(answer).unwrap_or_else(|| {
+            self.events.push(Event::Strange(format!("a write: {} {}", answer.status, answer.document)));
+            Outcome::Doubtful
+        })
     }
 
     /// Reads without a token, once.
@@ -261,6 +252,26 @@ fn text_of_base64(shown: &str) -> String {
         }
     }
     String::from_utf8(bytes).unwrap_or_else(|_| shown.to_owned())
+}
+
+/// What an answer says of a write; `None` where nobody should ever get it.
+fn outcome_of(answer: &Answer) -> Option<Outcome> {
+    match (answer.status, answer.problem()) {
+        (200 | 202, _) => Some(Outcome::Acknowledged),
+        (503, "starting" | "write-unavailable" | "not-here") => Some(Outcome::Nothing),
+        (0, _) | (503, "write-unknown" | "timeout") | (409, "write-unknown") => Some(Outcome::Doubtful),
+        _ => None,
+    }
+}
+
+/// The answer that says how a write ended that was sent twice. That nothing was written is said of one request alone, so
+/// only two of those say it of the write; one that is in doubt, or strange, leaves the write in doubt.
+fn of_two(first: Answer, second: Answer) -> Answer {
+    match (outcome_of(&first), outcome_of(&second)) {
+        (Some(Outcome::Acknowledged), _) => first,
+        (_, Some(Outcome::Acknowledged)) | (Some(Outcome::Nothing), _) => second,
+        _ => first,
+    }
 }
 
 /// Sends a write until it is no longer under way somewhere else.
