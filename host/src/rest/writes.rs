@@ -178,6 +178,8 @@ struct Request {
     key: Vec<u8>,
     key_text: String,
     target: Target,
+    /// How the store shows its values.
+    declared: DataFormat,
     wired: Asked,
     headers: HeaderMap,
     uri: Uri,
@@ -197,6 +199,7 @@ impl Request {
             wait: is_waited_for(&query)?,
             application: app,
             key_text: key,
+            declared: formats.value,
             store,
             target,
             wired,
@@ -339,7 +342,9 @@ impl Request {
     async fn applied(&self, token: Token) -> Result<Response, Problem> {
         // One partition of one topic is never too long.
         let text = token.write().unwrap_or_default();
-        let formats = [self.query.key_format.clone(), self.query.value_format.clone()];
+        // What the processor makes of a body need not have its format. A store of mere bytes says nothing of theirs.
+        let value_format = self.query.value_format.clone().filter(|_| self.declared == DataFormat::Base64);
+        let formats = [self.query.key_format.clone(), value_format];
         let query = KeyQuery::at(formats, text, self.query.timeout_ms);
         let path = KeyPath { app: self.application.clone(), store: self.store.clone(), key: self.key_text.clone() };
         // As the first host that is asked: the write may have come from another one.

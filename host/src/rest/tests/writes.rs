@@ -273,18 +273,43 @@ fn a_json_value_stays_as_the_client_wrote_it() {
         let request = Request::put(&path).body(Body::from(body.to_owned())).expect("a request");
         super::send(&host.status, &path, request)
     };
+    let expected = "\"value\":{\"z\":1.50,\"a\":9007199254740993000001}";
     for query in ["", "&value_format=json"] {
         let (code, text) = put(query, value);
-        let expected = "\"value\":{\"z\":1.50,\"a\":9007199254740993000001}";
         assert!(code == 200 && text.contains(expected), "{query}: {code} {text}");
     }
-    let hex = formats::hex(value.as_bytes());
-    let (code, text) = put("&value_format=hex", &hex);
-    assert!(code == 200 && text.contains(&format!("\"value\":\"{hex}\"")), "{code} {text}");
+    let (code, text) = put("&value_format=hex", &formats::hex(value.as_bytes()));
+    assert!(code == 200 && text.contains(expected), "the store is JSON: {code} {text}");
     for record in host.records() {
         assert_eq!(record.value.as_deref(), Some(value.as_bytes()));
     }
     assert_eq!(host.records().len(), 3);
+}
+
+/// Declares another format of the values of `votes`.
+fn declare(status: &Status, value_format: &str) {
+    let wired = status.wired().expect("it is wired");
+    let mut topology = Topology::clone(&wired.topology);
+    topology.sub_topologies[0].stores[0].value_format = value_format.into();
+    status.wire(Wired { topology: Arc::new(topology), ..Wired::clone(&wired) });
+}
+
+#[test]
+fn an_entry_is_shown_in_the_format_of_the_store_and_not_of_the_body() {
+    // The processor counts words: the body is text, and what the store has under the key is a number.
+    let host = writable(false);
+    let home = engine::partitioner::partition_for_key(b"c", PARTITIONS);
+    let queries = &host.status.wired().expect("it is wired").queries;
+    let sources = register_as(Role::Active, queries, home, Availability::Running, &[("c", "\0\0\0\0\0\0\0\u{7}")]);
+    sources.set([(TopicPartition::new("reports", home), 9)]);
+    for (declared, expected) in [("i64", json!(7)), ("bytes", json!("\0\0\0\0\0\0\0\u{7}"))] {
+        declare(&host.status, declared);
+        let (code, body) = host.put("c?wait=applied&value_format=utf8", "seven words");
+        assert_eq!((code, &body["entry"]["value"]), (200, &expected), "{declared}: {body}");
+        let (_, body) = host.put("c?wait=applied", "seven words");
+        let (_, read) = ask(&host.status, &format!("{KEYS}/c"));
+        assert_eq!(body["entry"]["value"], read["value"], "{declared}: {body}");
+    }
 }
 
 #[test]

@@ -124,7 +124,7 @@ impl Client {
         self.count("writes acknowledged");
         if answer.status == 200 {
             self.count("waited until applied");
-            // As the module declares it, whatever the format of the body.
+            // The module declares bytes, and the request names no format for them.
             let found = answer.document["entry"]["value"].as_str().map(text_of_base64);
             self.note(Kind::Applied, key, number, found);
         }
