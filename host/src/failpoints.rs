@@ -1,6 +1,7 @@
 //! Named points at which the process aborts, for the kill campaigns: wrappers round the seams, since the order of the
 //! engine's calls there is the order of its stages. `SANDBAR_FAILPOINT=name:n` aborts when the point is passed for the
-//! n-th time; `SANDBAR_FAILPOINT_HOLD=name:ms` waits so long at each pass of a point. Compiled only with the feature `failpoints`, which no released binary has.
+//! n-th time; `SANDBAR_FAILPOINT_HOLD=name:ms` waits so long at each pass of a point. Compiled only with the feature
+//! `failpoints`, which no released binary has.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

@@ -1,5 +1,6 @@
 //! The accept loop: HTTP/1.1 with a bound on everything a client may hold (rule H1): connections, header time and
-//! size, request time, the time in which nothing is read of an answer, or nobody is there to read it. `axum::serve` offers none of these, so the loop is our own. Knows no routes.
+//! size, request time, the time in which nothing is read of an answer, or nobody is there to read it. `axum::serve`
+//! offers none of these, so the loop is our own. Knows no routes.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
@@ -27,8 +28,8 @@ use crate::exit::AddressError;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Open requests get this long to end when the host stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
-/// Where a system asks by itself whether a silent client is still there: how long it waits before it asks, and before it asks
-/// again, and how often nobody may answer.
+/// Where a system asks by itself whether a silent client is still there: how long it waits before it asks, and before it
+/// asks again, and how often nobody may answer.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 const KEEPALIVE_RETRIES: u32 = 3;
 
@@ -39,8 +40,8 @@ pub struct ServerLimits {
     pub header_timeout: Duration,
     /// A client that reads nothing of its answer for so long is cut off.
     pub stall_timeout: Duration,
-    /// A client whose system acknowledges nothing of what it is sent for so long, or has no room for it, has vanished. Where
-    /// the host's system can tell (Linux).
+    /// A client whose system acknowledges nothing of what it is sent for so long, or has no room for it, has vanished.
+    /// Where the host's system can tell (Linux).
     pub loss_timeout: Duration,
     pub connections: ConnectionCaps,
 }
