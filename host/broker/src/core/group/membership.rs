@@ -311,3 +311,6 @@ fn update(member: &mut Member, request: &JoinRequest) {
     member.rebalance_timeout_ms = i64::from(timeout);
     member.protocols.clone_from(&request.protocols);
 }
+
+#[cfg(test)]
+mod tests;
