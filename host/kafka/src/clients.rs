@@ -65,6 +65,18 @@ impl KafkaClients {
         format!("{}-{rest}", self.client_id_prefix())
     }
 
+    /// Whether the group would go on to tell an earlier address of a static member. Brokers keep the client id of one that
+    /// is replaced (KIP-345), with the address in it, but take its new rack (KIP-881), where `GroupObserver` finds it. A
+    /// rack that no broker is in leaves records to come from the leader; but with a rack librdkafka joins again when a
+    /// replica's broker comes or goes, so that it is only given where it is needed, or where nobody can tell.
+    fn is_told_by_another_address(&self, client_id: &str) -> bool {
+        let Some(name) = MemberName::parse(client_id) else { return false };
+        let members = self.membership().and_then(|mut membership| membership.members());
+        let Ok(Some(members)) = members else { return true };
+        let mut known = members.iter().filter_map(|member| MemberName::parse(&member.client_id));
+        known.any(|known| (&known.host_id, known.thread) == (&name.host_id, name.thread) && known != name)
+    }
+
     pub(crate) fn metadata(&self) -> Result<Arc<MetadataClient>, BrokerError> {
         let mut shared = self.metadata.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(metadata) = shared.as_ref() {
@@ -132,10 +144,8 @@ impl ClientSupplier for KafkaClients {
         let mut extra = vec![("group.id", self.config.application_id.as_str())];
         if let Some(instance) = &instance {
             extra.push(("group.instance.id", instance));
-            // Brokers keep the client id of a static member that is replaced (KIP-345), with the address in it, but take
-            // its new rack (KIP-881). A rack that no broker is in decides nothing else: records come from the leader.
             let passed = config::passed_through(&self.config, Role::MainConsumer);
-            if self.host.get().is_some() && !passed.contains_key("client.rack") {
+            if !passed.contains_key("client.rack") && self.is_told_by_another_address(&client_id) {
                 extra.push(("client.rack", &client_id));
             }
         }
