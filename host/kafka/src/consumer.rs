@@ -20,6 +20,9 @@ use crate::native::{Client, Failure, PartitionList, Rebalance};
 /// How long a broker may take to name a new member, which it does at once (KIP-394).
 const MEMBER_ID_COMES: Duration = Duration::from_millis(300);
 
+/// How long a member that leaves waits for the next event.
+const LEAVING_POLL: Duration = Duration::from_millis(5);
+
 const NO_OFFSET: i64 = sys::RD_KAFKA_OFFSET_INVALID as i64;
 
 /// The engine's consumer over librdkafka's.
@@ -185,25 +188,34 @@ impl GroupConsumer {
         });
     }
 
-    /// Leaves the group on a thread of its own, which also frees the client; waits for at most `close_timeout`.
+    /// Leaves the group on a thread of its own, which also frees the client; waits for at most `close_timeout` in all.
     fn leave(&mut self) -> Result<(), BrokerError> {
         if self.fetcher.is_none() {
             return Ok(());
         }
+        let deadline = Instant::now() + self.close_timeout;
         self.answer_with_nothing();
+        let owns_nothing = self.assigned.is_empty();
         // librdkafka closes a cooperative member that holds no partition without telling the group
         // (`rd_kafka_cgrp_revoke_all_rejoin` skips the leave when it terminates). Everybody would wait for it until its
         // session ends. A static member stays on purpose.
-        let unsubscribed =
-            if self.assigned.is_empty() && self.group_instance_id.is_none() { self.unsubscribe() } else { Ok(()) };
+        let unsubscribed = if owns_nothing && self.group_instance_id.is_none() { self.unsubscribe() } else { Ok(()) };
         let Some(fetcher) = self.fetcher.take() else { return Ok(()) };
         let client = Arc::clone(&self.client);
-        run_bounded(self.client.events().name(), self.close_timeout, move || {
+        let left = run_bounded(self.client.events().name(), deadline, move || {
             let closed = client.close_consumer();
             drop(fetcher);
             unsubscribed.and(closed)
-        })
-        .map_err(|failure| self.error(failure, "leave the group"))
+        });
+        match left {
+            // A join that the broker keeps waiting keeps everything after it waiting too. The group waits for a member
+            // that owns nothing no longer than for one that has died, and nobody lacks anything meanwhile.
+            Err(failure) if owns_nothing && failure.code == RDKafkaErrorCode::OperationTimedOut => {
+                tracing::warn!(group = self.group_id, "{}; its session ends later", failure.detail);
+                Ok(())
+            }
+            left => left.map_err(|failure| self.error(failure, "leave the group")),
+        }
     }
 
     /// librdkafka waits for the answer to a rebalance that it has handed out before it lets a member go.
@@ -221,31 +233,35 @@ impl GroupConsumer {
         }
     }
 
-    /// Ends the subscription and waits, for half of the time to close, until that is done and the member has left, upon
-    /// which it forgets its member id. In the middle of a join librdkafka puts the end off; a close would overtake it,
-    /// and the group would wait for a member that is gone. So it would for one that left before it was told the member
-    /// id that the broker has given it. A broker that keeps a join waiting answers nothing after it; the close takes the
-    /// rest of the time then.
+    /// Ends the subscription and waits, for half of the time to close, until the member has left, upon which it forgets
+    /// its member id. In the middle of a join librdkafka puts the end off; a close would overtake it, and the group would
+    /// wait for a member that is gone. So it would for one that left before it was told the member id that the broker has
+    /// given it.
     fn unsubscribe(&mut self) -> Result<(), Failure> {
         let named_until = Instant::now() + MEMBER_ID_COMES.min(self.close_timeout / 2);
         while self.client.is_subscribed()? && self.client.group_member()?.member_id.is_empty() {
-            if Instant::now() > named_until || Consumer::poll(self, Duration::from_millis(5), 1).is_err() {
+            if Instant::now() > named_until || self.client.events().is_fatal() {
                 break;
             }
-            self.answer_with_nothing();
+            self.serve_and_answer_with_nothing();
         }
         self.client.unsubscribe()?;
         let deadline = Instant::now() + self.close_timeout / 2;
-        while (self.client.is_subscribed()? || !self.client.group_member()?.member_id.is_empty())
-            && Instant::now() < deadline
-        {
-            // What the member is still given is only to be answered; what fails here fails the close too.
-            if Consumer::poll(self, Duration::from_millis(5), 1).is_err() {
+        while !self.client.group_member()?.member_id.is_empty() && Instant::now() < deadline {
+            if self.client.events().is_fatal() {
                 break;
             }
-            self.answer_with_nothing();
+            self.serve_and_answer_with_nothing();
         }
         Ok(())
+    }
+
+    /// One short poll of a member that leaves. Its errors are nobody's concern any more; a fatal one fails the close.
+    fn serve_and_answer_with_nothing(&mut self) {
+        if let Err(error) = Consumer::poll(self, LEAVING_POLL, 1) {
+            tracing::debug!(%error, "while leaving the group");
+        }
+        self.answer_with_nothing();
     }
 }
 
@@ -253,13 +269,14 @@ fn names<'a>(partitions: impl Iterator<Item = &'a TopicPartition>) -> String {
     partitions.map(TopicPartition::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Runs something that librdkafka may hold up for long (T13) on its own thread, and stops waiting after `timeout`.
+/// Runs something that librdkafka may hold up for long (T13) on its own thread, and stops waiting at `deadline`.
 pub(crate) fn run_bounded(
     client: &str,
-    timeout: Duration,
+    deadline: Instant,
     work: impl FnOnce() -> Result<(), Failure> + Send + 'static,
 ) -> Result<(), Failure> {
     let (done, wait) = mpsc::channel();
+    let timeout = deadline.saturating_duration_since(Instant::now());
     let spawned = std::thread::Builder::new().name(format!("{client}-close")).spawn(move || {
         // The receiver is gone when nobody waits any more.
         let _ = done.send(work());
@@ -274,7 +291,7 @@ pub(crate) fn run_bounded(
         Ok(result) => result,
         Err(_) => Err(Failure::with_detail(
             RDKafkaErrorCode::OperationTimedOut,
-            format!("the client {client} did not close within {} ms; it is left to end by itself", timeout.as_millis()),
+            format!("the client {client} did not close in time; it is left to end by itself"),
         )),
     }
 }

@@ -43,11 +43,11 @@ pub(super) unsafe fn give_up_all(rk: *mut sys::rd_kafka_t) {
 
 /// # Safety
 /// `rk` is a live consumer.
-unsafe fn is_cooperative(rk: *mut sys::rd_kafka_t) -> bool {
+unsafe fn has_protocol(rk: *mut sys::rd_kafka_t, name: &CStr) -> bool {
     // SAFETY: live consumer; the result is null or a static string.
     unsafe {
         let protocol = sys::rd_kafka_rebalance_protocol(rk);
-        !protocol.is_null() && CStr::from_ptr(protocol).to_bytes() == b"COOPERATIVE"
+        !protocol.is_null() && CStr::from_ptr(protocol) == name
     }
 }
 
@@ -88,7 +88,7 @@ impl Client {
         Failure::check_code(unsafe { sys::rd_kafka_unsubscribe(self.raw()) })
     }
 
-    /// Whether there is a subscription: one whose end was put off is still there.
+    /// Whether there is a subscription that nobody has ended.
     pub fn is_subscribed(&self) -> Result<bool, Failure> {
         let mut list = ptr::null_mut();
         // SAFETY: live client; on success the list is ours, read and destroyed once.
@@ -104,7 +104,7 @@ impl Client {
 
     pub fn is_cooperative(&self) -> bool {
         // SAFETY: live client.
-        unsafe { is_cooperative(self.raw()) }
+        unsafe { has_protocol(self.raw(), c"COOPERATIVE") }
     }
 
     /// Replaces the whole assignment; `None` ends it.
@@ -181,6 +181,9 @@ impl Client {
     /// Leaves the group. Rebalances from now on are answered by the callback; blocks until the group is left, which
     /// may take long when no broker answers.
     pub fn close_consumer(&self) -> Result<(), Failure> {
+        // SAFETY: live consumer.
+        let eager = unsafe { has_protocol(self.raw(), c"EAGER") };
+        self.events().eager.store(eager, Ordering::Release);
         self.events().closing.store(true, Ordering::Release);
         self.events().wake_queue.store(ptr::null_mut(), Ordering::Release);
         // SAFETY: live consumer.

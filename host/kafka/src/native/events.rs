@@ -75,6 +75,8 @@ pub(crate) struct Events {
     pub(super) closing: AtomicBool,
     /// Whether that was done.
     gave_up: AtomicBool,
+    /// Whether the group's protocol was the eager one when the consumer began to close.
+    pub(super) eager: AtomicBool,
     /// The queue whose waiting poll a rebalance ends.
     pub(super) wake_queue: AtomicPtr<sys::rd_kafka_queue_t>,
 }
@@ -87,6 +89,7 @@ impl Events {
             lost_answers: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             gave_up: AtomicBool::new(false),
+            eager: AtomicBool::new(false),
             wake_queue: AtomicPtr::new(ptr::null_mut()),
         }
     }
@@ -111,11 +114,11 @@ impl Events {
 
     /// Whether a rebalance that comes while the consumer closes must be answered. One answer gives up everything, after
     /// which the member leaves, and a call that reaches librdkafka as the group's state ends is never answered
-    /// (`rd_kafka_cgrp_op_serve` drops it): a second answer could hang for ever. Neither does the group wait for the
-    /// answer to partitions that were just assigned: the close has begun their revocation, which comes as an event of
-    /// its own under the cooperative protocol and needs no answer under the eager one.
+    /// (`rd_kafka_cgrp_op_serve` drops it): a second answer could hang for ever. Neither is an answer needed to
+    /// partitions that were just assigned: the close has begun their revocation, which comes as an event of its own under
+    /// the cooperative protocol. Under the eager one it needs no answer at all, not even for an empty assignment.
     fn must_give_up(&self, assigned: bool, partitions: usize) -> bool {
-        let superseded = assigned && partitions > 0;
+        let superseded = assigned && (partitions > 0 || self.eager.load(Ordering::Acquire));
         !superseded && !self.gave_up.swap(true, Ordering::AcqRel)
     }
 

@@ -83,6 +83,31 @@ fn a_member_leaves_at_any_moment_of_its_join() {
             consumer.close().unwrap_or_else(|error| panic!("{strategy}, round {round}: {error}"));
             assert!(began.elapsed() < Duration::from_secs(4), "{strategy}, round {round}: {:?}", began.elapsed());
         }
+        let mut membership = clients.membership().expect("a membership");
+        let members = wait_for("a settled group", || membership.members().expect("an answer"));
+        assert_eq!(members, [], "{strategy}");
+    }
+}
+
+/// A broker that waits for another member answers a join, and what comes after it, only then.
+#[test]
+fn a_member_whose_join_is_held_up_leaves_in_time() {
+    let cluster = Cluster::embedded();
+    let topic = cluster.topic("held-up", 1);
+    for strategy in ["cooperative-sticky", "range"] {
+        let mut config = cluster.config(&unique("group"));
+        config.properties.insert("consumer.partition.assignment.strategy".into(), strategy.into());
+        config.properties.insert("consumer.session.timeout.ms".into(), "30000".into());
+        // The first member hears of the second one only much later.
+        config.properties.insert("consumer.heartbeat.interval.ms".into(), "20000".into());
+        let clients = KafkaClients::new(config).expect("clients");
+        let mut first = Member::join(&clients, 0, &topic);
+        first.poll_until_owned(1);
+        let mut second = Member::join(&clients, 1, &topic);
+        (0..10).for_each(|_| second.poll());
+        let began = Instant::now();
+        second.consumer.close().expect("it owns nothing that anybody could miss");
+        assert!(began.elapsed() < Duration::from_millis(5_500), "{strategy}: {:?}", began.elapsed());
     }
 }
 
