@@ -85,6 +85,24 @@ pub struct Registration {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RegistrationId(u64);
 
+/// A registration that ends with this, unless another has taken its place by then.
+pub struct HeldRegistration {
+    queries: Arc<QueryRegistry>,
+    id: RegistrationId,
+}
+
+impl HeldRegistration {
+    pub fn new(queries: &Arc<QueryRegistry>, id: RegistrationId) -> Self {
+        Self { queries: Arc::clone(queries), id }
+    }
+}
+
+impl Drop for HeldRegistration {
+    fn drop(&mut self) {
+        self.queries.unregister(self.id);
+    }
+}
+
 /// Why a query has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QueryError {
@@ -292,9 +310,11 @@ fn lag(registration: &Registration) -> u64 {
     match registration.availability {
         Availability::Running => 0,
         Availability::Opened => u64::MAX,
-        Availability::Following { position, end } => (end - position).max(0).unsigned_abs(),
+        Availability::Following { position, end } if registration.role == Role::Standby => {
+            (end - position).max(0).unsigned_abs()
+        }
         // A bulk load gathers what was read before a view can see it, so the store itself says how far that is.
-        Availability::Restoring { position, target } => {
+        Availability::Following { position, end: target } | Availability::Restoring { position, target } => {
             let stored = registration.view.changelog_offset().ok().flatten().unwrap_or(0);
             (target - position.min(stored)).max(0).unsigned_abs()
         }

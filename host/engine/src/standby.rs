@@ -23,8 +23,8 @@ mod placement;
 mod report;
 mod standby_task;
 
-pub(crate) use handover::ActiveClaim;
 pub use handover::StandbyTasks;
+pub(crate) use handover::{ActiveClaim, WholeCopy};
 pub use report::{SharedStandbyReport, StandbyReport, StandbyState, StandbyStoreReport, StandbyTaskReport};
 
 use placement::{Placed, Placement};

@@ -6,11 +6,30 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::query::HeldRegistration;
+use crate::record::Offset;
 use crate::state::StateStore;
 use crate::topology::TaskId;
 
-/// Open stores with their names.
-pub type OpenStores = Vec<(Arc<str>, Box<dyn StateStore>)>;
+/// The open stores of a task.
+pub type OpenStores = Vec<OpenStore>;
+
+/// An open store on its way to a stream thread.
+pub struct OpenStore {
+    /// The first field: queries let go of the store before it is closed.
+    pub copy: Option<WholeCopy>,
+    pub name: Arc<str>,
+    pub backend: Box<dyn StateStore>,
+}
+
+/// A copy that has had everything once; queries read it while it changes hands.
+pub struct WholeCopy {
+    /// The next offset of its changelog, and the end as far as it knows.
+    pub position: Offset,
+    pub end: Offset,
+    #[expect(dead_code, reason = "it is held for its end alone, which takes the copy from queries")]
+    pub registration: HeldRegistration,
+}
 
 /// Where a task's stores are. A task that is not here has none open.
 enum Slot {
@@ -26,6 +45,8 @@ enum Slot {
 #[derive(Default)]
 struct Slots {
     by_task: BTreeMap<TaskId, Slot>,
+    /// By task and store: the offset of its changelog at which a store last was whole, when it was closed.
+    whole: BTreeMap<(TaskId, Arc<str>), Offset>,
     /// Counts what stream threads open, want and close.
     changes: u64,
 }
@@ -50,6 +71,19 @@ impl StandbyTasks {
         Some(StandbyClaim { tasks: Arc::clone(self), task })
     }
 
+    /// Notes where a store is that has had everything once, before it is closed.
+    fn note_whole(&self, task: TaskId, store: &Arc<str>, offset: Offset) {
+        self.slots().whole.insert((task, Arc::clone(store)), offset);
+    }
+
+    /// Whether a store that was opened again at an offset has had everything once: it lacks nothing of what it had then. A
+    /// store in memory begins anew, and so does one that was wiped.
+    fn was_whole(&self, task: TaskId, store: &Arc<str>, offset: Option<Offset>) -> bool {
+        let slots = self.slots();
+        let whole = slots.whole.get(&(task, Arc::clone(store)));
+        offset.zip(whole).is_some_and(|(offset, &whole)| offset >= whole)
+    }
+
     /// Changes whenever a stream thread opens or closes a task.
     pub(super) fn changes(&self) -> u64 {
         self.slots().changes
@@ -66,6 +100,14 @@ impl StandbyClaim {
     /// Whether a stream thread waits for the task.
     pub fn is_wanted(&self) -> bool {
         matches!(self.tasks.slots().by_task.get(&self.task), Some(Slot::Standby { wanted: true }))
+    }
+
+    pub fn note_whole(&self, store: &Arc<str>, offset: Offset) {
+        self.tasks.note_whole(self.task, store, offset);
+    }
+
+    pub fn was_whole(&self, store: &Arc<str>, offset: Option<Offset>) -> bool {
+        self.tasks.was_whole(self.task, store, offset)
     }
 
     /// Gives the stores to the stream thread that wants them; closes them where none does any more.
@@ -130,6 +172,14 @@ impl ActiveClaim {
         slots.changes += 1;
         self.hold = Hold::Held;
         Some(stores)
+    }
+
+    pub fn note_whole(&self, store: &Arc<str>, offset: Offset) {
+        self.tasks.note_whole(self.task, store, offset);
+    }
+
+    pub fn was_whole(&self, store: &Arc<str>, offset: Option<Offset>) -> bool {
+        self.tasks.was_whole(self.task, store, offset)
     }
 
     /// Gives the task up, or the wish for it. Its stores are closed.

@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 
-use super::handover::{OpenStores, StandbyClaim};
+use super::handover::{OpenStore, OpenStores, StandbyClaim, WholeCopy};
 use super::report::{StandbyState, StandbyStoreReport, StandbyTaskReport};
 use crate::broker::{PartitionRecords, Watermarks};
 use crate::error::EngineError;
-use crate::query::{Availability, QueryRegistry, Registration, RegistrationId, Role};
+use crate::query::{Availability, HeldRegistration, QueryRegistry, Registration, RegistrationId, Role};
 use crate::record::{Offset, TopicPartition};
 use crate::restore::{RestoreStart, check_content, regressed, restore_start};
 use crate::state::changelog::{to_writes, warn_of_dropped};
@@ -31,13 +31,32 @@ struct StandbyStore {
     end: Offset,
     /// The end when the task began.
     target: Offset,
+    /// It has had everything once, maybe in an earlier life of it in this process.
+    whole: bool,
     /// That it leaves out records without a key was said.
     dropped_reported: bool,
 }
 
 impl StandbyStore {
     fn new(spec: StoreSpec, changelog: TopicPartition, backend: Box<dyn StateStore>) -> Self {
-        Self { spec, changelog, backend, registration: None, position: 0, end: 0, target: 0, dropped_reported: false }
+        Self {
+            spec,
+            changelog,
+            backend,
+            registration: None,
+            position: 0,
+            end: 0,
+            target: 0,
+            whole: false,
+            dropped_reported: false,
+        }
+    }
+
+    fn availability(&self) -> Availability {
+        match self.whole {
+            true => Availability::Following { position: self.position, end: self.end },
+            false => Availability::Restoring { position: self.position, target: self.end },
+        }
     }
 }
 
@@ -108,11 +127,14 @@ impl StandbyTask {
             };
             let Some(store) = self.stores.get_mut(index) else { continue };
             (store.position, store.end, store.target) = (position, log.high, log.high);
+            // A store that was wiped meanwhile has no offset.
+            let stored = store.backend.changelog_offset()?;
+            store.whole = self.claim.as_ref().is_some_and(|claim| claim.was_whole(&store.spec.name, stored));
             store.registration = Some(self.queries.register(Registration {
                 store: Arc::clone(&store.spec.name),
                 task: id,
                 role: Role::Standby,
-                availability: Availability::Restoring { position, target: log.high },
+                availability: store.availability(),
                 view: store.backend.read_view(),
                 sources: Arc::default(),
             }));
@@ -178,6 +200,9 @@ impl StandbyTask {
 
     fn see_caught_up(&mut self) {
         self.caught_up |= self.stores.iter().all(|store| store.position >= store.target);
+        if self.caught_up {
+            self.stores.iter_mut().for_each(|store| store.whole = true);
+        }
     }
 
     /// Takes the bounds of a changelog as they are now.
@@ -214,9 +239,15 @@ impl StandbyTask {
         if let Err(error) = self.store_positions() {
             tracing::debug!(task = %self.id, %error, "the promoted task restores from an older offset");
         }
-        self.unregister();
-        let stores = std::mem::take(&mut self.stores);
-        let stores: OpenStores = stores.into_iter().map(|store| (store.spec.name, store.backend)).collect();
+        let queries = Arc::clone(&self.queries);
+        let open = |store: StandbyStore| {
+            let registration = store.registration.map(|id| HeldRegistration::new(&queries, id));
+            let (position, end) = (store.position, store.end);
+            let copy = registration.filter(|_| store.whole);
+            let copy = copy.map(|registration| WholeCopy { position, end, registration });
+            OpenStore { copy, name: store.spec.name, backend: store.backend }
+        };
+        let stores: OpenStores = std::mem::take(&mut self.stores).into_iter().map(open).collect();
         if let Some(claim) = self.claim.take() {
             claim.hand_over(stores);
         }
@@ -225,8 +256,18 @@ impl StandbyTask {
     /// Closes the stores and keeps the hold on the task, so that nobody opens what is about to be wiped.
     pub fn close(mut self) -> Option<StandbyClaim> {
         self.unregister();
+        self.note_whole();
         self.stores.clear();
         self.claim.take()
+    }
+
+    fn note_whole(&self) {
+        for store in self.stores.iter().filter(|store| store.whole) {
+            // Without its offset it is a store of which nothing is known.
+            if let (Some(claim), Ok(Some(offset))) = (&self.claim, store.backend.changelog_offset()) {
+                claim.note_whole(&store.spec.name, offset);
+            }
+        }
     }
 
     fn unregister(&mut self) {
@@ -239,12 +280,7 @@ impl StandbyTask {
     pub fn report(&self) -> StandbyTaskReport {
         let stores = self.stores.iter().map(|store| {
             if let Some(registration) = store.registration {
-                let (position, end) = (store.position, store.end);
-                let availability = match self.caught_up {
-                    true => Availability::Following { position, end },
-                    false => Availability::Restoring { position, target: end },
-                };
-                self.queries.set_availability(registration, availability);
+                self.queries.set_availability(registration, store.availability());
             }
             StandbyStoreReport {
                 store: store.spec.name.to_string(),
@@ -262,5 +298,6 @@ impl StandbyTask {
 impl Drop for StandbyTask {
     fn drop(&mut self) {
         self.unregister();
+        self.note_whole();
     }
 }

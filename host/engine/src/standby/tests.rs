@@ -367,8 +367,14 @@ fn a_promoted_task_takes_the_open_stores_and_restores_what_is_missing() {
     assert_eq!(warm.count(0, "a"), Some(50), "the standby answers until then");
     // The standby thread reads the last record, or not, before it learns of it.
     warm.turns(&mut standby, 1);
+    let answers = |warm: &Warm| {
+        let answer = warm.fixture.queries.get("counts", 0, b"a", Some(u64::MAX)).expect("it can be asked");
+        matches!(answer.value.map(|value| number(&value)), Some(50 | 51))
+    };
+    assert!(answers(&warm), "and on the way");
     for _ in 0..5 {
         stream.run_once().expect("runs");
+        assert!(answers(&warm), "and the stream thread's copy from the first moment");
         warm.fixture.clock.advance_ms(100);
     }
     assert_eq!(warm.fixture.progress.read().tasks[0].state, TaskState::Running);

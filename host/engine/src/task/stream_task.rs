@@ -37,6 +37,13 @@ pub struct Processed {
     pub punctuations: u64,
 }
 
+/// What queries know an open store by.
+struct StoreRegistration {
+    id: RegistrationId,
+    /// The store has had everything once, and was not wiped since.
+    whole: bool,
+}
+
 /// A task that processes records.
 pub struct StreamTask {
     id: TaskId,
@@ -47,7 +54,7 @@ pub struct StreamTask {
     changelogs: Vec<Option<TopicPartition>>,
     /// The open stores while there is no context.
     stores: Vec<TaskStore>,
-    registrations: Vec<RegistrationId>,
+    registrations: Vec<StoreRegistration>,
     /// What queries are told of how far the stores reflect the sources.
     positions: Arc<SourcePositions>,
     /// While the task is running; moved into each call and back.

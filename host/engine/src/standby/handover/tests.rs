@@ -7,7 +7,7 @@ use crate::topology::TaskId;
 const TASK: TaskId = TaskId { sub_topology: 0, partition: 3 };
 
 fn stores() -> OpenStores {
-    vec![("counts".into(), Box::new(MemoryStore::default()))]
+    vec![OpenStore { copy: None, name: "counts".into(), backend: Box::new(MemoryStore::default()) }]
 }
 
 #[test]
@@ -34,7 +34,7 @@ fn the_standby_thread_gives_up_what_a_stream_thread_wants() {
     assert!(tasks.keep(TASK).is_none(), "it is on its way");
     let taken = active.take().expect("it is there");
     assert_eq!(taken.len(), 1);
-    assert_eq!(&*taken[0].0, "counts");
+    assert_eq!(&*taken[0].name, "counts");
     assert!(tasks.keep(TASK).is_none());
     drop((taken, active));
     assert!(tasks.keep(TASK).is_some());
@@ -81,4 +81,20 @@ fn two_stream_threads_never_have_a_task_at_the_same_time() {
     assert!(one.take().is_none());
     drop(one);
     assert!(tasks.keep(TASK).is_none(), "the other has it still");
+}
+
+#[test]
+fn a_store_that_is_opened_again_is_whole_where_it_lacks_nothing_of_what_it_had() {
+    let tasks = Arc::new(StandbyTasks::default());
+    let mut active = ActiveClaim::new(&tasks, TASK);
+    active.take().expect("nobody has it");
+    let (counts, other) = ("counts".into(), "other".into());
+    assert!(!active.was_whole(&counts, Some(9)), "nobody knows it");
+    active.note_whole(&counts, 9);
+    drop(active);
+    let standby = tasks.keep(TASK).expect("nobody has it");
+    for (offset, whole) in [(Some(9), true), (Some(12), true), (Some(8), false), (None, false)] {
+        assert_eq!(standby.was_whole(&counts, offset), whole, "{offset:?}");
+    }
+    assert!(!standby.was_whole(&other, Some(9)));
 }

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::StreamTask;
+use super::{StoreRegistration, StreamTask};
 use crate::broker::OffsetAndMetadata;
 use crate::error::EngineError;
 use crate::processor::{ProcessorContext, ProcessorError};
 use crate::query::{Availability, Registration, Role};
 use crate::record::{NO_TIMESTAMP, Offset, Timestamp, TopicPartition};
-use crate::standby::ActiveClaim;
+use crate::standby::{ActiveClaim, WholeCopy};
 use crate::state::{StateStore, StoreError, StoreProvider, TaskStore};
 use crate::stream_thread::StreamThreadOptions;
 use crate::task::partition_group::PartitionGroup;
@@ -155,26 +155,39 @@ impl StreamTask {
         let specs = topology.sub_topology(self.id.sub_topology).map_or(&[][..], |sub_topology| &sub_topology.stores);
         let mut stores = Vec::with_capacity(specs.len());
         for spec in specs {
-            let backend = match warm.iter().position(|(name, _)| *name == spec.name) {
-                Some(index) => warm.swap_remove(index).1,
-                None => open_or_wipe(&*self.options.stores, self.id, spec)?,
+            let (backend, copy) = match warm.iter().position(|open| open.name == spec.name) {
+                Some(index) => {
+                    let open = warm.swap_remove(index);
+                    (open.backend, open.copy)
+                }
+                None => (open_or_wipe(&*self.options.stores, self.id, spec)?, None),
             };
-            stores.push(TaskStore::new(spec.clone(), backend, 0));
+            stores.push((TaskStore::new(spec.clone(), backend, 0), copy));
         }
         self.move_to(TaskState::Restoring)?;
-        for store in &stores {
-            self.registrations.push(self.options.queries.register(self.registration(store)));
+        let mut opened = Vec::with_capacity(stores.len());
+        for (store, copy) in stores {
+            let availability = match &copy {
+                Some(WholeCopy { position, end, .. }) => Availability::Following { position: *position, end: *end },
+                None => Availability::Opened,
+            };
+            // One whose offset cannot be read says so to the restore.
+            let stored = store.read_view().changelog_offset().ok().flatten();
+            let whole = copy.is_some() || self.claim.was_whole(&store.spec().name, stored);
+            let id = self.options.queries.register(self.registration(&store, availability));
+            self.registrations.push(StoreRegistration { id, whole });
+            opened.push(store);
         }
-        self.stores = stores;
+        self.stores = opened;
         Ok(true)
     }
 
-    fn registration(&self, store: &TaskStore) -> Registration {
+    fn registration(&self, store: &TaskStore, availability: Availability) -> Registration {
         Registration {
             store: store.spec().name.clone(),
             task: self.id,
             role: Role::Active,
-            availability: Availability::Opened,
+            availability,
             view: store.read_view(),
             sources: Arc::clone(&self.positions),
         }
@@ -201,7 +214,7 @@ impl StreamTask {
         if index >= self.stores.len() {
             return Ok(());
         }
-        self.options.queries.unregister(self.registrations[index]);
+        self.options.queries.unregister(self.registrations[index].id);
         self.positions.clear();
         let (spec, backend) = self.stores.remove(index).into_backend();
         drop(backend);
@@ -209,15 +222,20 @@ impl StreamTask {
         self.options.stores.wipe(self.id, &spec)?;
         let backend: Box<dyn StateStore> = self.options.stores.open(self.id, &spec)?;
         let store = TaskStore::new(spec, backend, 0);
-        self.registrations[index] = self.options.queries.register(self.registration(&store));
+        let id = self.options.queries.register(self.registration(&store, Availability::Opened));
+        self.registrations[index] = StoreRegistration { id, whole: false };
         self.stores.insert(index, store);
         Ok(())
     }
 
-    /// Tells queries how far the restore of a store is.
+    /// Tells queries how far the restore of a store is. A copy that was whole lacks the latest changes only.
     pub fn report_restore(&self, index: usize, position: Offset, target: Offset) {
-        if let Some(&registration) = self.registrations.get(index) {
-            self.options.queries.set_availability(registration, Availability::Restoring { position, target });
+        if let Some(&StoreRegistration { id, whole }) = self.registrations.get(index) {
+            let availability = match whole {
+                true => Availability::Following { position, end: target },
+                false => Availability::Restoring { position, target },
+            };
+            self.options.queries.set_availability(id, availability);
         }
     }
 
@@ -243,8 +261,9 @@ impl StreamTask {
         self.context = Some(context);
         self.processor = Some(processor);
         self.report_positions();
-        for &registration in &self.registrations {
-            self.options.queries.set_availability(registration, Availability::Running);
+        for registration in &mut self.registrations {
+            registration.whole = true;
+            self.options.queries.set_availability(registration.id, Availability::Running);
         }
         Ok(())
     }
@@ -287,8 +306,14 @@ impl StreamTask {
 
     /// Takes the stores from queries and closes them, without writing anything. The hold on the task stays.
     fn close_stores(&mut self) -> Result<(), EngineError> {
-        for registration in self.registrations.drain(..) {
-            self.options.queries.unregister(registration);
+        for (store, _) in self.stores().iter().zip(&self.registrations).filter(|(_, registration)| registration.whole) {
+            // Without its offset it is a store of which nothing is known.
+            if let Ok(Some(offset)) = store.read_view().changelog_offset() {
+                self.claim.note_whole(&store.spec().name, offset);
+            }
+        }
+        for StoreRegistration { id, .. } in self.registrations.drain(..) {
+            self.options.queries.unregister(id);
         }
         // What is opened again may be older.
         self.positions.clear();
