@@ -91,6 +91,11 @@ impl Broker {
         matches!(self, Self::Kafka(_))
     }
 
+    /// Whether it says of itself that it forgot how a transaction ended.
+    pub fn forgot_markers(&self, transactional_id: &str) -> bool {
+        matches!(self, Self::Kafka(kafka) if kafka.forgot_markers(transactional_id))
+    }
+
     /// Ends it in an orderly way.
     pub fn stop(&self) -> Result<()> {
         match self {

@@ -66,6 +66,15 @@ impl OwnKafka {
         log.matches("Kafka Server started").count()
     }
 
+    /// Whether its log says that it forgot the markers of a transaction. A lone Kafka that ends a transaction while its
+    /// controller lets its former life expire finds its own partitions without a leader and takes them for deleted
+    /// (`TransactionMarkerChannelManager.addTxnMarkersToBrokerQueue`). The transaction then stays open for ever, or ends
+    /// with the next one of its producer: nothing that a client does helps.
+    pub fn forgot_markers(&self, transactional_id: &str) -> bool {
+        let log = std::fs::read_to_string(self.dir.join("server.log")).unwrap_or_default();
+        tells_forgotten_markers(&log, transactional_id)
+    }
+
     /// Ends it in an orderly way.
     ///
     /// # Errors
@@ -109,6 +118,12 @@ impl OwnKafka {
     }
 }
 
+fn tells_forgotten_markers(log: &str, transactional_id: &str) -> bool {
+    let sent =
+        format!("while trying to send transaction markers for {transactional_id}, these partitions are likely deleted");
+    log.contains(&sent)
+}
+
 impl Drop for OwnKafka {
     fn drop(&mut self) {
         // A broker that cannot be ended is reported and left: there is nobody to return the error to.
@@ -141,3 +156,6 @@ pub fn free_ports() -> Result<u16> {
         .find(|port| (0..3).all(|next| free(port + next)))
         .ok_or_else(|| anyhow!("no three neighbouring free ports from 20000 to 28000"))
 }
+
+#[cfg(test)]
+mod tests;
