@@ -22,6 +22,8 @@ use crate::workload::{Balance, Key, Plan, STORE};
 const THREADS: u64 = 8;
 /// From one query of a thread to its next one, at least.
 const TURN: Duration = Duration::from_millis(20);
+/// How long a key that copies may answer for is asked for.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Numbers of keys that are nowhere begin here.
 const ABSENT: u32 = 90_000;
 const BATCH_KEYS: u64 = 20;
@@ -159,14 +161,25 @@ impl Client {
         self.told.queries.push(Query { begin_us, end_us, sent, copies, said });
     }
 
-    fn key(&mut self, host: SocketAddr, copies: Copies) {
+    /// Asks for a key; where copies may answer, again until one does, as whoever needs it would: how long it cannot be read
+    /// is then not a matter of how often its partition is asked for.
+    fn key(&mut self, mut host: SocketAddr, copies: Copies) {
         let key = self.some_key();
+        let end = Instant::now() + PATIENCE;
+        while self.key_once(host, copies, key).is_none() && copies != Copies::None && Instant::now() < end {
+            thread::sleep(TURN);
+            host = self.around.directory.pick(&mut self.random, None).unwrap_or(host);
+        }
+    }
+
+    /// `None` when there is no answer now.
+    fn key_once(&mut self, host: SocketAddr, copies: Copies, key: Key) -> Option<()> {
         // Without its number the host asks every partition, if need be: the entries are not where the key's hash says.
         let partition = if self.random.one_in(4) { String::new() } else { format!("&partition={}", key.partition) };
         let rest = format!("keys/{}?value_format=hex{partition}{}", key.text(), words(copies));
         let begin_us = self.now_us();
         let path = self.path(&rest);
-        let Some(answer) = self.ask(host, &http::request("GET", &path, &[], b"")) else { return };
+        let answer = self.ask(host, &http::request("GET", &path, &[], b""))?;
         let position = &answer.document["position"];
         let said = match (answer.status, answer.problem()) {
             (200, _) => match balance_of(&answer.document["value"]) {
@@ -174,10 +187,12 @@ impl Client {
                 Err(error) => Said::Strange(format!("{error:#}: {}", answer.document)),
             },
             (404, "key-not-found") => Said::Keys { exact: copies == Copies::None, found: vec![(key, None)] },
-            _ if answer.is_later() => Said::Later(Some(key.partition)),
+            _ if answer.is_later() => later(Some(key.partition), &answer),
             _ => strange(&answer),
         };
+        let is_answered = !answer.is_later();
         self.note(begin_us, copies, said);
+        is_answered.then_some(())
     }
 
     fn batch(&mut self, host: SocketAddr, copies: Copies) {
@@ -190,7 +205,7 @@ impl Client {
         let Some(answer) = self.ask(host, &request) else { return };
         let said = match answer.status {
             200 => rows_of_batch(&keys, &answer.document).unwrap_or_else(|error| Said::Strange(format!("{error:#}"))),
-            _ if answer.is_later() => Said::Later(None),
+            _ if answer.is_later() => later(None, &answer),
             _ => strange(&answer),
         };
         self.note(begin_us, copies, said);
@@ -237,7 +252,7 @@ impl Client {
                 let partition = |position: &Value| u32::try_from(position["partition"].as_u64()?).ok();
                 Said::Count(positions.filter_map(partition).collect())
             }
-            _ if answer.is_later() => Said::Later(None),
+            _ if answer.is_later() => later(None, &answer),
             _ => strange(&answer),
         };
         self.note(begin_us, Copies::None, said);
@@ -260,6 +275,10 @@ fn is_exact<'a>(positions: impl IntoIterator<Item = &'a Value>) -> bool {
 
 fn strange(answer: &Answer) -> Said {
     Said::Strange(format!("{} {}", answer.status, answer.document))
+}
+
+fn later(partition: Option<u32>, answer: &Answer) -> Said {
+    Said::Later(partition, format!("{}: {}", answer.problem(), answer.document["detail"]))
 }
 
 fn balance_of(value: &Value) -> Result<Balance> {

@@ -37,8 +37,8 @@ pub enum Said {
     Walk { exact: bool, rows: Vec<(Key, Balance)> },
     /// The partitions that were counted.
     Count(Vec<u32>),
-    /// Nothing now; where the query was for one key, its partition.
-    Later(Option<u32>),
+    /// Nothing now, and why; where the query was for one key, its partition.
+    Later(Option<u32>, String),
     /// What nobody should ever get.
     Strange(String),
 }
@@ -162,7 +162,7 @@ impl Judged<'_> {
                     findings.found(PAGES, || format!("a count of {partitions:?}"));
                 }
             }
-            Said::Later(_) => {}
+            Said::Later(..) => {}
             Said::Strange(what) => findings.found(STRANGE, || what.clone()),
         }
     }
@@ -197,32 +197,53 @@ impl Judged<'_> {
     }
 }
 
-/// The longest time in which a key could not be read: from the beginning of a query that had no answer to the end of the
-/// first one that began after it and had one, for the same partition and with the same copies.
-pub fn longest_outage_ms(queries: &[Query], copies: Copies) -> u64 {
-    let mut of_partition: BTreeMap<u32, Vec<(u64, u64, bool)>> = BTreeMap::new();
+/// A time in which a key could not be read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outage {
+    pub partition: u32,
+    pub begin_us: u64,
+    pub end_us: u64,
+    /// Why the first query in it had no answer.
+    pub reason: String,
+}
+
+impl Outage {
+    pub fn length_ms(&self) -> u64 {
+        self.end_us.saturating_sub(self.begin_us) / 1_000
+    }
+}
+
+/// The longest of them: from the beginning of a query that had no answer to the end of the first one that began after it
+/// and had one, for the same partition and with the same copies. An empty one where there is none.
+pub fn longest_outage(queries: &[Query], copies: Copies) -> Outage {
+    let mut of_partition: BTreeMap<u32, Vec<(&Query, Option<&str>)>> = BTreeMap::new();
     for query in queries.iter().filter(|query| query.copies == copies) {
-        let (partition, answered) = match &query.said {
-            Said::Later(Some(partition)) => (*partition, false),
-            Said::Keys { found, .. } if found.len() == 1 => (found[0].0.partition, true),
+        let (partition, reason) = match &query.said {
+            Said::Later(Some(partition), reason) => (*partition, Some(&**reason)),
+            Said::Keys { found, .. } if found.len() == 1 => (found[0].0.partition, None),
             _ => continue,
         };
-        of_partition.entry(partition).or_default().push((query.begin_us, query.end_us, answered));
+        of_partition.entry(partition).or_default().push((query, reason));
     }
-    let mut longest_us = 0;
-    for queries in of_partition.values_mut() {
-        queries.sort_unstable();
+    let mut longest = Outage::default();
+    for (partition, queries) in &mut of_partition {
+        queries.sort_unstable_by_key(|(query, _)| query.begin_us);
         // From the last to the first, so that the earliest end of all later ones is known.
         let mut next_end_us = None;
-        for &(begin_us, end_us, answered) in queries.iter().rev() {
-            if answered {
-                next_end_us = Some(next_end_us.map_or(end_us, |next: u64| next.min(end_us)));
-            } else if let Some(next) = next_end_us {
-                longest_us = longest_us.max(next.saturating_sub(begin_us));
+        for (query, reason) in queries.iter().rev() {
+            match (reason, next_end_us) {
+                (None, _) => next_end_us = Some(next_end_us.map_or(query.end_us, |next: u64| next.min(query.end_us))),
+                (Some(reason), Some(end_us))
+                    if end_us.saturating_sub(query.begin_us) >= longest.end_us - longest.begin_us =>
+                {
+                    let reason = (*reason).to_owned();
+                    longest = Outage { partition: *partition, begin_us: query.begin_us, end_us, reason };
+                }
+                (Some(_), _) => {}
             }
         }
     }
-    longest_us / 1_000
+    longest
 }
 
 #[cfg(test)]

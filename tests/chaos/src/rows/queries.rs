@@ -83,7 +83,12 @@ fn note(campaign: &mut Campaign, around: &Surroundings, told: &Told, copies: boo
         ],
     };
     for (name, copies) in names {
-        let outage_ms = judge::longest_outage_ms(&told.queries, copies);
-        campaign.at_most(&format!("max ms a key could not be read, {name}"), outage_ms);
+        let outage = judge::longest_outage(&told.queries, copies);
+        let (begin_s, length_ms) = (outage.begin_us / 1_000_000, outage.length_ms());
+        println!(
+            "  {name}: partition {} for {length_ms} ms from second {begin_s}: {}",
+            outage.partition, outage.reason
+        );
+        campaign.at_most(&format!("max ms a key could not be read, {name}"), length_ms);
     }
 }

@@ -26,7 +26,7 @@ fn recording() -> Vec<Query> {
     queries.extend(rows(50).iter().zip(0..).map(|(row, at)| query(200 + at * 200, keys(true, &[*row]))));
     queries.push(query(5_000, keys(false, &rows(20)[..2])));
     queries.push(query(5_000, Said::Keys { exact: true, found: vec![(absent, None)] }));
-    queries.push(query(5_200, Said::Later(Some(1))));
+    queries.push(query(5_200, Said::Later(Some(1), String::new())));
     queries.push(query(5_400, Said::Count(vec![0, 1, 2])));
     queries.push(query(6_000, Said::Walk { exact: true, rows: rows(55) }));
     queries.push(query(7_000, keys(true, &rows(55)[..3])));
@@ -120,7 +120,7 @@ fn an_outage_ends_with_the_first_answer_that_was_asked_for_later() {
     let at = |begin_us: u64, end_us: u64, said: Said| Query { end_us, ..query(begin_us, said) };
     let row = rows(40)[0];
     assert_eq!(row.0.partition, 0);
-    let later = |partition| Said::Later(Some(partition));
+    let later = |partition| Said::Later(Some(partition), format!("of {partition}"));
     let mut queries = vec![
         at(0, 1_000, keys(true, &[row])),
         at(2_000, 9_000, later(0)),
@@ -131,8 +131,8 @@ fn an_outage_ends_with_the_first_answer_that_was_asked_for_later() {
         at(10_000, 90_000, keys(true, &[row])),
         at(0, 100_000, later(1)),
     ];
-    assert_eq!(longest_outage_ms(&queries, Copies::None), 10);
-    assert_eq!(longest_outage_ms(&queries, Copies::Any), 0);
+    assert_eq!(longest_outage(&queries, Copies::None).length_ms(), 10);
+    assert_eq!(longest_outage(&queries, Copies::Any).length_ms(), 0);
     queries[1].copies = Copies::Any;
-    assert_eq!(longest_outage_ms(&queries, Copies::None), 8);
+    assert_eq!(longest_outage(&queries, Copies::None).length_ms(), 8);
 }
