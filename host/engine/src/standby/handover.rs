@@ -77,11 +77,11 @@ impl StandbyTasks {
     }
 
     /// Whether a store that was opened again at an offset has had everything once: it lacks nothing of what it had then. A
-    /// store in memory begins anew, and so does one that was wiped.
-    fn was_whole(&self, task: TaskId, store: &Arc<str>, offset: Option<Offset>) -> bool {
-        let slots = self.slots();
-        let whole = slots.whole.get(&(task, Arc::clone(store)));
-        offset.zip(whole).is_some_and(|(offset, &whole)| offset >= whole)
+    /// store in memory begins anew, and so does one that was wiped. The note is gone afterwards: a store that lacked something
+    /// does not become whole by coming to that offset again, since what it reads until then may be compacted.
+    fn take_whole(&self, task: TaskId, store: &Arc<str>, offset: Option<Offset>) -> bool {
+        let whole = self.slots().whole.remove(&(task, Arc::clone(store)));
+        offset.zip(whole).is_some_and(|(offset, whole)| offset >= whole)
     }
 
     /// Changes whenever a stream thread opens or closes a task.
@@ -106,8 +106,8 @@ impl StandbyClaim {
         self.tasks.note_whole(self.task, store, offset);
     }
 
-    pub fn was_whole(&self, store: &Arc<str>, offset: Option<Offset>) -> bool {
-        self.tasks.was_whole(self.task, store, offset)
+    pub fn take_whole(&self, store: &Arc<str>, offset: Option<Offset>) -> bool {
+        self.tasks.take_whole(self.task, store, offset)
     }
 
     /// Gives the stores to the stream thread that wants them; closes them where none does any more.
@@ -178,8 +178,8 @@ impl ActiveClaim {
         self.tasks.note_whole(self.task, store, offset);
     }
 
-    pub fn was_whole(&self, store: &Arc<str>, offset: Option<Offset>) -> bool {
-        self.tasks.was_whole(self.task, store, offset)
+    pub fn take_whole(&self, store: &Arc<str>, offset: Option<Offset>) -> bool {
+        self.tasks.take_whole(self.task, store, offset)
     }
 
     /// Gives the task up, or the wish for it. Its stores are closed.

@@ -129,7 +129,7 @@ impl StandbyTask {
             (store.position, store.end, store.target) = (position, log.high, log.high);
             // A store that was wiped meanwhile has no offset.
             let stored = store.backend.changelog_offset()?;
-            store.whole = self.claim.as_ref().is_some_and(|claim| claim.was_whole(&store.spec.name, stored));
+            store.whole = self.claim.as_ref().is_some_and(|claim| claim.take_whole(&store.spec.name, stored));
             store.registration = Some(self.queries.register(Registration {
                 store: Arc::clone(&store.spec.name),
                 task: id,

@@ -89,12 +89,15 @@ fn a_store_that_is_opened_again_is_whole_where_it_lacks_nothing_of_what_it_had()
     let mut active = ActiveClaim::new(&tasks, TASK);
     active.take().expect("nobody has it");
     let (counts, other) = ("counts".into(), "other".into());
-    assert!(!active.was_whole(&counts, Some(9)), "nobody knows it");
+    assert!(!active.take_whole(&counts, Some(9)), "nobody knows it");
+    for (offset, whole) in [(Some(9), true), (Some(12), true), (Some(8), false), (None, false)] {
+        active.note_whole(&counts, 9);
+        assert_eq!(active.take_whole(&counts, offset), whole, "{offset:?}");
+        assert!(!active.take_whole(&counts, Some(20)), "what came after {offset:?} may be compacted");
+    }
     active.note_whole(&counts, 9);
     drop(active);
     let standby = tasks.keep(TASK).expect("nobody has it");
-    for (offset, whole) in [(Some(9), true), (Some(12), true), (Some(8), false), (None, false)] {
-        assert_eq!(standby.was_whole(&counts, offset), whole, "{offset:?}");
-    }
-    assert!(!standby.was_whole(&other, Some(9)));
+    assert!(!standby.take_whole(&other, Some(9)));
+    assert!(standby.take_whole(&counts, Some(9)), "whoever opens it next knows");
 }

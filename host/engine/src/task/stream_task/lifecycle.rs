@@ -173,7 +173,7 @@ impl StreamTask {
             };
             // One whose offset cannot be read says so to the restore.
             let stored = store.read_view().changelog_offset().ok().flatten();
-            let whole = copy.is_some() || self.claim.was_whole(&store.spec().name, stored);
+            let whole = self.claim.take_whole(&store.spec().name, stored) | copy.is_some();
             let id = self.options.queries.register(self.registration(&store, availability));
             self.registrations.push(StoreRegistration { id, whole });
             opened.push(store);
