@@ -190,7 +190,7 @@ impl StandbyThread {
 
     /// Stops to read a task's changelogs and gives the task back. It is closed when it is dropped.
     fn stop_reading(&mut self, id: TaskId, now_ms: u64) -> Option<StandbyTask> {
-        let mut task = self.tasks.remove(&id)?;
+        let task = self.tasks.get_mut(&id)?;
         for changelog in task.changelogs() {
             // It has passed control records that no poll shows.
             if !self.lost_place
@@ -198,9 +198,17 @@ impl StandbyThread {
             {
                 task.passed(&changelog, position, now_ms);
             }
+        }
+        self.abandon(id)
+    }
+
+    /// As `stop_reading` for a task that has not taken all that was read, so that the reader's position is not its own.
+    fn abandon(&mut self, id: TaskId) -> Option<StandbyTask> {
+        let task = self.tasks.remove(&id)?;
+        for changelog in task.changelogs() {
             self.readers.remove(&changelog);
             if let Err(error) = self.consumer.unassign(&changelog) {
-                tracing::debug!(%changelog, %error, now_ms, "the changelog is read on for a while, in vain");
+                tracing::debug!(%changelog, %error, "the changelog is read on for a while, in vain");
             }
         }
         Some(task)
@@ -303,7 +311,7 @@ impl StandbyThread {
     /// Closes a task that failed, and lets it begin again after a while. A corrupt store is wiped (R12).
     fn put_off(&mut self, id: TaskId, error: &EngineError, now_ms: u64) {
         // Given up at the end, after a wipe.
-        let _claim = self.stop_reading(id, now_ms).and_then(StandbyTask::close);
+        let _claim = self.abandon(id).and_then(StandbyTask::close);
         let text = error.to_string();
         let earlier = self.off.get(&id);
         let backoff_ms = earlier.map_or(OFF_MS, |off| (2 * off.backoff_ms).min(OFF_MAX_MS));

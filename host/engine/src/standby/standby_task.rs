@@ -239,6 +239,8 @@ impl StandbyTask {
         if let Err(error) = self.store_positions() {
             tracing::debug!(task = %self.id, %error, "the promoted task restores from an older offset");
         }
+        // For whoever opens them next, if the stream thread does not want them any more.
+        self.note_whole();
         let queries = Arc::clone(&self.queries);
         let open = |store: StandbyStore| {
             let registration = store.registration.map(|id| HeldRegistration::new(&queries, id));

@@ -258,6 +258,35 @@ fn a_full_disk_keeps_the_task_off_until_there_is_space() {
 }
 
 #[test]
+fn a_copy_that_could_not_be_filled_never_answers_with_nothing() {
+    let faulty = FaultyStores::new(CrashStores::new());
+    let mut warm = Warm::new(1, faulty.clone());
+    warm.log(0, "a", 1);
+    let mut thread = warm.thread();
+    warm.turns(&mut thread, 3);
+    thread.close(CloseMode::Clean);
+    drop(thread);
+    // Another process, which does not know that the copy was whole without the next key.
+    warm.tasks = Arc::default();
+    warm.log(0, "b", 1);
+    let full = StoreError::NoSpace { store: "counts".to_owned(), task: task(0), detail: "full".to_owned() };
+    faulty.fail(At::Write, full);
+    let mut thread = warm.thread();
+    let mut answered = false;
+    for turn in 0..60 {
+        // Once it has begun anew, and before it has read what it could not write.
+        if warm.report.read().tasks.iter().any(|task| task.state == StandbyState::Off) {
+            warm.fixture.broker.fail(Operation::RestorePoll, BrokerErrorKind::Retriable);
+        }
+        warm.turns(&mut thread, 1);
+        let answer = warm.fixture.queries.get("counts", 0, b"b", Some(u64::MAX));
+        assert!(answer.as_ref().map_or(true, |answer| answer.value.is_some()), "turn {turn}: {answer:?}");
+        answered |= answer.is_ok();
+    }
+    assert!(answered && warm.fixture.broker.failures_are_spent());
+}
+
+#[test]
 fn records_of_a_poll_that_failed_are_read_again() {
     let warm = Warm::new(1, CrashStores::new());
     let mut thread = warm.thread();

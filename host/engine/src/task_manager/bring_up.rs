@@ -87,6 +87,7 @@ impl TaskManager {
             task.resume()?;
         }
         let facts = self.reader.look(task)?;
+        facts.iter().for_each(|facts| task.report_copy(facts));
         if !self.offsets_are_plausible(id, &facts, consumer, now_ms)? {
             return Ok(());
         }

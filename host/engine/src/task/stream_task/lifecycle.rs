@@ -10,6 +10,7 @@ use crate::error::EngineError;
 use crate::processor::{ProcessorContext, ProcessorError};
 use crate::query::{Availability, Registration, Role};
 use crate::record::{NO_TIMESTAMP, Offset, Timestamp, TopicPartition};
+use crate::restore::{ChangelogFacts, RestoreStart, restore_start};
 use crate::standby::{ActiveClaim, WholeCopy};
 use crate::state::{StateStore, StoreError, StoreProvider, TaskStore};
 use crate::stream_thread::StreamThreadOptions;
@@ -214,7 +215,7 @@ impl StreamTask {
         if index >= self.stores.len() {
             return Ok(());
         }
-        self.options.queries.unregister(self.registrations[index].id);
+        self.options.queries.unregister(self.registrations.remove(index).id);
         self.positions.clear();
         let (spec, backend) = self.stores.remove(index).into_backend();
         drop(backend);
@@ -223,9 +224,20 @@ impl StreamTask {
         let backend: Box<dyn StateStore> = self.options.stores.open(self.id, &spec)?;
         let store = TaskStore::new(spec, backend, 0);
         let id = self.options.queries.register(self.registration(&store, Availability::Opened));
-        self.registrations[index] = StoreRegistration { id, whole: false };
+        self.registrations.insert(index, StoreRegistration { id, whole: false });
         self.stores.insert(index, store);
         Ok(())
+    }
+
+    /// Tells queries how far a store is that has had everything once, before its restore has begun.
+    pub fn report_copy(&self, facts: &ChangelogFacts) {
+        let start = restore_start(facts.stored, facts.log);
+        let is_copy = matches!(start, RestoreStart::Complete | RestoreStart::From(_));
+        if let (true, Some(stored)) =
+            (is_copy && self.registrations.get(facts.index).is_some_and(|of| of.whole), facts.stored)
+        {
+            self.report_restore(facts.index, stored, facts.log.high);
+        }
     }
 
     /// Tells queries how far the restore of a store is. A copy that was whole lacks the latest changes only.
