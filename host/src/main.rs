@@ -28,7 +28,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let command_line = commands::CommandLine::parse();
     let format = command_line.output;
-    match commands::run(command_line) {
+    match commands::run(command_line).and_then(|()| terminal::check_output()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             terminal::report_error(&error, format);

@@ -24,7 +24,12 @@ pub fn start(filter: Option<&str>, format: Format) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(filter).with_context(|| {
         format!("cannot read the log filter {filter:?} (expected for example \"info,kafka=debug\")")
     })?;
-    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let lines = fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        // It would go where the line could not be written, and end the thread that has nowhere to say it.
+        .log_internal_errors(false);
     let started = match format {
         Format::Text => lines.try_init(),
         Format::Json => lines.json().try_init(),

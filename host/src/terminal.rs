@@ -1,7 +1,8 @@
 //! What people see while a command works: progress bars on a terminal, plain lines elsewhere, NDJSON events where
 //! `-o json` asks for them. Progress goes to standard error, results and events to standard output.
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -32,7 +33,7 @@ impl Terminal {
     /// Tells one thing that happened: `text` to people, `event` with `fields` to programs.
     pub fn notice(self, event: &str, text: &str, fields: Value) {
         match self.format {
-            Format::Text => eprintln!("{text}"),
+            Format::Text => tell(text),
             Format::Json => {
                 let mut object = Map::new();
                 object.insert("event".to_owned(), json!(event));
@@ -63,10 +64,32 @@ impl Terminal {
     }
 }
 
-/// Writes a line to standard output. A closed pipe ends a command quietly, so its error is left out.
+/// Writes a line to standard error. Where nobody reads it any more, or its disk is full, there is nobody to tell, and what
+/// the process does goes on.
+pub fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// The first line that standard output did not take.
+static LOST: OnceLock<ErrorKind> = OnceLock::new();
+
+/// Writes a line to standard output. Whether all were written, `check_output` says.
 pub fn print_line(line: &str) {
     let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{line}");
+    if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {
+        LOST.get_or_init(|| error.kind());
+    }
+}
+
+/// Whether standard output took every line. A closed pipe ends a command quietly.
+///
+/// # Errors
+/// Why it did not take the first one that is missing.
+pub fn check_output() -> anyhow::Result<()> {
+    match LOST.get() {
+        None | Some(ErrorKind::BrokenPipe) => Ok(()),
+        Some(kind) => anyhow::bail!("cannot write to standard output: {kind}; its lines are not complete"),
+    }
 }
 
 /// Tells why the command failed, with the whole chain of causes.
@@ -75,9 +98,9 @@ pub fn report_error(error: &anyhow::Error, format: Format) {
     if format == Format::Json {
         print_line(&json!({ "event": "failed", "error": causes[0], "causes": causes[1..] }).to_string());
     }
-    eprintln!("error: {}", causes[0]);
+    tell(&format!("error: {}", causes[0]));
     for cause in &causes[1..] {
-        eprintln!("  caused by: {cause}");
+        tell(&format!("  caused by: {cause}"));
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
-use crate::terminal::{Format, Terminal, print_line};
+use crate::terminal::{Format, Terminal, print_line, tell};
 use crate::toolchain::{self, BuildRequest, Component, Route, RouteChoice};
 
 /// The manifest of an application beside its crate; its `module` key is where the component goes.
@@ -98,7 +98,10 @@ fn report(component: &Component, route: Route, took_ms: u128, terminal: Terminal
         Format::Text => {
             print_line(&format!("{}  {size_bytes} bytes  sha256:{digest}", path.display()));
             if let Some(wasi) = imports.iter().find(|import| import.starts_with("wasi:")) {
-                eprintln!("note: it imports WASI ({wasi} and perhaps more), which a host links with everything denied");
+                let note = format!(
+                    "note: it imports WASI ({wasi} and perhaps more), which a host links with everything denied"
+                );
+                tell(&note);
             }
         }
         Format::Json => terminal.notice(

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::exit;
+use crate::{exit, terminal};
 
 /// Shared by all who must stop. Once raised it stays so.
 #[derive(Debug, Clone)]
@@ -82,7 +82,7 @@ pub fn on_signals(runtime: &tokio::runtime::Handle, stop: &Stop, farewell: &'sta
             if signals > 1 {
                 end_at_once();
             }
-            eprintln!("{farewell}");
+            terminal::tell(farewell);
             stop.raise();
         }
     });

@@ -1,15 +1,15 @@
 //! `sandbar broker` itself: its output, its end, its folder from other processes, and what it says when it cannot start.
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result};
 use e2e::embedded::EmbeddedBroker;
 use e2e::repository;
-use e2e::topics::{self, Values};
+use e2e::topics::{self, Broker, Values};
 use serde_json::Value;
 
 const ALICE: &str = r#"{"key":"a","value":"Alice","timestamp":1}"#;
@@ -23,6 +23,33 @@ fn refused(folder: &Path, arguments: &[&str], code: i32, words: &[&str]) -> Resu
     for word in words {
         assert!(told.contains(word), "{word:?} is missing in: {told}");
     }
+    Ok(())
+}
+
+#[test]
+fn a_full_log_is_no_reason_to_end_and_a_full_disk_is_told_of() -> Result<()> {
+    let folder = repository::scratch(&repository::unique("stand-alone"))?.join("broker");
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").context("open /dev/full");
+    let mut broker = Command::new(repository::sandbar()?)
+        .args(["broker", "--dir"])
+        .arg(&folder)
+        .env("SANDBAR_LOG", "debug")
+        .stdout(Stdio::piped())
+        .stderr(full()?)
+        .spawn()?;
+    let mut address = String::new();
+    BufReader::new(broker.stdout.take().context("no output")?).read_line(&mut address)?;
+    topics::create(&Broker::Kafka(address.trim().to_owned()), "letters", 1)?;
+    // SIGTERM, so that its farewell has nowhere to go either.
+    let signalled = Command::new("kill").arg(broker.id().to_string()).status()?;
+    assert!(signalled.success());
+    let status = broker.wait()?;
+    assert_eq!(status.code(), Some(0), "{status}");
+
+    let Output { status, stderr, .. } =
+        Command::new(repository::sandbar()?).args(["reference", "manifest"]).stdout(full()?).output()?;
+    let told = String::from_utf8_lossy(&stderr);
+    assert!(status.code() == Some(1) && told.contains("cannot write to standard output"), "{status}: {told}");
     Ok(())
 }
 
