@@ -47,7 +47,7 @@ pub enum Command {
         #[arg(long)]
         reverse: bool,
         /// At most so many entries
-        #[arg(long)]
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
         limit: Option<u64>,
     },
     /// Print about how many entries a store has, over all its partitions
@@ -99,7 +99,7 @@ pub struct At {
 /// Who may answer, and how new the answer has to be.
 #[derive(Debug, Args)]
 pub struct Reading {
-    /// Let copies answer too where the host that processes a partition does not
+    /// Let copies answer too: one on the host that is asked, or where the host that processes a partition does not
     #[arg(long)]
     standby: bool,
     /// How many changelog offsets such a copy may lack at most

@@ -32,7 +32,7 @@ pub async fn show(
     Ok(json_response(&json!({
         "id": status.application_id,
         "state": state(&status),
-        "not_ready": match status.readiness() {
+        "not_ready": match readiness(&status).await {
             Readiness::Ready => Value::Null,
             Readiness::NotReady(reason) => reason.into(),
         },
@@ -52,6 +52,20 @@ pub async fn show(
         "standby": status.standby().map(|report| standby(&report)),
         "threads": reports.iter().map(thread).collect::<Vec<_>>(),
     })))
+}
+
+/// Whether the host can do its work now. One without tasks has nothing that could be unready by itself: until its group has
+/// agreed on who has what, they may be about to come, and queries of what others have cannot be sent on.
+pub async fn readiness(status: &Status) -> Readiness {
+    let readiness = status.readiness();
+    let Some(wired) = status.wired().filter(|_| readiness == Readiness::Ready) else { return readiness };
+    let (Some(routing), false) = (&wired.routing, wired.reports().iter().any(|report| !report.tasks.is_empty())) else {
+        return readiness;
+    };
+    match routing.finder.routes().await {
+        Ok(_) => Readiness::Ready,
+        Err(why) => Readiness::NotReady(format!("waiting for the group to assign partitions: {why}")),
+    }
 }
 
 /// The state in one word, as programs compare it.

@@ -34,6 +34,14 @@ const KEYS_AT_ONCE: usize = 20;
 /// Bytes of all values of an answer.
 const VALUES_BYTES_MAX: usize = 32 << 20;
 
+/// The kind of `too_large`.
+pub const TOO_LARGE: &str = "too-large";
+
+/// The values would have more bytes than an answer may have.
+pub fn too_large(detail: String) -> Problem {
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "the answer would be too large", detail)
+}
+
 /// What such a query may say beside its keys.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -95,7 +103,7 @@ fn check_size(bytes: usize) -> Result<(), Problem> {
         return Ok(());
     }
     let detail = format!("the values have more than {VALUES_BYTES_MAX} bytes; ask for fewer keys at once");
-    Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "the answer would be too large", detail))
+    Err(too_large(detail))
 }
 
 /// `POST /v1/apps/{app}/stores/{store}/batch-get`

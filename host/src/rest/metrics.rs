@@ -12,20 +12,21 @@ use engine::metrics::{DURATION_BUCKETS_MS, DURATIONS, EngineMetrics, METRICS, Me
 use engine::standby::StandbyReport;
 use engine::stream_thread::PartitionReport;
 
+use super::apps;
 use crate::runtime::status::{Readiness, Status};
 
 /// Answers with the whole text.
 pub async fn text(State(status): State<Arc<Status>>) -> Response {
     let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (content_type, render(&status)).into_response()
+    let ready = apps::readiness(&status).await == Readiness::Ready;
+    (content_type, render(&status, ready)).into_response()
 }
 
-/// The text; a function of the status alone.
-pub fn render(status: &Status) -> String {
+/// The text; a function of the status, and of whether the host is ready.
+pub fn render(status: &Status, ready: bool) -> String {
     let mut page = Page { text: String::new(), application: &status.application_id };
-    let ready = u64::from(status.readiness() == Readiness::Ready);
     page.head("sandbar_ready", "gauge", "1 when the host is ready, as /readyz says");
-    page.sample("sandbar_ready", &[], ready);
+    page.sample("sandbar_ready", &[], u64::from(ready));
     let Some(wired) = status.wired() else { return page.text };
     let mut metrics = wired.metrics.clone();
     metrics.extend(wired.standby.iter().map(|standby| Arc::clone(&standby.metrics)));

@@ -12,6 +12,7 @@ use axum::routing::{MethodRouter, get, post};
 use serde_json::{Value, json};
 
 mod accept;
+mod addresses;
 mod apps;
 mod batch;
 mod body;
@@ -122,7 +123,7 @@ async fn livez(State(status): State<Arc<Status>>) -> Response {
 }
 
 async fn readyz(State(status): State<Arc<Status>>) -> Response {
-    match status.readiness() {
+    match apps::readiness(&status).await {
         Readiness::Ready => {
             let standby = status.standby().map(|report| json!({ "tasks": report.tasks.len(), "lag": report.lag() }));
             json_response(&match standby {

@@ -1,10 +1,15 @@
 //! Errors of the REST interface as RFC 9457 problem documents: a type that programs compare, a detail that names
 //! the thing, what was expected and what to do. Every error answer goes through here.
 
+use std::borrow::Cow;
+
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+
+/// Bytes of a detail at most: what a client sent is not sent back whole.
+const DETAIL_BYTES_MAX: usize = 2_000;
 
 /// A refused request.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,7 +55,7 @@ impl Problem {
             "type": kind_name(self.kind),
             "title": self.title,
             "status": self.status.as_u16(),
-            "detail": self.detail,
+            "detail": shortened(&self.detail),
         });
         if let Some(position) = &self.position {
             document["position"] = Value::clone(position);
@@ -60,6 +65,14 @@ impl Problem {
         }
         document
     }
+}
+
+fn shortened(detail: &str) -> Cow<'_, str> {
+    if detail.len() <= DETAIL_BYTES_MAX {
+        return detail.into();
+    }
+    let end = detail.floor_char_boundary(DETAIL_BYTES_MAX);
+    format!("{}… ({} bytes in all)", &detail[..end], detail.len()).into()
 }
 
 /// The `type` of a problem's document.
@@ -75,7 +88,10 @@ impl From<PathRejection> for Problem {
 
 impl From<QueryRejection> for Problem {
     fn from(rejection: QueryRejection) -> Self {
-        Self::bad_request(rejection.body_text())
+        // The words of Rust's own parser, which say nothing to who has not read it.
+        let text = rejection.body_text();
+        let text = text.replace("invalid digit found in string", "expected a whole number, not below 0");
+        Self::bad_request(text.replace("number too large to fit in target type", "expected a smaller number"))
     }
 }
 

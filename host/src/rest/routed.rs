@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
 use super::Problem;
+use super::batch::{TOO_LARGE, too_large};
 use super::entries::read_cursor;
 use super::freshness::{Freshness, NOT_REACHED, not_reached_at};
 use super::peers::Answer;
@@ -341,8 +342,8 @@ pub async fn document<T: DeserializeOwned + Send + 'static>(
     };
     let unavailable = |why: &str| Refused::Unavailable(failed(first, route, why));
     let answer = answer.map_err(|why| unavailable(&why))?;
-    if answer.status == StatusCode::PRECONDITION_FAILED && kind_of(&answer) == kind_name(NOT_REACHED) {
-        return Err(Refused::Final(problem_of(&answer)));
+    if let Some(problem) = final_refusal(&answer) {
+        return Err(Refused::Final(problem));
     }
     if answer.status != StatusCode::OK {
         return Err(Refused::Unavailable(said(first, route, &answer)));
@@ -389,11 +390,18 @@ struct CoveredPosition {
     partition: i32,
 }
 
-/// A host's final refusal as this host's.
-fn problem_of(answer: &Answer) -> Problem {
+/// A host's final refusal as this host's: another try would be told the same.
+fn final_refusal(answer: &Answer) -> Option<Problem> {
     let document: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    let detail = document["detail"].as_str().unwrap_or_default();
-    not_reached_at(detail.to_owned(), document.get("position").cloned())
+    let detail = document["detail"].as_str().unwrap_or_default().to_owned();
+    let is_kind = |kind: &str| document["type"] == kind_name(kind);
+    match answer.status {
+        StatusCode::PRECONDITION_FAILED if is_kind(NOT_REACHED) => {
+            Some(not_reached_at(detail, document.get("position").cloned()))
+        }
+        StatusCode::PAYLOAD_TOO_LARGE if is_kind(TOO_LARGE) => Some(too_large(detail)),
+        _ => None,
+    }
 }
 
 /// A page as it comes from another host: keys in hexadecimal, values in base64.

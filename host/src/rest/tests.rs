@@ -187,6 +187,12 @@ fn what_is_not_there_has_a_problem_of_its_own() {
         ("/v1/apps/vote/stores/votes/keys/b?format=json", 400, "bad-request"),
         ("/v1/apps/vote/stores/votes/keys/x?key_format=i64", 400, "bad-request"),
         ("/v1/apps/vote/stores/votes/keys/%ff", 400, "bad-request"),
+        ("/v1/apps/vote/stores/votes/keys/%zz", 400, "bad-request"),
+        ("/v1/apps/vote/stores/votes/entries?from=%ff", 400, "bad-request"),
+        ("/v1/apps/vote/stores/votes/entries?prefix=%C3", 400, "bad-request"),
+        ("/v1/apps/vote/stores/votes/entries?where=/a=%2", 400, "bad-request"),
+        ("/v1/apps/vote/stores/votes/owner?key=%ff", 400, "bad-request"),
+        ("/v1/apps/vote/stores/votes/changes?key=%ff", 400, "bad-request"),
         ("/v1/apps/vote/stores/votes/keys/c?value_format=i64", 422, "format"),
         ("/v1/apps/vote/stores/votes/entries?limit=0", 400, "bad-request"),
         ("/v1/apps/vote/stores/votes/entries?cursor=x", 400, "bad-request"),
@@ -279,6 +285,20 @@ fn health_says_why_not() {
     assert_eq!((code, &body["type"]), (503, &json!("urn:sandbar:problem:starting")));
     status.set_phase(Phase::Failed("no such topic".to_owned()));
     assert_eq!(ask(&status, "/livez").0, 503);
+}
+
+#[test]
+fn a_refusal_names_the_thing_and_is_no_echo() {
+    let status = running_host();
+    let (_, body) = ask(&status, "/v1/apps/vote/stores/votes/entries?limit=-1");
+    let detail = body["detail"].as_str().unwrap_or_default();
+    assert!(detail.contains("limit: expected a whole number, not below 0"), "{detail}");
+    let (code, body) =
+        ask(&status, &format!("/v1/apps/vote/stores/votes/entries?from=%C3%A4&prefix={}", "é".repeat(2_000)));
+    assert_eq!(code, 400, "{body}");
+    let (code, body) = ask(&status, &format!("/v1/apps/vote/stores/votes/keys/b?key_format={}", "x".repeat(5_000)));
+    let detail = body["detail"].as_str().unwrap_or_default();
+    assert!(code == 400 && detail.contains("bytes in all)") && detail.len() < 2_100, "{}: {detail}", detail.len());
 }
 
 #[test]

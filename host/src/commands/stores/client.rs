@@ -10,7 +10,7 @@ use ureq::typestate::WithoutBody;
 use ureq::{Body, RequestBuilder};
 
 use super::At;
-use crate::exit::UnreachableError;
+use crate::exit::{UnreachableError, UsageError};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Entries that one request of a scan asks for.
@@ -95,12 +95,18 @@ impl Client {
         format!("{}{path}", self.url)
     }
 
+    fn unanswered(&self, error: &ureq::Error) -> anyhow::Error {
+        if matches!(error, ureq::Error::BadUri(_) | ureq::Error::Http(_)) {
+            let url = &self.url;
+            return UsageError(format!("--url: expected an address as http://127.0.0.1:7070, found {url:?}")).into();
+        }
+        UnreachableError(format!("no answer from a host at {}: {error}; is it running there? (--url)", self.url)).into()
+    }
+
     /// Asks; an answer that is no refusal.
     fn call(&self, request: RequestBuilder<WithoutBody>, query: &[(&str, String)]) -> Result<Response<Body>> {
         let pairs = query.iter().map(|(name, value)| (*name, value.as_str()));
-        let mut response = request.query_pairs(pairs).call().map_err(|error| {
-            UnreachableError(format!("no answer from a host at {}: {error}; is it running there? (--url)", self.url))
-        })?;
+        let mut response = request.query_pairs(pairs).call().map_err(|error| self.unanswered(&error))?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);

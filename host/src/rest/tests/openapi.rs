@@ -111,6 +111,22 @@ fn the_parameters_are_those_that_a_route_takes() {
     }
 }
 
+#[test]
+fn a_write_takes_the_parameters_that_are_described() {
+    let document = document();
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in methods.as_object().expect("methods") {
+            let takes_a_body = ["put", "post", "delete"].contains(&method.as_str());
+            assert_eq!(operation["responses"].get("408").is_some(), takes_a_body, "{method} {path}");
+        }
+    }
+    let path = "/v1/apps/{app}/stores/{store}/keys/{key}";
+    let of_put = described(&document, path, "put");
+    let of_delete = described(&document, path, "delete");
+    // A delete has no value that could have a format.
+    assert_eq!(of_put.difference(&of_delete).collect::<Vec<_>>(), ["value_format"]);
+}
+
 /// The kinds of problems that the code makes: the first text in lower case after each constructor.
 fn kinds() -> BTreeSet<String> {
     let mut kinds = BTreeSet::from(["bad-request".to_owned(), "internal".to_owned()]);

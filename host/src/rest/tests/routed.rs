@@ -174,6 +174,35 @@ fn a_partition_without_an_answer_is_named_and_never_left_out() {
 }
 
 #[test]
+fn a_host_without_tasks_is_not_ready_before_its_group_has_settled() {
+    let pair = Pair::whole();
+    pair.asked.set_phase(Phase::Running);
+    let wired = pair.asked.wired().expect("it is wired");
+    pair.asked.wire(Wired { threads: Vec::new(), ..Wired::clone(&wired) });
+    let settled = pair.answers.lock().expect("no panic").front().cloned().expect("one");
+    pair.say([None]);
+    let (code, body) = pair.ask("/readyz");
+    let detail = body["detail"].as_str().unwrap_or_default();
+    assert!(code == 503 && detail.contains("the group is rebalancing"), "{body}");
+    assert_eq!(pair.ask("/v1/apps/vote").1["not_ready"], body["detail"]);
+    pair.say([settled]);
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    assert_eq!(pair.ask("/readyz").0, 200, "others have the tasks");
+}
+
+#[test]
+fn a_batch_that_is_too_large_for_the_other_host_is_no_reason_to_ask_again() {
+    let pair = Pair::new();
+    let value = format!("{:?}", "x".repeat(1 << 20));
+    let keys: Vec<String> = (0..34).map(|number| format!("big{number}")).collect();
+    let entries: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), value.as_str())).collect();
+    register(&pair.other, 1, Availability::Running, &entries);
+    let (code, body) = pair.post(&format!("{STORE}/batch-get"), &json!({ "keys": keys }));
+    assert_eq!((code, &body["type"]), (413, &json!("urn:sandbar:problem:too-large")), "{body}");
+    assert!(body["detail"].as_str().is_some_and(|detail| detail.contains("fewer keys")), "{body}");
+}
+
+#[test]
 fn a_host_that_does_not_answer_is_no_answer() {
     let pair = Pair::whole();
     // Bound, and so nobody else's, but not listened to in time.
