@@ -392,6 +392,10 @@ struct CoveredPosition {
 
 /// A host's final refusal as this host's: another try would be told the same.
 fn final_refusal(answer: &Answer) -> Option<Problem> {
+    // Whatever else it says may be large, and is read where that holds nobody up.
+    if ![StatusCode::PRECONDITION_FAILED, StatusCode::PAYLOAD_TOO_LARGE].contains(&answer.status) {
+        return None;
+    }
     let document: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let detail = document["detail"].as_str().unwrap_or_default().to_owned();
     let is_kind = |kind: &str| document["type"] == kind_name(kind);
