@@ -75,8 +75,9 @@ static LOST: OnceLock<ErrorKind> = OnceLock::new();
 
 /// Writes a line to standard output. Whether all were written, `check_output` says.
 pub fn print_line(line: &str) {
+    // It is written through at the end of each line, so that no error is left for later.
     let mut out = std::io::stdout().lock();
-    if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {
+    if let Err(error) = writeln!(out, "{line}") {
         LOST.get_or_init(|| error.kind());
     }
 }

@@ -1,13 +1,24 @@
 //! What the address of a request has to be: escapes that are whole, and text in its parameters. Decoders of queries are
 //! lenient, and a parameter that was garbled on its way would be one that nothing is found for.
 
+use axum::extract::Request;
 use axum::http::Uri;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 
 use super::Problem;
 
-/// # Errors
-/// Says what is wrong, and where.
-pub fn check(uri: &Uri) -> Result<(), Problem> {
+/// Refuses a request whose address cannot be read, with a problem document.
+pub async fn well_formed(request: Request, next: Next) -> Response {
+    // Nearly every address is plain.
+    let is_plain = request.uri().path_and_query().is_none_or(|address| !address.as_str().contains('%'));
+    if !is_plain && let Err(problem) = check(request.uri()) {
+        return problem.into_response();
+    }
+    next.run(request).await
+}
+
+fn check(uri: &Uri) -> Result<(), Problem> {
     unescape("path", uri.path())?;
     for parameter in uri.query().unwrap_or_default().split('&') {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));

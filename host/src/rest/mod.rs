@@ -97,6 +97,7 @@ fn router_within(limits: BodyLimits, status: Arc<Status>) -> Router {
         .fallback(unknown_route)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn(server::within_request_timeout))
+        .layer(middleware::from_fn(addresses::well_formed))
         // Bodies are bounded by our own limits alone, and outside of the time for the answer.
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(limits, body::within_body_limits))

@@ -19,9 +19,9 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
+use super::Problem;
 use super::connections::{BusyBody, ConnectionCaps, Connections, Place};
 use super::stall::StallGuard;
-use super::{Problem, addresses};
 use crate::exit::AddressError;
 
 /// A request whose answer is not ready by then is ended.
@@ -191,14 +191,8 @@ fn notice_loss(stream: &TcpStream, limit: Duration) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Refuses an address that cannot be read, and ends a request that takes too long, each with a problem document.
+/// Ends a request that takes too long with a problem document.
 pub async fn within_request_timeout(request: Request, next: Next) -> Response {
-    // Nearly every address is plain.
-    if request.uri().path_and_query().is_some_and(|address| address.as_str().contains('%'))
-        && let Err(problem) = addresses::check(request.uri())
-    {
-        return problem.into_response();
-    }
     match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {

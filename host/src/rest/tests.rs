@@ -293,12 +293,11 @@ fn a_refusal_names_the_thing_and_is_no_echo() {
     let (_, body) = ask(&status, "/v1/apps/vote/stores/votes/entries?limit=-1");
     let detail = body["detail"].as_str().unwrap_or_default();
     assert!(detail.contains("limit: expected a whole number, not below 0"), "{detail}");
-    let (code, body) =
-        ask(&status, &format!("/v1/apps/vote/stores/votes/entries?from=%C3%A4&prefix={}", "é".repeat(2_000)));
-    assert_eq!(code, 400, "{body}");
-    let (code, body) = ask(&status, &format!("/v1/apps/vote/stores/votes/keys/b?key_format={}", "x".repeat(5_000)));
-    let detail = body["detail"].as_str().unwrap_or_default();
-    assert!(code == 400 && detail.contains("bytes in all)") && detail.len() < 2_100, "{}: {detail}", detail.len());
+    for format in ["x".repeat(5_000), format!("x{}", "%C3%A9".repeat(2_000))] {
+        let (code, body) = ask(&status, &format!("/v1/apps/vote/stores/votes/keys/b?key_format={format}"));
+        let detail = body["detail"].as_str().unwrap_or_default();
+        assert!(code == 400 && detail.contains("bytes in all)") && detail.len() < 2_100, "{}: {detail}", detail.len());
+    }
 }
 
 #[test]

@@ -104,11 +104,8 @@ fn request(place: u64, name: &[u8]) -> (String, &'static [(u16, &'static str)]) 
         6 => (format!("{store}/entries?cursor={encoded}"), &[(400, "bad-request"), (200, "")]),
         7 => (format!("{store}/entries?{encoded}=1"), &[(400, "bad-request")]),
         8 => (format!("{store}/changes?from={encoded}"), &[(400, "bad-request")]),
-        9 | 10 if std::str::from_utf8(name).is_err() => {
-            (format!("{store}/entries?from={encoded}"), &[(400, "bad-request")])
-        }
-        9 => (format!("{store}/entries?prefix={encoded}"), &[(200, "")]),
-        10 => (format!("{store}/owner?key={encoded}"), &[(503, "no-routes")]),
+        9 => path_of(format!("{store}/entries?prefix={encoded}"), &[(200, "")]),
+        10 => path_of(format!("{store}/owner?key={encoded}"), &[(503, "no-routes")]),
         // As it is, so that the server's parser has something to do. What comes of it hangs on the bytes.
         _ => {
             let raw = String::from_utf8_lossy(name).replace(['\r', '\n', ' '], "");
