@@ -174,7 +174,9 @@ impl StreamTask {
             };
             // One whose offset cannot be read says so to the restore.
             let stored = store.read_view().changelog_offset().ok().flatten();
-            let whole = self.claim.take_whole(&store.spec().name, stored) | copy.is_some();
+            // Also where there is a copy, whose note is of no use any more.
+            let noted = self.claim.take_whole(&store.spec().name, stored);
+            let whole = noted || copy.is_some();
             let id = self.options.queries.register(self.registration(&store, availability));
             self.registrations.push(StoreRegistration { id, whole });
             opened.push(store);
@@ -231,11 +233,10 @@ impl StreamTask {
 
     /// Tells queries how far a store is that has had everything once, before its restore has begun.
     pub fn report_copy(&self, facts: &ChangelogFacts) {
+        let whole = self.registrations.get(facts.index).is_some_and(|registration| registration.whole);
         let start = restore_start(facts.stored, facts.log);
-        let is_copy = matches!(start, RestoreStart::Complete | RestoreStart::From(_));
-        if let (true, Some(stored)) =
-            (is_copy && self.registrations.get(facts.index).is_some_and(|of| of.whole), facts.stored)
-        {
+        let is_kept = matches!(start, RestoreStart::Complete | RestoreStart::From(_));
+        if let Some(stored) = facts.stored.filter(|_| whole && is_kept) {
             self.report_restore(facts.index, stored, facts.log.high);
         }
     }
