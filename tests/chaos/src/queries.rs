@@ -166,20 +166,20 @@ impl Client {
     fn key(&mut self, mut host: SocketAddr, copies: Copies) {
         let key = self.some_key();
         let end = Instant::now() + PATIENCE;
-        while self.key_once(host, copies, key).is_none() && copies != Copies::None && Instant::now() < end {
+        while !self.key_once(host, copies, key) && copies != Copies::None && Instant::now() < end {
             thread::sleep(TURN);
             host = self.around.directory.pick(&mut self.random, None).unwrap_or(host);
         }
     }
 
-    /// `None` when there is no answer now.
-    fn key_once(&mut self, host: SocketAddr, copies: Copies, key: Key) -> Option<()> {
+    /// False when there is no answer now.
+    fn key_once(&mut self, host: SocketAddr, copies: Copies, key: Key) -> bool {
         // Without its number the host asks every partition, if need be: the entries are not where the key's hash says.
         let partition = if self.random.one_in(4) { String::new() } else { format!("&partition={}", key.partition) };
         let rest = format!("keys/{}?value_format=hex{partition}{}", key.text(), words(copies));
         let begin_us = self.now_us();
         let path = self.path(&rest);
-        let answer = self.ask(host, &http::request("GET", &path, &[], b""))?;
+        let Some(answer) = self.ask(host, &http::request("GET", &path, &[], b"")) else { return false };
         let position = &answer.document["position"];
         let said = match (answer.status, answer.problem()) {
             (200, _) => match balance_of(&answer.document["value"]) {
@@ -190,9 +190,8 @@ impl Client {
             _ if answer.is_later() => later(Some(key.partition), &answer),
             _ => strange(&answer),
         };
-        let is_answered = !answer.is_later();
         self.note(begin_us, copies, said);
-        is_answered.then_some(())
+        !answer.is_later()
     }
 
     fn batch(&mut self, host: SocketAddr, copies: Copies) {
