@@ -20,6 +20,10 @@ pub mod task;
 
 pub mod processor;
 
+pub mod exception_handlers;
+
+pub mod dead_letter;
+
 pub mod partitioner;
 
 pub mod state;
@@ -33,6 +37,8 @@ pub mod assignment;
 pub mod standby;
 
 pub mod internal_topics;
+
+pub mod topic_limits;
 
 pub mod query;
 

@@ -116,6 +116,7 @@ impl Host {
                 standby_tasks: Arc::clone(&standby_tasks),
                 clock: Arc::new(clock.clone()),
                 partition_counts: Arc::clone(&counts),
+                sink_limits: Arc::default(),
                 queries: Arc::clone(&self.queries),
                 metrics: Arc::clone(&self.metrics),
                 progress: Arc::clone(&progress),

@@ -17,7 +17,7 @@ pub use driver::{DRIVER_APPLICATION_ID, DriverOptions, TopologyTestDriver};
 pub use membership_contract::{ContractHost, membership_contract};
 pub use mock_broker::{Call, MockBroker, Operation};
 pub use processors::{
-    Count, Hostile, MajorityVote, NativeProcessor, NativeSupplier, PassThrough, ProcessWith, commands, forward, number,
+    Count, Hostile, Obedient, MajorityVote, NativeProcessor, NativeSupplier, PassThrough, ProcessWith, commands, forward, number,
     topology,
 };
 pub use seed::Seed;
