@@ -24,6 +24,8 @@ pub mod exception_handlers;
 
 pub mod dead_letter;
 
+pub mod replay;
+
 pub mod partitioner;
 
 pub mod state;
