@@ -66,6 +66,23 @@ impl TopicLimits {
         }
     }
 
+    /// The settings that `of_configs` makes these bounds of.
+    pub fn to_configs(&self) -> Vec<(&'static str, String)> {
+        let mut configs = Vec::new();
+        if self.message_max_bytes != usize::MAX {
+            configs.push(("max.message.bytes", self.message_max_bytes.to_string()));
+        }
+        if self.is_compacted {
+            configs.push(("cleanup.policy", "compact".to_owned()));
+        }
+        let bounds = [
+            ("message.timestamp.before.max.ms", self.timestamp_before_max_ms),
+            ("message.timestamp.after.max.ms", self.timestamp_after_max_ms),
+        ];
+        configs.extend(bounds.into_iter().filter(|&(_, max)| max != i64::MAX).map(|(key, max)| (key, max.to_string())));
+        configs
+    }
+
     /// Whether records with these bounds need no look one by one: all keys there, all of them together within the
     /// size, and the oldest and the newest timestamp within the topic's.
     pub fn take_all(&self, no_null_key: bool, bytes: usize, times: (Timestamp, Timestamp), now_ms: Timestamp) -> bool {
@@ -76,7 +93,13 @@ impl TopicLimits {
     }
 
     /// Why the topic would refuse a record of `bytes` (`batch_bytes`), if it would.
-    pub fn refusal(&self, has_key: bool, bytes: usize, timestamp: Timestamp, now_ms: Timestamp) -> Option<TopicRefusal> {
+    pub fn refusal(
+        &self,
+        has_key: bool,
+        bytes: usize,
+        timestamp: Timestamp,
+        now_ms: Timestamp,
+    ) -> Option<TopicRefusal> {
         let refusal = |too_large, fault| Some(TopicRefusal { too_large, fault });
         if bytes > self.message_max_bytes {
             let max = self.message_max_bytes;

@@ -88,10 +88,7 @@ fn continue_leaves_the_record_out_and_fail_names_it() {
 
     for (command, expected) in [
         (commands::TRAP, "task 0_0, in-0, offset 2, module native: the processor crashed: told to trap"),
-        (
-            commands::REFUSE,
-            "task 0_0, in-0, offset 2, module native: the processor refused the record: told to refuse",
-        ),
+        (commands::REFUSE, "task 0_0, in-0, offset 2, module native: the processor refused the record: told to refuse"),
     ] {
         let mut fixture = with_dead_letters(|| Obedient);
         fixture.config.exception_handlers = ExceptionHandlers::default();
