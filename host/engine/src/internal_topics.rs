@@ -126,7 +126,7 @@ pub fn prepare_known(
 }
 
 /// What the topics that the application writes take.
-fn sink_limits<'a>(topology: &Topology, found: impl Iterator<Item = &'a TopicDescription>) -> SinkLimits {
+pub(crate) fn sink_limits<'a>(topology: &Topology, found: impl Iterator<Item = &'a TopicDescription>) -> SinkLimits {
     let sinks = topology.sink_topics();
     let of_sinks = found.filter(|found| sinks.iter().any(|sink| **sink == *found.name));
     SinkLimits(of_sinks.map(|found| (Arc::from(&*found.name), TopicLimits::of_configs(&found.configs))).collect())

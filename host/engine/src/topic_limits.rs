@@ -3,7 +3,7 @@
 //! settings that somebody else has asked for. A setting that the broker does not tell bounds nothing.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::record::{Header, Timestamp};
 
@@ -29,6 +29,24 @@ pub struct TopicRefusal {
 /// The bounds of the topics that an application writes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SinkLimits(pub BTreeMap<Arc<str>, TopicLimits>);
+
+/// The bounds as they were asked for last; one for all threads of an application.
+#[derive(Debug, Default)]
+pub struct SharedSinkLimits(Mutex<SinkLimits>);
+
+impl SharedSinkLimits {
+    pub fn new(limits: SinkLimits) -> Self {
+        Self(Mutex::new(limits))
+    }
+
+    pub fn get(&self) -> SinkLimits {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set(&self, limits: SinkLimits) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+}
 
 impl SinkLimits {
     /// The bounds of a topic; none where nothing is known of it.

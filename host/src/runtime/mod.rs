@@ -17,6 +17,7 @@ use engine::standby::StandbyThreadOptions;
 use engine::state::StoreProvider;
 use engine::stream_thread::{SharedProgress, StreamThreadOptions, ThreadReport};
 use engine::table::TableSupplier;
+use engine::topic_limits::SharedSinkLimits;
 use engine::topology::{PartitionCounts, Topology};
 use kafka::KafkaClients;
 use serde_json::json;
@@ -178,7 +179,7 @@ fn application(
         routing: Some(routing),
         writes,
         changelogs: Some(Changelogs::new(readers, stop.clone())),
-        sink_limits: Arc::new(prepared.limits.clone()),
+        sink_limits: Arc::new(SharedSinkLimits::new(prepared.limits.clone())),
         ..wire(manifest, &topology, prepared.counts.clone(), digest)
     };
     status.wire(wired.clone());

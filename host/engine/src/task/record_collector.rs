@@ -84,6 +84,11 @@ impl RecordCollector {
         Self { task, sinks, declared: declared.len(), pending: VecDeque::new() }
     }
 
+    /// The topics may say something else than at the start.
+    pub fn set_limits(&mut self, limits: &SinkLimits) {
+        self.sinks.iter_mut().for_each(|sink| sink.limits = limits.of(&sink.topic));
+    }
+
     /// What a call's outputs are checked by, as settings: `sink.<name>.topic`, `.partitions`, and the topic's own.
     pub fn settings(&self) -> Vec<(String, String)> {
         let mut settings = Vec::new();

@@ -338,6 +338,29 @@ fn what_kafka_would_refuse_is_found_before_it_is_sent() {
 }
 
 #[test]
+fn a_topic_that_takes_less_than_at_the_start_costs_the_record_that_does_not_fit() {
+    for guarantee in [ProcessingGuarantee::ExactlyOnceV2, ProcessingGuarantee::AtLeastOnce] {
+        let mut fixture = with_dead_letters(copies);
+        fixture.config.processing_guarantee = guarantee;
+        let mut thread = fixture.thread();
+        fixture.append("in", 0, "k0", "a", 1);
+        fixture.settle(&mut thread).expect("no fault");
+        fixture.broker.set_topic_config("out", "cleanup.policy", "compact");
+        fixture.append("in", 0, "k1", "b", 2);
+        fixture.append("in", 0, "k2", "no key", 3);
+        fixture.append("in", 0, "k3", "c", 4);
+        fixture.settle(&mut thread).expect("no fault");
+        let read = fixture.texts("out", 0);
+        assert_eq!(read.iter().filter(|text| text.starts_with("null")).count(), 0, "{read:?}");
+        if guarantee == ProcessingGuarantee::ExactlyOnceV2 {
+            assert_eq!(read, ["k0=a", "k1=b", "k3=c"]);
+        }
+        assert_eq!(dead_letters(&fixture), [("2".to_owned(), "output".to_owned())]);
+        assert_eq!(fixture.committed("in", 0), Some(4));
+    }
+}
+
+#[test]
 fn continue_leaves_out_the_output_alone() {
     let mut fixture = with_bounded_sink();
     fixture.config.exception_handlers.production = ExceptionHandler::Continue;
