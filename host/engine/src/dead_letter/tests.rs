@@ -1,3 +1,5 @@
+//! Tests of `dead_letter`: its record and headers, and the word for each reason.
+
 use super::*;
 use crate::record::Header;
 use bytes::Bytes;

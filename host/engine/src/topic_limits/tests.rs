@@ -1,3 +1,5 @@
+//! Tests of `topic_limits`: sizes as Kafka counts them, and each bound by its name.
+
 use super::*;
 use bytes::Bytes;
 
