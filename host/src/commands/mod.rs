@@ -11,6 +11,7 @@ use crate::terminal::{Format, Terminal};
 mod broker;
 mod build;
 mod completions;
+mod dlq;
 mod new;
 mod reference;
 mod run;
@@ -52,6 +53,9 @@ enum Command {
     /// List, create, fill and read topics
     #[command(subcommand)]
     Topics(topics::Command),
+    /// Dead letters: look at them, send them back, remove them
+    #[command(subcommand)]
+    Dlq(dlq::Command),
     /// Look into the state stores of a running application
     #[command(subcommand)]
     Stores(stores::Command),
@@ -77,6 +81,7 @@ pub fn run(command_line: CommandLine) -> Result<()> {
         Command::Table(command) => table::run(&command, terminal),
         Command::Broker(arguments) => broker::run(&arguments, terminal),
         Command::Topics(command) => topics::run(&command, terminal),
+        Command::Dlq(command) => dlq::run(&command, terminal),
         Command::Stores(command) => stores::run(&command, terminal),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Reference(command) => reference::run(&command),
