@@ -20,12 +20,15 @@ mod moment;
 mod position;
 mod purge;
 mod redrive;
+mod saved;
 mod scan;
 mod show;
 mod target;
-mod text;
+pub mod text;
 
-use position::Position;
+pub use letter::{DeadLetter, Subject};
+pub use position::Position;
+pub use saved::read as read_saved;
 
 /// The key of the manifest that names the topic.
 const TOPIC_KEY: &str = "errors.dead.letter.queue.topic.name";
@@ -63,10 +66,19 @@ pub struct Place {
 
     /// Take the topic, and the brokers where no flag names them, from a manifest
     #[arg(short, long, value_name = "PATH")]
-    file: Option<PathBuf>,
+    pub file: Option<PathBuf>,
 }
 
 impl Place {
+    /// The dead letter at a position.
+    ///
+    /// # Errors
+    /// When there is none, or the broker fails.
+    pub fn letter(&self, position: &Position, terminal: Terminal) -> Result<DeadLetter> {
+        let (connected, _) = self.open(Some(&position.topic), terminal)?;
+        Ok(DeadLetter::of(&position.topic, scan::one(&connected.clients, position)?)?)
+    }
+
     /// Reaches the broker; the topic that was named, or else the manifest's.
     fn open(&self, topic: Option<&str>, terminal: Terminal) -> Result<(Connected, String)> {
         let manifest = match &self.file {

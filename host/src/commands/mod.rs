@@ -14,6 +14,7 @@ mod completions;
 mod dlq;
 mod new;
 mod reference;
+mod repro;
 mod run;
 mod stores;
 mod table;
@@ -56,6 +57,8 @@ enum Command {
     /// Dead letters: look at them, send them back, remove them
     #[command(subcommand)]
     Dlq(dlq::Command),
+    /// Repeat the call of a dead letter offline and compare
+    Repro(repro::Arguments),
     /// Look into the state stores of a running application
     #[command(subcommand)]
     Stores(stores::Command),
@@ -82,6 +85,7 @@ pub fn run(command_line: CommandLine) -> Result<()> {
         Command::Broker(arguments) => broker::run(&arguments, terminal),
         Command::Topics(command) => topics::run(&command, terminal),
         Command::Dlq(command) => dlq::run(&command, terminal),
+        Command::Repro(arguments) => repro::run(&arguments, terminal),
         Command::Stores(command) => stores::run(&command, terminal),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Reference(command) => reference::run(&command),

@@ -179,13 +179,6 @@ const TABLE: &[ConfigOption] = &[
     .or("\"exactly_once_v2\"")
     .streams(),
     option(
-        "errors.dead.letter.queue.topic.name",
-        Kind::Name,
-        "Topic of the dead letters: the records that could not be processed, with headers that say why. `sandbar dlq` works \
-         with them.",
-    )
-    .streams(),
-    option(
         "num.stream.threads",
         integer(1, 256),
         "Stream threads of this host. A task runs on one thread, so more threads than tasks stay idle.",

@@ -35,7 +35,7 @@ mod topics;
 pub mod writer;
 
 pub use clock::wall_clock_ms;
-pub use settings::parse_duration;
+pub use settings::{cache_dir, parse_duration};
 
 use crate::config::Manifest;
 use crate::rest::changes::Changelogs;

@@ -6,40 +6,14 @@ use std::fmt;
 use std::str::FromStr;
 
 use bytes::Bytes;
+pub use engine::dead_letter::header;
+use engine::processor::Reads;
 use engine::record::{Header, Headers, Timestamp};
 use kafka::topics::TopicRecord;
 
 use super::position::Position;
 use super::text;
 use crate::config::is_kafka_name;
-
-/// The names of the headers.
-pub mod header {
-    pub const EXCEPTION: &str = "__streams.errors.exception";
-    pub const MESSAGE: &str = "__streams.errors.message";
-    pub const STACKTRACE: &str = "__streams.errors.stacktrace";
-    pub const TOPIC: &str = "__streams.errors.topic";
-    pub const PARTITION: &str = "__streams.errors.partition";
-    pub const OFFSET: &str = "__streams.errors.offset";
-    pub const REASON: &str = "__sandbar.reason";
-    pub const APPLICATION: &str = "__sandbar.application";
-    pub const TASK: &str = "__sandbar.task";
-    pub const MODULE: &str = "__sandbar.module.sha256";
-    pub const CPU_US: &str = "__sandbar.cpu-us";
-    pub const STREAM_TIME: &str = "__sandbar.stream-time";
-    pub const WALL_CLOCK_TIME: &str = "__sandbar.wall-clock-time";
-    pub const TIMESTAMP: &str = "__sandbar.timestamp";
-    pub const SCHEDULE: &str = "__sandbar.schedule";
-    pub const PUNCTUATION_TIME: &str = "__sandbar.time";
-    pub const READS: &str = "__sandbar.reads";
-    /// Where a record that was sent back was a dead letter.
-    pub const REDRIVEN: &str = "__sandbar.redriven";
-
-    /// Whether a name is one of those that a dead letter adds.
-    pub fn is_added(name: &[u8]) -> bool {
-        name.starts_with(b"__streams.errors.") || name.starts_with(b"__sandbar.")
-    }
-}
 
 /// The reasons that this version writes.
 pub const REASONS: [&str; 7] = ["refused", "trap", "deadline", "memory", "limit", "output", "too-large"];
@@ -77,7 +51,11 @@ pub struct DeadLetter {
     pub cpu_us: Option<u64>,
     pub stream_time: Option<Timestamp>,
     pub wall_clock_time: Option<Timestamp>,
+    /// The timestamp of writes that name none.
+    pub write_time: Option<Timestamp>,
     pub source_timestamp: Option<Timestamp>,
+    /// Limits and topics that the call was judged by, `key=value` a line.
+    pub settings: Option<String>,
     pub reads: Option<Bytes>,
     /// Added headers that this version does not know.
     pub other_headers: Headers,
@@ -123,7 +101,9 @@ impl DeadLetter {
             cpu_us: added.number(header::CPU_US),
             stream_time: added.number(header::STREAM_TIME),
             wall_clock_time: added.number(header::WALL_CLOCK_TIME),
+            write_time: added.number(header::WRITE_TIME),
             source_timestamp: added.number(header::TIMESTAMP),
+            settings: added.text(header::SETTINGS),
             reads: added.bytes(header::READS),
             other_headers: Headers::new(),
             faults: Vec::new(),
@@ -143,6 +123,11 @@ impl DeadLetter {
             Subject::Record(source) => Some(source),
             Subject::Punctuation { .. } | Subject::Unknown => None,
         }
+    }
+
+    /// Whether the dead letter lacks some of what the call has read.
+    pub fn reads_are_truncated(&self) -> bool {
+        self.reads.as_ref().is_none_or(|bytes| Reads::decode(bytes).is_ok_and(|reads| reads.truncated))
     }
 
     /// What the exception says, where there is no message of its own.

@@ -189,7 +189,7 @@ impl Call<'_> {
             self.describe(to)?;
         }
         for position in positions {
-            let letter = scan::one(self.clients, position)?;
+            let letter = DeadLetter::of(&position.topic, scan::one(self.clients, position)?)?;
             match self.redriven(letter)? {
                 Ok(record) => self.planned(&mut plan, position, &record, format),
                 Err(Unsent::Refused(detail) | Unsent::NoRecord(detail)) => plan.refuse(position, &detail),

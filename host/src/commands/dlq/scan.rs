@@ -8,7 +8,6 @@ use anyhow::{Result, bail};
 use kafka::KafkaClients;
 use kafka::topics::{PartitionBounds, ReadFrom, ReadOptions, TopicReader, TopicRecord};
 
-use super::letter::DeadLetter;
 use super::no_topic;
 use super::position::Position;
 
@@ -76,11 +75,11 @@ pub fn bounds(clients: &KafkaClients, topic: &str) -> Result<Vec<PartitionBounds
     clients.partition_bounds(topic).map_err(|error| no_topic(topic, error))
 }
 
-/// The dead letter at a position.
+/// The record at a position.
 ///
 /// # Errors
-/// When there is no record, or one that is no dead letter.
-pub fn one(clients: &KafkaClients, position: &Position) -> Result<DeadLetter> {
+/// When there is none.
+pub fn one(clients: &KafkaClients, position: &Position) -> Result<TopicRecord> {
     let bounds = bounds(clients, &position.topic)?;
     let Some(found) = bounds.iter().find(|bounds| bounds.partition == position.partition) else {
         bail!("{position}: the topic has the partitions 0 to {}", bounds.len().saturating_sub(1));
@@ -92,7 +91,7 @@ pub fn one(clients: &KafkaClients, position: &Position) -> Result<DeadLetter> {
     let mut scan = Scan::between(clients, &position.topic, vec![from_there]);
     let first = scan.next()?.and_then(|records| records.into_iter().next());
     match first {
-        Some(record) if record.offset == position.offset => Ok(DeadLetter::of(&position.topic, record)?),
+        Some(record) if record.offset == position.offset => Ok(record),
         // A transaction's end, an aborted record, or one that was compacted away.
         _ => bail!("{position}: there is no committed record at this offset"),
     }

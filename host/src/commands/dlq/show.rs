@@ -1,9 +1,11 @@
 //! `sandbar dlq show`: everything that one dead letter says.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use anyhow::{Result, anyhow};
 use bytes::Bytes;
+use engine::processor::Reads;
 use engine::record::Header;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
@@ -12,7 +14,7 @@ use super::super::topics::DataFormats;
 use super::super::topics::line::shown;
 use super::letter::{DeadLetter, Subject};
 use super::position::Position;
-use super::{Place, list, moment, scan, text};
+use super::{Place, list, moment, saved, scan, text};
 use crate::formats::DataFormat;
 use crate::terminal::{Format, Terminal, print_line};
 
@@ -24,6 +26,10 @@ pub struct Arguments {
     formats: DataFormats,
     /// Which one, as `dlq list` prints it: TOPIC@PARTITION:OFFSET
     position: Position,
+
+    /// Write it to a file instead, for `sandbar repro --from-file`
+    #[arg(long, value_name = "PATH")]
+    save: Option<PathBuf>,
 }
 
 /// Runs the command.
@@ -32,7 +38,14 @@ pub struct Arguments {
 /// When there is no dead letter at the position, or the broker fails.
 pub fn run(arguments: &Arguments, terminal: Terminal) -> Result<()> {
     let (connected, _) = arguments.place.open(Some(&arguments.position.topic), terminal)?;
-    let letter = scan::one(&connected.clients, &arguments.position)?;
+    let record = scan::one(&connected.clients, &arguments.position)?;
+    let letter = DeadLetter::of(&arguments.position.topic, record.clone())?;
+    if let Some(path) = &arguments.save {
+        saved::write(path, &arguments.position.topic, &record)?;
+        let text = format!("saved {} to {}", letter.position, path.display());
+        terminal.notice("saved", &text, json!({ "path": path.display().to_string() }));
+        return Ok(());
+    }
     match terminal.format {
         Format::Text => lines(&letter, &arguments.formats)?.iter().for_each(|line| print_line(line)),
         Format::Json => print_line(&document(&letter, &arguments.formats)?),
@@ -42,7 +55,13 @@ pub fn run(arguments: &Arguments, terminal: Terminal) -> Result<()> {
 
 /// What the failed call had read from stores and settings.
 fn reads(bytes: &Bytes) -> String {
-    format!("{} bytes", bytes.len())
+    match Reads::decode(bytes) {
+        Ok(reads) => {
+            let rest = if reads.truncated { ", and more that did not fit" } else { "" };
+            format!("{} in {} bytes{rest}", reads.reads.len(), bytes.len())
+        }
+        Err(error) => format!("{} bytes, malformed: {error}", bytes.len()),
+    }
 }
 
 fn lines(letter: &DeadLetter, formats: &DataFormats) -> Result<Vec<String>> {
