@@ -10,7 +10,7 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use engine::broker::{Admin, BrokerError, BrokerErrorKind, NewTopic, TopicDescription};
-use engine::record::{Offset, TopicPartition};
+use engine::record::Offset;
 use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -18,6 +18,10 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::error::kind_of;
 use crate::metadata::MetadataClient;
+
+/// The new log start of each partition that was asked for, or why the broker kept its records: one may be refused while
+/// another is done.
+pub type NewStarts = BTreeMap<i32, Result<Offset, BrokerError>>;
 
 /// The engine's admin over librdkafka's.
 pub(crate) struct TopicAdmin {
@@ -69,28 +73,23 @@ impl TopicAdmin {
         }
     }
 
-    /// Deletes the records below an offset of each partition; the new log start of each, or why the broker kept it.
-    pub fn delete_records(
-        &self,
-        offsets: &[(TopicPartition, Offset)],
-    ) -> Result<Vec<(TopicPartition, Result<Offset, BrokerError>)>, BrokerError> {
+    /// Deletes the records of a topic below an offset in each partition that is named.
+    pub fn delete_records(&self, topic: &str, offsets: &BTreeMap<i32, Offset>) -> Result<NewStarts, BrokerError> {
         let mut list = TopicPartitionList::with_capacity(offsets.len());
         for (partition, offset) in offsets {
-            let what = format!("delete the records of {partition} below offset {offset}");
-            if *offset < 0 || partition.topic.contains('\0') {
+            let what = format!("delete the records of {topic}-{partition} below offset {offset}");
+            if *offset < 0 || topic.contains('\0') {
                 return Err(self.code_error(RDKafkaErrorCode::InvalidArgument, &what));
             }
-            list.add_partition_offset(&partition.topic, partition.partition, rdkafka::Offset::Offset(*offset))
-                .map_err(|error| {
-                    BrokerError::new(BrokerErrorKind::Rejected, self.operation(&what), error.to_string())
-                })?;
+            list.add_partition_offset(topic, *partition, rdkafka::Offset::Offset(*offset)).map_err(|error| {
+                BrokerError::new(BrokerErrorKind::Rejected, self.operation(&what), error.to_string())
+            })?;
         }
         let options = self.options();
         let request = async { Ok(vec![self.client.delete_records(&list, &options).await?]) };
-        let answered = self.run("delete records", request)?;
+        let answered = self.run(&format!("delete records of topic {topic}"), request)?;
         let answers = answered.elements().into_iter().map(|answer| {
-            let partition = TopicPartition::new(answer.topic(), answer.partition());
-            let what = format!("delete records of {partition}");
+            let what = format!("delete records of {topic}-{}", answer.partition());
             let start = match (answer.error(), answer.offset()) {
                 (Ok(()), rdkafka::Offset::Offset(start)) => Ok(start),
                 (Err(error), _) => {
@@ -99,7 +98,7 @@ impl TopicAdmin {
                 // The client's own words for an end that is no number.
                 (Ok(()), _) => Err(self.code_error(RDKafkaErrorCode::BadMessage, &what)),
             };
-            (partition, start)
+            (answer.partition(), start)
         });
         Ok(answers.collect())
     }

@@ -12,6 +12,7 @@ use engine::broker::{
 };
 use engine::record::{Header, Headers, Offset, Timestamp, TopicPartition};
 
+pub use crate::admin::NewStarts;
 use crate::clients::KafkaClients;
 use crate::producer::RecordProducer;
 use crate::restore::{BEGINNING, PartitionReader};
@@ -104,20 +105,9 @@ impl KafkaClients {
         bounds.collect()
     }
 
-    /// Deletes the records of a topic below an offset in each partition that is named. The new start of each partition, or
-    /// why the broker kept its records: one may be refused while another is done.
-    pub fn delete_records(
-        &self,
-        topic: &str,
-        offsets: &BTreeMap<i32, Offset>,
-    ) -> Result<BTreeMap<i32, Result<Offset, BrokerError>>, BrokerError> {
-        let topic: Arc<str> = topic.into();
-        let offsets: Vec<_> = offsets
-            .iter()
-            .map(|(partition, offset)| (TopicPartition::new(Arc::clone(&topic), *partition), *offset))
-            .collect();
-        let answers = self.topic_admin()?.delete_records(&offsets)?;
-        Ok(answers.into_iter().map(|(partition, start)| (partition.partition, start)).collect())
+    /// Deletes the records of a topic below an offset in each partition that is named.
+    pub fn delete_records(&self, topic: &str, offsets: &BTreeMap<i32, Offset>) -> Result<NewStarts, BrokerError> {
+        self.topic_admin()?.delete_records(topic, offsets)
     }
 
     fn partitions_of(&self, topic: &str) -> Result<i32, BrokerError> {

@@ -158,10 +158,10 @@ impl Plan {
             text = format!("{text}: {}", topics.join(", "));
         }
         if self.without_record > 0 {
-            text = format!("{text}; {} without a record (punctuations)", counted(self.without_record, "dead letter"));
+            text = format!("{text}; without a record (punctuations): {}", self.without_record);
         }
         if self.no_dead_letters > 0 {
-            text = format!("{text}; {} of the topic that are none", records(self.no_dead_letters));
+            text = format!("{text}; no dead letters: {}", self.no_dead_letters);
         }
         let fields = json!({
             "records": count,
