@@ -10,7 +10,7 @@ use engine::replay::{Replay, ReplayedCall, replay};
 use sandbox::{Limits, Module};
 
 use super::dlq::{self, DeadLetter, Position, Subject};
-use crate::components::{self, LoadRequest};
+use crate::components::{self, LoadRequest, Sandbox};
 use crate::config::{Manifest, Overrides};
 use crate::exit::UsageError;
 use crate::runtime::cache_dir;
@@ -87,7 +87,8 @@ fn load(arguments: &Arguments, limits: &Limits, terminal: Terminal) -> Result<Mo
     let folder = manifest.as_ref().map_or_else(|| PathBuf::from(".sandbar/cache"), cache_dir);
     let max_bytes = manifest.as_ref().map_or(MODULE_MAX_BYTES, |manifest| manifest.count("module.max.bytes"));
     let module_max_bytes = usize::try_from(max_bytes).unwrap_or(usize::MAX);
-    components::load(&LoadRequest { path, cache_dir: folder, module_max_bytes, limits: limits.clone() }, terminal)
+    let request = LoadRequest { path, cache_dir: folder, module_max_bytes, limits: limits.clone() };
+    components::load(&request, &Sandbox::default(), terminal)
 }
 
 /// The call as it was.

@@ -1,6 +1,7 @@
 //! The built binary as a user meets it: processes, signals, REST, topics, on the embedded broker and on real Kafka.
 //! Whatever can be tested below this level is tested there. `make e2e` builds what these tests run.
 
+mod applications;
 mod bad_input;
 mod bad_records;
 mod changed_topics;
