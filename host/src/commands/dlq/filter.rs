@@ -2,14 +2,14 @@
 
 use engine::record::Timestamp;
 
-use super::letter::{DeadLetter, REASONS};
+use super::letter::{DeadLetter, reasons};
 use super::moment;
 use super::position::SourceRange;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
 pub struct Filter {
     /// Only of this reason; may be given several times
-    #[arg(long, value_parser = REASONS)]
+    #[arg(long, value_parser = reasons())]
     pub reason: Vec<String>,
     /// Only of this source, `TOPIC`, `TOPIC@PARTITION` or `TOPIC@PARTITION:FROM-TO`; may be given several times
     #[arg(long, value_name = "SOURCE")]

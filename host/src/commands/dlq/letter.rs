@@ -6,6 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use bytes::Bytes;
+use engine::dead_letter::DeadLetterReason;
 pub use engine::dead_letter::header;
 use engine::processor::Reads;
 use engine::record::{Header, Headers, Timestamp};
@@ -16,7 +17,9 @@ use super::text;
 use crate::config::is_kafka_name;
 
 /// The reasons that this version writes.
-pub const REASONS: [&str; 7] = ["refused", "trap", "deadline", "memory", "limit", "output", "too-large"];
+pub fn reasons() -> [&'static str; 7] {
+    DeadLetterReason::ALL.map(DeadLetterReason::as_str)
+}
 
 /// What could not be processed.
 #[derive(Debug, Clone, PartialEq, Eq)]

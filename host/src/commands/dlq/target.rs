@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use engine::broker::TopicDescription;
 use engine::record::{Header, Headers, Timestamp};
+use engine::topic_limits;
 
 use super::letter::{DeadLetter, Subject, header};
 
@@ -94,26 +95,7 @@ pub fn max_message_bytes(configs: &BTreeMap<String, String>) -> Option<u64> {
 
 /// The size of a record batch that holds the record alone, as the broker measures it.
 pub fn batch_bytes(record: &Redriven) -> u64 {
-    /// Kafka's `DefaultRecordBatch.RECORD_BATCH_OVERHEAD`.
-    const OVERHEAD_BYTES: u64 = 61;
-    let field = |bytes: Option<&Bytes>| match bytes {
-        None => 1,
-        Some(bytes) => varint_bytes(bytes.len() as u64) + bytes.len() as u64,
-    };
-    let headers: u64 = record.headers.iter().map(|one| field(Some(&one.key)) + field(one.value.as_ref())).sum();
-    // Attributes and the two deltas, which are 0 for the first record, are a byte each.
-    let body = 3
-        + field(record.key.as_ref())
-        + field(record.value.as_ref())
-        + varint_bytes(record.headers.len() as u64)
-        + headers;
-    OVERHEAD_BYTES + varint_bytes(body) + body
-}
-
-/// Bytes of a length as the protocol's signed varint.
-fn varint_bytes(length: u64) -> u64 {
-    let bits = 64 - (length << 1 | 1).leading_zeros() as u64;
-    bits.div_ceil(7)
+    topic_limits::batch_bytes(record.key.as_deref(), record.value.as_deref(), &record.headers) as u64
 }
 
 #[cfg(test)]

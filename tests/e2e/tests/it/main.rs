@@ -13,6 +13,7 @@ mod java_tools;
 mod kcat;
 mod majority_vote;
 mod reference;
+mod repro;
 mod routing;
 mod several_sources;
 mod stand_alone;
