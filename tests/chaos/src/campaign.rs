@@ -17,6 +17,7 @@ use crate::asking::Directory;
 use crate::checker::{self, Defect, Dump, LogEnd, Recording, Verdict};
 use crate::clients::{Load, Loader, Reader, Seen, Witness, log_ends};
 use crate::hosts::{self, Guest, Hosts, Setup};
+use crate::poison::{self, DeadLetter};
 use crate::proxy::Proxy;
 use crate::queries::Surroundings;
 use crate::random::Random;
@@ -62,6 +63,8 @@ pub struct Options {
     /// Entries at least, of all partitions together.
     pub records: u64,
     pub per_second: u64,
+    /// One of so many entries is poison, and there is a topic for dead letters; 0 for neither.
+    pub poison_one_in: u64,
     pub static_members: bool,
     /// Keys of the manifest.
     pub settings: BTreeMap<String, String>,
@@ -87,6 +90,7 @@ impl Options {
             keys: 500,
             records: 0,
             per_second: 4_000,
+            poison_one_in: 0,
             static_members: true,
             settings: settings.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
             binary: None,
@@ -189,10 +193,7 @@ impl Campaign {
         let kafka = OwnKafka::start("chaos", &kafka_settings(options.broker_restarts), proxy_port)?;
         let proxy = listener.map(|(_, listener)| Proxy::start(listener, kafka.proxied_port()));
         let direct = Broker::Kafka(kafka.bootstrap());
-        topics::create(&direct, &hosts::input_topic(&name), options.partitions)?;
-        for output in 0..2 {
-            topics::create(&direct, &hosts::output_topic(&name, output), options.partitions)?;
-        }
+        create_topics(&direct, &name, options)?;
         let bootstrap = proxy_port.map_or_else(|| kafka.bootstrap(), |port| format!("127.0.0.1:{port}"));
         let setup = Setup {
             application_id: name.clone(),
@@ -200,7 +201,7 @@ impl Campaign {
             bootstrap,
             folder: folder.clone(),
             partitions: options.partitions,
-            settings: options.settings.clone(),
+            settings: settings(&name, options),
             static_members: options.static_members,
             binary: options.binary.clone(),
             variables: options.variables.clone(),
@@ -208,7 +209,8 @@ impl Campaign {
         let mut hosts = Hosts::new(setup, options.hosts)?;
         hosts.start_all()?;
         hosts.settle(0).context("before the first entry")?;
-        let plan = Plan { seed: options.seed, partitions: options.partitions, keys: options.keys };
+        let Options { seed, partitions, keys, poison_one_in, .. } = *options;
+        let plan = Plan { seed, partitions, keys, poison_one_in };
         let load = Load {
             bootstrap: kafka.bootstrap(),
             topic: hosts::input_topic(&name),
@@ -319,7 +321,10 @@ impl Campaign {
         self.hosts.settle(entries * u64::from(self.plan.partitions)).context("after the last entry")?;
         let mut dumps = self.hosts.dumps("")?;
         dumps.extend(take_over(&mut self.hosts, entries * u64::from(self.plan.partitions))?);
-        let mut recording = record(&self.kafka.bootstrap(), &id, self.plan.partitions)?;
+        let mut recording = record(&self.kafka.bootstrap(), &id, &self.plan)?;
+        for letter in &recording.dead_letters {
+            *self.figures.entry(format!("dead letters: {}", letter.reason)).or_default() += 1;
+        }
         recording.dumps = dumps;
         let seen = self.witness.finish(&recording.ends)?;
         recording.witnessed = seen.outputs;
@@ -341,6 +346,31 @@ impl Campaign {
         }
         Ok(verdict)
     }
+}
+
+/// The keys of the manifest.
+fn settings(name: &str, options: &Options) -> BTreeMap<String, String> {
+    let mut settings = options.settings.clone();
+    if options.poison_one_in > 0 {
+        settings.insert(poison::TOPIC_KEY.to_owned(), hosts::dead_letter_topic(name));
+    }
+    settings
+}
+
+fn create_topics(broker: &Broker, name: &str, options: &Options) -> Result<()> {
+    let partitions = options.partitions;
+    topics::create(broker, &hosts::input_topic(name), partitions)?;
+    let (first, second) = (hosts::output_topic(name, 0), hosts::output_topic(name, 1));
+    if options.poison_one_in == 0 {
+        topics::create(broker, &first, partitions)?;
+        return topics::create(broker, &second, partitions);
+    }
+    let size = format!("max.message.bytes={}", poison::MESSAGE_MAX_BYTES);
+    // Compacted, so that it takes no record without a key; in this time nothing is compacted away.
+    let compacted = ["cleanup.policy=compact", "min.compaction.lag.ms=86400000", &size];
+    topics::create_with(broker, &first, partitions, &compacted)?;
+    topics::create_with(broker, &second, partitions, &[&size])?;
+    topics::create(broker, &hosts::dead_letter_topic(name), partitions)
 }
 
 /// Each host in turn takes over everything from its own state directory, and shows what it then has.
@@ -368,17 +398,30 @@ fn take_over(hosts: &mut Hosts, entries: u64) -> Result<Vec<Dump>> {
 }
 
 /// Reads everything back, once all that was begun is ended.
-fn record(bootstrap: &str, id: &str, partitions: u32) -> Result<Recording> {
+fn record(bootstrap: &str, id: &str, plan: &Plan) -> Result<Recording> {
+    let partitions = plan.partitions;
     let outputs = [hosts::output_topic(id, 0), hosts::output_topic(id, 1)];
     let (input, changelog) = (hosts::input_topic(id), hosts::changelog_topic(id));
-    let mut names: Vec<(String, u32)> =
-        outputs.iter().chain([&input, &changelog]).map(|topic| (topic.clone(), partitions)).collect();
+    let dead_letters = (plan.poison_one_in > 0).then(|| hosts::dead_letter_topic(id));
+    let mut names: Vec<(String, u32)> = outputs
+        .iter()
+        .chain([&input, &changelog])
+        .chain(&dead_letters)
+        .map(|topic| (topic.clone(), partitions))
+        .collect();
     names.push(("__consumer_offsets".to_owned(), OFFSETS_PARTITIONS));
     let ends = stable_ends(bootstrap, &names)?;
     let mut recording = Recording { input: vec![Vec::new(); partitions as usize], ..Recording::default() };
     let mut seen = Seen::new(partitions);
     Reader::new(bootstrap, &outputs, partitions)?.read_to_end(&ends, |topic, record| seen.add(topic, record, None))?;
     recording.outputs = seen.outputs;
+    if let Some(topic) = dead_letters {
+        Reader::new(bootstrap, &[topic], partitions)?.read_to_end(&ends, |_, record| {
+            recording.dead_letters.push(DeadLetter::read(record)?);
+            Ok(())
+        })?;
+    }
+    recording.input_topic.clone_from(&input);
     let topics = [input, changelog];
     Reader::new(bootstrap, &topics, partitions)?.read_to_end(&ends, |topic, record| {
         let key = record.key().context("a record without a key")?;

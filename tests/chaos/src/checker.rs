@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::poison::DeadLetter;
 use crate::workload::{Balance, Input, Key, OUTPUTS, Output};
 
 /// Records of a topic by partition, in the order of their offsets.
@@ -14,6 +15,8 @@ pub type ByPartition<T> = Vec<Vec<T>>;
 #[derive(Debug, Clone, Default)]
 pub struct Recording {
     pub input: ByPartition<Input>,
+    /// The topic of the input, as dead letters name it.
+    pub input_topic: String,
     /// The outputs as a `read_committed` reader finds them afterwards.
     pub outputs: [ByPartition<Output>; 2],
     /// The outputs as the concurrent reader saw them.
@@ -22,6 +25,8 @@ pub struct Recording {
     /// The changelog's latest records.
     pub changelog: BTreeMap<Key, Balance>,
     pub dumps: Vec<Dump>,
+    /// The dead letters in the order of their topic's partitions and offsets.
+    pub dead_letters: Vec<DeadLetter>,
 }
 
 /// Where a partition ends for `read_committed` readers, and where it ends.
@@ -63,10 +68,18 @@ pub enum Defect {
     Unstable,
     /// A record that belongs to no entry.
     Foreign,
+    /// Poison without a dead letter.
+    NoLetter,
+    /// Poison with several.
+    ManyLetters,
+    /// A dead letter that says something else than the poison is, or that belongs to none.
+    FalseLetter,
+    /// An output of poison.
+    CameThrough,
 }
 
 impl Defect {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 13] = [
         Self::Lost,
         Self::Duplicated,
         Self::Reordered,
@@ -76,6 +89,10 @@ impl Defect {
         Self::Hanging,
         Self::Unstable,
         Self::Foreign,
+        Self::NoLetter,
+        Self::ManyLetters,
+        Self::FalseLetter,
+        Self::CameThrough,
     ];
 
     pub fn name(self) -> &'static str {
@@ -89,9 +106,15 @@ impl Defect {
             Self::Hanging => "hanging",
             Self::Unstable => "unstable",
             Self::Foreign => "foreign",
+            Self::NoLetter => "without a dead letter",
+            Self::ManyLetters => "with several dead letters",
+            Self::FalseLetter => "false dead letters",
+            Self::CameThrough => "poison that came through",
         }
     }
 }
+
+mod letters;
 
 /// How many examples of each defect are kept.
 const EXAMPLES: usize = 5;
@@ -149,8 +172,8 @@ impl fmt::Display for Verdict {
 
 /// The ledger of the input: each entry's balance, and each key's last one.
 struct Model {
-    /// By partition and seq.
-    after: Vec<Vec<(Key, Balance)>>,
+    /// By partition and seq; nothing for poison.
+    after: Vec<Vec<Option<(Key, Balance)>>>,
     last: BTreeMap<Key, Balance>,
 }
 
@@ -158,9 +181,12 @@ impl Model {
     fn of(input: &[Vec<Input>]) -> Self {
         let mut last: BTreeMap<Key, Balance> = BTreeMap::new();
         let fold = |entry: &Input| {
+            if entry.entry.poison.is_some() {
+                return None;
+            }
             let balance = last.entry(entry.entry.key).or_default();
             balance.add(entry.entry.amount);
-            (entry.entry.key, *balance)
+            Some((entry.entry.key, *balance))
         };
         let mut fold = fold;
         let after = input.iter().map(|partition| partition.iter().map(&mut fold).collect()).collect();
@@ -185,7 +211,8 @@ pub fn check(recording: &Recording) -> Verdict {
         .zip(OUTPUTS)
         .map(|(output, topic)| check_output(topic, output, &model, &mut verdict))
         .collect();
-    check_both(&seen, &mut verdict);
+    check_both(&seen, &model, &mut verdict);
+    letters::check(recording, &mut verdict);
     let partitions: Vec<u32> = (0..u32::try_from(recording.input.len()).unwrap_or(u32::MAX)).collect();
     check_rows("the changelog", &model.of_partitions(&partitions), &recording.changelog, &mut verdict);
     for dump in &recording.dumps {
@@ -226,9 +253,16 @@ fn check_output(topic: &str, output: &ByPartition<Output>, model: &Model, verdic
                 || format!("{topic}-{partition} offset {}: entry {}/{}", record.offset, record.origin, record.seq);
             let (origin, seq) = (record.origin as usize, usize::try_from(record.seq).unwrap_or(usize::MAX));
             let expected = model.after.get(origin).and_then(|entries| entries.get(seq)).copied();
-            let Some((key, balance)) = expected else {
-                verdict.found(Defect::Foreign, place);
-                continue;
+            let (key, balance) = match expected {
+                Some(Some(expected)) => expected,
+                Some(None) => {
+                    verdict.found(Defect::CameThrough, place);
+                    continue;
+                }
+                None => {
+                    verdict.found(Defect::Foreign, place);
+                    continue;
+                }
             };
             if (key, balance) != (record.key, record.balance) {
                 let found = (record.key, record.balance);
@@ -247,12 +281,13 @@ fn check_output(topic: &str, output: &ByPartition<Output>, model: &Model, verdic
     seen
 }
 
-/// Each entry is in both outputs.
-fn check_both(seen: &[Vec<Vec<u32>>], verdict: &mut Verdict) {
+/// Each entry that is no poison is in both outputs.
+fn check_both(seen: &[Vec<Vec<u32>>], model: &Model, verdict: &mut Verdict) {
     let [first, second] = seen else { return };
     for (origin, (first, second)) in first.iter().zip(second).enumerate() {
         for (seq, (first, second)) in first.iter().zip(second).enumerate() {
             match (first, second) {
+                _ if model.after[origin][seq].is_none() => {}
                 (0, 0) => verdict.found(Defect::Lost, || format!("entry {origin}/{seq} is in no output")),
                 (0, _) | (_, 0) => verdict.found(Defect::Torn, || {
                     format!("entry {origin}/{seq} is {first} times in {}, {second} times in {}", OUTPUTS[0], OUTPUTS[1])

@@ -458,6 +458,10 @@ pub fn output_topic(application_id: &str, output: usize) -> String {
     format!("{application_id}-{}", crate::workload::OUTPUTS[output])
 }
 
+pub fn dead_letter_topic(application_id: &str) -> String {
+    format!("{application_id}-dead-letters")
+}
+
 pub fn changelog_topic(application_id: &str) -> String {
     format!("{application_id}-{STORE}-changelog")
 }

@@ -7,6 +7,7 @@ mod checker;
 mod clients;
 mod findings;
 mod hosts;
+mod poison;
 mod proxy;
 mod queries;
 mod random;

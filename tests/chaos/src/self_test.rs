@@ -6,14 +6,15 @@ use std::collections::BTreeMap;
 use anyhow::{Result, ensure};
 
 use crate::checker::{self, Defect, Dump, LogEnd, Recording};
+use crate::poison::{DeadLetter, Poison};
 use crate::random::{Random, scatter};
 use crate::workload::{Balance, Input, Output, Plan};
 
 /// Puts one defect into a recording.
 type PutIn = fn(&mut Recording, &mut Random);
 
-/// The defects of the row, and two that only Kafka itself could cause.
-const KINDS: [(Defect, PutIn); 8] = [
+/// The defects of the row, two of which only Kafka itself could cause.
+const KINDS: [(Defect, PutIn); 13] = [
     (Defect::Lost, drop_entry),
     (Defect::Duplicated, duplicate),
     (Defect::Reordered, swap),
@@ -22,6 +23,11 @@ const KINDS: [(Defect, PutIn); 8] = [
     (Defect::Stale, make_stale),
     (Defect::Hanging, hang),
     (Defect::Unstable, forget),
+    (Defect::NoLetter, lose_letter),
+    (Defect::ManyLetters, double_letter),
+    (Defect::FalseLetter, falsify_letter),
+    (Defect::CameThrough, let_through),
+    (Defect::Reordered, swap_letters),
 ];
 
 /// What the self-test found.
@@ -56,8 +62,9 @@ pub fn run(seeds: u64) -> Result<Outcome> {
 /// What a campaign without any fault leaves behind.
 fn recording(random: &mut Random) -> Recording {
     let partitions = u32::try_from(random.between(1, 8)).unwrap_or(1);
-    let plan = Plan { seed: random.next(), partitions, keys: u32::try_from(random.between(1, 20)).unwrap_or(1) };
-    let mut recording = Recording::default();
+    let keys = u32::try_from(random.between(1, 20)).unwrap_or(1);
+    let plan = Plan { seed: random.next(), partitions, keys, poison_one_in: 3 };
+    let mut recording = Recording { input_topic: "entries".to_owned(), ..Recording::default() };
     for output in &mut recording.outputs {
         *output = vec![Vec::new(); partitions as usize];
     }
@@ -98,6 +105,11 @@ fn process(recording: &mut Recording, random: &mut Random) {
         let input = recording.input[partition][next[partition]];
         next[partition] += 1;
         let key = input.entry.key;
+        if let Some(poison) = input.entry.poison {
+            let offset = i64::try_from(recording.dead_letters.len()).unwrap_or(i64::MAX);
+            recording.dead_letters.push(letter(&input, poison, offset));
+            continue;
+        }
         let balance = ledger.entry(key).or_default();
         balance.add(input.entry.amount);
         let scattered = usize::try_from(scatter(u64::from(key.number))).unwrap_or(0) % recording.input.len();
@@ -109,6 +121,20 @@ fn process(recording: &mut Recording, random: &mut Random) {
         }
     }
     recording.changelog = ledger;
+}
+
+/// The dead letter of an entry, in the one partition of the topic.
+fn letter(input: &Input, poison: Poison, offset: i64) -> DeadLetter {
+    DeadLetter {
+        partition: 0,
+        offset,
+        topic: "entries".to_owned(),
+        origin: input.partition,
+        seq: input.seq,
+        reason: poison.reason().to_owned(),
+        key: input.entry.key.text().into_bytes(),
+        value: input.value(),
+    }
 }
 
 /// A place in an output: topic, partition, index.
@@ -191,4 +217,54 @@ fn hang(recording: &mut Recording, random: &mut Random) {
 fn forget(recording: &mut Recording, random: &mut Random) {
     let (topic, partition, at) = place(recording, random, 1);
     recording.witnessed[topic][partition].remove(at);
+}
+
+fn lose_letter(recording: &mut Recording, random: &mut Random) {
+    let at = random.index(recording.dead_letters.len());
+    recording.dead_letters.remove(at);
+}
+
+/// Behind all others, so that no other poison changes its place.
+fn double_letter(recording: &mut Recording, random: &mut Random) {
+    let at = random.index(recording.dead_letters.len());
+    recording.dead_letters.push(recording.dead_letters[at].clone());
+}
+
+fn falsify_letter(recording: &mut Recording, random: &mut Random) {
+    let at = random.index(recording.dead_letters.len());
+    match random.below(5) {
+        0 => recording.dead_letters[at].reason = "deadline".to_owned(),
+        1 => recording.dead_letters[at].value.push(0),
+        2 => recording.dead_letters[at].key.push(b'0'),
+        3 => recording.dead_letters[at].topic.push('s'),
+        // A healthy entry that was given up.
+        _ => {
+            let (topic, partition, at) = place(recording, random, 1);
+            let Output { origin, seq, .. } = recording.outputs[topic][partition][at];
+            let input = recording.input[origin as usize][usize::try_from(seq).unwrap_or(0)];
+            recording.dead_letters.push(letter(&input, Poison::Trap, 0));
+        }
+    }
+}
+
+/// One output more, of an entry that is poison.
+fn let_through(recording: &mut Recording, random: &mut Random) {
+    let at = random.index(recording.dead_letters.len());
+    let DeadLetter { origin, seq, .. } = recording.dead_letters[at];
+    let key = recording.input[origin as usize][usize::try_from(seq).unwrap_or(0)].entry.key;
+    let (topic, partition) = (random.index(2), random.index(recording.input.len()));
+    let output = Output { offset: 1_000_000, origin, seq, key, balance: Balance::default() };
+    change(recording, topic, partition, |records| records.push(output));
+}
+
+fn swap_letters(recording: &mut Recording, random: &mut Random) {
+    let letters = &mut recording.dead_letters;
+    loop {
+        let at = random.index(letters.len());
+        // The next one of the same partition, so that one is out of order and none in between.
+        let next = letters.iter().skip(at + 1).position(|letter| letter.origin == letters[at].origin);
+        if let Some(next) = next {
+            return letters.swap(at, at + 1 + next);
+        }
+    }
 }

@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 
+use crate::poison::Poison;
 use crate::random::scatter;
 
 /// The topics of the outputs, in the order of the guest's sinks.
@@ -16,6 +17,8 @@ pub struct Plan {
     pub partitions: u32,
     /// Keys of each partition; no key is in two.
     pub keys: u32,
+    /// One of so many entries is poison; 0 for none.
+    pub poison_one_in: u64,
 }
 
 /// A key: the partition of its entries, and its number there.
@@ -44,6 +47,8 @@ impl Key {
 pub struct Entry {
     pub key: Key,
     pub amount: i64,
+    /// It must leave no trace but a dead letter.
+    pub poison: Option<Poison>,
 }
 
 impl Plan {
@@ -55,7 +60,14 @@ impl Plan {
         let among = if hot { self.keys.div_ceil(10) } else { self.keys };
         let number = u32::try_from((random >> 1) % u64::from(among.max(1))).unwrap_or(0);
         let amount = i64::try_from((random >> 40) % 2_001).unwrap_or(0) - 1_000;
-        Entry { key: Key { partition, number }, amount }
+        Entry { key: Key { partition, number }, amount, poison: self.poison(random) }
+    }
+
+    fn poison(&self, random: u64) -> Option<Poison> {
+        let random = scatter(random);
+        let is_poison = self.poison_one_in > 0 && random.is_multiple_of(self.poison_one_in);
+        let kind = usize::try_from(random >> 32).unwrap_or(0) % Poison::ALL.len();
+        is_poison.then(|| Poison::ALL[kind])
     }
 
     /// The entries of a partition, in order, without end.
@@ -72,20 +84,38 @@ pub struct Input {
     pub entry: Entry,
 }
 
+/// How a value begins that is no entry.
+const NO_ENTRY: &str = "this record is no entry: ";
+
 impl Input {
     pub fn value(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(20);
-        bytes.extend(self.partition.to_be_bytes());
-        bytes.extend(self.seq.to_be_bytes());
-        bytes.extend(self.entry.amount.to_be_bytes());
+        let Self { partition, seq, entry } = self;
+        if entry.poison == Some(Poison::NoEntry) {
+            return format!("{NO_ENTRY}{partition}/{seq}").into_bytes();
+        }
+        let mut bytes = Vec::with_capacity(21);
+        bytes.extend(partition.to_be_bytes());
+        bytes.extend(seq.to_be_bytes());
+        bytes.extend(entry.amount.to_be_bytes());
+        bytes.extend(entry.poison.and_then(Poison::byte));
         bytes
     }
 
     /// # Errors
     /// When the bytes are no entry.
     pub fn parse(key: &[u8], value: &[u8]) -> Result<Self> {
-        ensure!(value.len() == 20, "an entry has 20 bytes, found {}", value.len());
-        let entry = Entry { key: Key::parse(key)?, amount: number(&value[12..])? };
+        let key = Key::parse(key)?;
+        if let Some(place) = value.strip_prefix(NO_ENTRY.as_bytes()) {
+            let (partition, seq) = std::str::from_utf8(place)?.split_once('/').context("no place of a record")?;
+            let entry = Entry { key, amount: 0, poison: Some(Poison::NoEntry) };
+            return Ok(Self { partition: partition.parse()?, seq: seq.parse()?, entry });
+        }
+        ensure!(matches!(value.len(), 20 | 21), "an entry has 20 or 21 bytes, found {}", value.len());
+        let poison = match value.get(20) {
+            Some(&byte) => Some(Poison::of_byte(byte).with_context(|| format!("there is no poison {byte}"))?),
+            None => None,
+        };
+        let entry = Entry { key, amount: number(&value[12..20])?, poison };
         Ok(Self { partition: u32::from_be_bytes(value[..4].try_into()?), seq: unsigned(&value[4..12])?, entry })
     }
 }

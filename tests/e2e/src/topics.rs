@@ -90,8 +90,17 @@ pub fn create(broker: &Broker, topic: &str, partitions: u32) -> Result<()> {
 /// # Errors
 /// When the command fails.
 pub fn create_compacted(broker: &Broker, topic: &str, partitions: u32) -> Result<()> {
+    create_with(broker, topic, partitions, &["cleanup.policy=compact"])
+}
+
+/// Creates a topic with settings of its own, `key=value` each.
+///
+/// # Errors
+/// When the command fails.
+pub fn create_with(broker: &Broker, topic: &str, partitions: u32, settings: &[&str]) -> Result<()> {
     let partitions = partitions.to_string();
-    let arguments = [topic, "--partitions", &partitions, "--config", "cleanup.policy=compact"];
+    let mut arguments = vec![topic, "--partitions", &partitions];
+    arguments.extend(settings.iter().flat_map(|setting| ["--config", setting]));
     run_or_fail(broker, "create", &arguments, "").map(drop)
 }
 

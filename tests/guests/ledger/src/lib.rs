@@ -3,7 +3,8 @@
 //! partition of the input, the second the one that Kafka's partitioner gives the key. All numbers are big endian.
 //!
 //! A record's value is `partition: u32, seq: u64, amount: i64`, an output's `partition: u32, seq: u64, count: u64,
-//! sum: i64`, an entry of the store `count: u64, sum: i64`.
+//! sum: i64`, an entry of the store `count: u64, sum: i64`. An entry with one more byte is poison: it is written and told
+//! like any other, and then misbehaves as the byte says (`poison`).
 
 use sandbar::prelude::*;
 
@@ -11,11 +12,32 @@ use sandbar::prelude::*;
 struct Ledger {
     #[store(prefetch)]
     balances: Store<String, Raw>,
+    /// Only poison has no key here.
     #[sink]
-    first: Sink<String, Raw>,
+    first: Sink<Option<String>, Raw>,
     #[sink]
     second: Sink<String, Raw>,
     faults: Faults,
+}
+
+/// What the 21st byte of an entry asks for.
+mod poison {
+    /// A trap.
+    pub const TRAP: u8 = 1;
+    /// Memory without end.
+    pub const MEMORY: u8 = 2;
+    /// An output for a partition that is not there.
+    pub const PARTITION: u8 = 3;
+    /// An output of `LARGE_BYTES`, which is more than the first sink's topic takes.
+    pub const TOO_LARGE: u8 = 4;
+    /// An output without a key, for a topic that is compacted.
+    pub const NULL_KEY: u8 = 5;
+    /// An output from a future that the topic does not take.
+    pub const TIMESTAMP: u8 = 6;
+
+    pub const LARGE_BYTES: usize = 100_000;
+    /// Ten days, in milliseconds.
+    pub const FUTURE_MS: i64 = 864_000_000;
 }
 
 /// Misbehaviour that the manifest's `[config]` asks for. It hangs on the clock beside the record, so that the same record
@@ -45,7 +67,7 @@ impl Processor for Ledger {
     }
 
     fn process(&mut self, record: Record<Str, Raw>, context: &mut Context) -> Result<()> {
-        let (partition, seq, amount) = parse_entry(record.value)?;
+        let Entry { partition, seq, amount, poison } = parse_entry(record.value)?;
         ensure!(
             partition == record.partition,
             "an entry of partition {partition} came from partition {}",
@@ -60,14 +82,39 @@ impl Processor for Ledger {
         output.extend(count.to_be_bytes());
         output.extend(sum.to_be_bytes());
         self.balances.put(record.key, &output[12..])?;
-        self.first.record(record.key, &output).partition(partition).forward()?;
+        let key = Some(record.key.to_owned());
+        self.first.record(&key, &output).partition(partition).forward()?;
         self.second.forward(record.key, &output)?;
         self.misbehave(seq, context);
-        Ok(())
+        match poison {
+            Some(kind) => self.poison(kind, &record, &output),
+            None => Ok(()),
+        }
     }
 }
 
 impl Ledger {
+    /// Comes last as well.
+    fn poison(&self, kind: u8, record: &Record<Str, Raw>, output: &[u8]) -> Result<()> {
+        let key = Some(record.key.to_owned());
+        match kind {
+            poison::TRAP => panic!("a trap that the entry asked for"),
+            poison::MEMORY => {
+                let mut taken: Vec<Vec<u8>> = Vec::new();
+                loop {
+                    taken.push(std::hint::black_box(Vec::with_capacity(1 << 20)));
+                }
+            }
+            poison::PARTITION => self.first.record(&key, output).partition(1_000_000).forward(),
+            poison::TOO_LARGE => self.first.forward(&key, &vec![0; poison::LARGE_BYTES]),
+            poison::NULL_KEY => self.first.forward(&None, output),
+            poison::TIMESTAMP => {
+                self.first.record(&key, output).timestamp(record.timestamp + poison::FUTURE_MS).forward()
+            }
+            other => bail!("there is no poison {other}"),
+        }
+    }
+
     /// Comes last, so that there is something to undo.
     fn misbehave(&self, seq: u64, context: &Context) {
         let Faults { trap_one_in, idle_one_in, idle_turns } = self.faults;
@@ -92,13 +139,21 @@ fn scatter(number: u64) -> u64 {
     mixed ^ (mixed >> 29)
 }
 
-fn parse_entry(bytes: &[u8]) -> Result<(u32, u64, i64)> {
-    ensure!(bytes.len() == 20, "expected an entry of 20 bytes, found {}", bytes.len());
-    Ok((
-        u32::from_be_bytes(fixed(&bytes[..4])?),
-        u64::from_be_bytes(fixed(&bytes[4..12])?),
-        i64::from_be_bytes(fixed(&bytes[12..])?),
-    ))
+struct Entry {
+    partition: u32,
+    seq: u64,
+    amount: i64,
+    poison: Option<u8>,
+}
+
+fn parse_entry(bytes: &[u8]) -> Result<Entry> {
+    ensure!(matches!(bytes.len(), 20 | 21), "expected an entry of 20 or 21 bytes, found {}", bytes.len());
+    Ok(Entry {
+        partition: u32::from_be_bytes(fixed(&bytes[..4])?),
+        seq: u64::from_be_bytes(fixed(&bytes[4..12])?),
+        amount: i64::from_be_bytes(fixed(&bytes[12..20])?),
+        poison: bytes.get(20).copied(),
+    })
 }
 
 fn parse_balance(bytes: &[u8]) -> Result<(u64, i64)> {

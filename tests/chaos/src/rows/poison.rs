@@ -1,0 +1,52 @@
+//! Row E1, and E3 among its kinds: one of a hundred entries is poison, and every ten seconds a host is killed. Each
+//! poison is one dead letter, the others are processed once and in order, and no record is tried again without end.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::{Request, options};
+use crate::campaign::{self, Campaign};
+use crate::results::Slice;
+
+const POISON_ONE_IN: u64 = 100;
+/// From one kill to the next.
+const PAUSE_MS: (u64, u64) = (8_500, 10_500);
+const MEAN_MS: u64 = 10_000;
+
+/// Calls with a part of a batch for each dead letter, at most: a batch of 500 is halved nine times, and each half is
+/// called; then once more in a fresh instance. What was called before a kill is called again after it.
+const CALLS_MAX: u64 = 2 * 9 + 2;
+
+pub fn poison(request: &Request) -> Slice {
+    // A memory bomb is tamed early.
+    let mut options = options(request, MEAN_MS).set("processor.memory.max.bytes", 16 << 20);
+    options.poison_one_in = POISON_ONE_IN;
+    campaign::run(&options, |campaign| {
+        for _ in 0..request.faults {
+            rest(campaign)?;
+            let victim = campaign.random.index(campaign.options.hosts);
+            note_calls(campaign, victim)?;
+            let pause = Duration::from_millis(campaign.random.below(1_500));
+            campaign.kill_and_restart(victim, pause)?;
+        }
+        rest(campaign)?;
+        (0..campaign.options.hosts).try_for_each(|number| note_calls(campaign, number))
+    })
+}
+
+fn rest(campaign: &mut Campaign) -> Result<()> {
+    let pause_ms = campaign.random.between(PAUSE_MS.0, PAUSE_MS.1);
+    campaign.go_on(Duration::from_millis(pause_ms))
+}
+
+/// How often a host has called its module to isolate records, since its start.
+fn note_calls(campaign: &mut Campaign, number: usize) -> Result<()> {
+    let metric = |name| campaign.hosts.metric(number, name, "").unwrap_or(0);
+    let (calls, letters) = (metric("sandbar_isolation_calls_total"), metric("sandbar_dead_letters_total"));
+    // The last one may not be isolated yet.
+    ensure!(calls <= CALLS_MAX * (letters + 1), "host {number}: {calls} calls to isolate {letters} records");
+    campaign.count("calls to isolate", calls);
+    campaign.count("records isolated", letters);
+    Ok(())
+}
