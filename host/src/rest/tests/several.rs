@@ -46,7 +46,9 @@ fn one_that_failed_is_errored_and_the_other_goes_on() {
     tally.set_phase(Phase::Running);
     assert_eq!(ask(&applications, "/v1/apps/tally/stores/votes/keys/b").0, 200);
     tally.set_phase(Phase::Failed("the module trapped".to_owned()));
+    let held = Arc::downgrade(&tally.wired().expect("it is wired").queries);
     tally.release();
+    assert!(held.upgrade().is_none(), "its stores are still held");
     let listed = json!([
         { "id": "vote", "state": "running" },
         { "id": "tally", "state": "ERRORED", "error": "the module trapped" },
