@@ -9,8 +9,9 @@ use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine, OptLevel, Strategy};
 
 use crate::bindings::GuestPre;
-use crate::cache::Cache;
-use crate::check::{DEFAULT_MODULE_MAX_BYTES, FEATURES, ModuleFacts, inspect, validate};
+use crate::cache::{self, Cache};
+use crate::check::{DEFAULT_MODULE_MAX_BYTES, FEATURES, ModuleFacts, inspect};
+use crate::compiler::Compiler;
 use crate::declaration::Declaration;
 use crate::epoch::EpochThread;
 use crate::error::{LoadError, RuntimeError};
@@ -31,11 +32,12 @@ pub struct RuntimeConfig {
     pub cache_dir: Option<PathBuf>,
     /// `module.max.bytes`: the largest module that is read.
     pub module_max_bytes: usize,
+    pub compiler: Compiler,
 }
 
 impl Default for RuntimeConfig {
     fn default() -> Self {
-        Self { cache_dir: None, module_max_bytes: DEFAULT_MODULE_MAX_BYTES }
+        Self { cache_dir: None, module_max_bytes: DEFAULT_MODULE_MAX_BYTES, compiler: Compiler::InProcess }
     }
 }
 
@@ -61,6 +63,7 @@ pub struct Runtime {
     cache: Option<Cache>,
     epochs: Arc<EpochThread>,
     module_max_bytes: usize,
+    compiler: Compiler,
 }
 
 impl Runtime {
@@ -68,10 +71,10 @@ impl Runtime {
         let failed = |error: wasmtime::Error| RuntimeError::Engine { detail: format!("{error:#}") };
         let engine = Engine::new(&engine_config()).map_err(failed)?;
         let linker = imports::linker(&engine).map_err(failed)?;
-        let cache = config.cache_dir.map(|dir| Cache::open(&dir, &engine)).transpose()?;
+        let cache = config.cache_dir.as_deref().map(|dir| Cache::open(dir, &engine)).transpose()?;
         let epochs = EpochThread::start(engine.clone()).map_err(RuntimeError::Thread)?;
-        let module_max_bytes = config.module_max_bytes;
-        Ok(Self { engine, linker, cache, epochs: Arc::new(epochs), module_max_bytes })
+        let RuntimeConfig { module_max_bytes, compiler, .. } = config;
+        Ok(Self { engine, linker, cache, epochs: Arc::new(epochs), module_max_bytes, compiler })
     }
 
     /// Checks, compiles (or takes from the cache) and describes a module under the default limits.
@@ -112,17 +115,12 @@ impl Runtime {
             progress(LoadStage::LoadedFromCache);
             return Ok(component);
         }
-        // Our own validator first: its messages name the place in the file.
-        validate(bytes, &facts.digest)?;
         progress(LoadStage::Compiling { size_bytes: bytes.len() });
-        let failed = |detail: String| LoadError::Compile { digest: facts.digest.clone(), detail };
-        // A compiler bug that panics must not take the host down.
-        let compiled = catch_unwind(AssertUnwindSafe(|| Component::from_binary(&self.engine, bytes)));
-        let component = compiled
-            .map_err(|panic| failed(failure::host_panic(&*panic).to_string()))?
-            .map_err(|error| failed(format!("{error:#}")))?;
+        let code = self.compiler.compile(&self.engine, bytes, &facts.digest)?;
+        let component = cache::load::component(&self.engine, &code)
+            .map_err(|error| LoadError::Compile { digest: facts.digest.clone(), detail: format!("{error:#}") })?;
         if let Some(cache) = &self.cache
-            && let Err(reason) = cache.put(&facts.digest, &component)
+            && let Err(reason) = cache.put(&facts.digest, &code)
         {
             progress(LoadStage::NotCached { reason });
         }
@@ -130,7 +128,8 @@ impl Runtime {
     }
 }
 
-fn engine_config() -> Config {
+/// The settings under which modules are compiled and run: the same in the host and in the process that compiles.
+pub(crate) fn engine_config() -> Config {
     let mut config = Config::new();
     config
         .strategy(Strategy::Cranelift)

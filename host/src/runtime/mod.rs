@@ -288,6 +288,7 @@ fn load_module(manifest: &Manifest, stop: &Stop, terminal: Terminal) -> Result<O
         cache_dir: settings::cache_dir(manifest),
         module_max_bytes: usize::try_from(manifest.count("module.max.bytes")).unwrap_or(usize::MAX),
         limits: manifest.limits(),
+        compile_limits: settings::compile_limits(manifest),
     };
     let (sender, receiver) = channel();
     std::thread::Builder::new()

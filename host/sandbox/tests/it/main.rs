@@ -4,6 +4,7 @@
 
 mod cache;
 mod calls;
+mod compiler;
 mod hostile;
 mod load;
 mod log;
