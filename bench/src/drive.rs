@@ -159,6 +159,7 @@ impl Drive {
                     standby_tasks: Arc::default(),
                     clock: Arc::clone(&clock),
                     partition_counts: Arc::new(counts.clone()),
+                    sink_limits: Arc::default(),
                     queries: Arc::new(QueryRegistry::new(Vec::new())),
                     metrics: Arc::clone(&self.metrics),
                     progress: Arc::clone(&progress[thread]),

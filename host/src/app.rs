@@ -37,7 +37,11 @@ pub fn bind(manifest: &Manifest, declaration: &Declaration) -> Result<Topology, 
             sinks: part.sinks.iter().map(|sink| topic(&sink.name, manifest.sinks.get(&sink.name))).collect(),
         })
         .collect();
-    Ok(Topology { sub_topologies })
+    Ok(Topology { sub_topologies, dead_letter_topic: dead_letter_topic(manifest) })
+}
+
+fn dead_letter_topic(manifest: &Manifest) -> Option<Arc<str>> {
+    manifest.optional_text("errors.dead.letter.queue.topic.name").map(Arc::from)
 }
 
 /// The topology of a manifest with tables, in the order of their names.

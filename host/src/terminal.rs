@@ -64,6 +64,21 @@ impl Terminal {
     }
 }
 
+/// Asks on a terminal whether to go on; where nobody can be asked, whoever gave the command meant it.
+///
+/// # Errors
+/// When the terminal cannot be read.
+pub fn confirmed(question: &str) -> std::io::Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        return Ok(true);
+    }
+    // Where the question cannot be written, the answer is awaited all the same.
+    let _ = write!(std::io::stderr().lock(), "{question} [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()))
+}
+
 /// Writes a line to standard error. Where nobody reads it any more, or its disk is full, there is nobody to tell, and what
 /// the process does goes on.
 pub fn tell(line: &str) {

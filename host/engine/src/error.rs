@@ -63,16 +63,8 @@ pub enum EngineError {
         error: Box<ProcessorError>,
     },
     /// The processor refused a record.
-    #[error("task {task}, {partition}, offset {offset}, module {digest}: the processor refused the record: {reason}{}", more(*others))]
-    Refused {
-        task: TaskId,
-        partition: TopicPartition,
-        offset: Offset,
-        digest: String,
-        reason: String,
-        /// How many more records of the same batch it refused.
-        others: usize,
-    },
+    #[error("task {task}, {partition}, offset {offset}, module {digest}: the processor refused the record: {reason}")]
+    Refused { task: TaskId, partition: TopicPartition, offset: Offset, digest: String, reason: String },
     #[error("task {task}, punctuation {schedule} at {time}, module {digest}: {error}")]
     Punctuation { task: TaskId, schedule: u32, time: Timestamp, digest: String, error: Box<ProcessorError> },
     #[error("task {task}, module {digest}: {error}")]
@@ -81,6 +73,26 @@ pub enum EngineError {
         "task {task}, {partition}, offset {offset}: the record has the timestamp {timestamp}; expected milliseconds since the epoch, or -1 for none"
     )]
     InvalidTimestamp { task: TaskId, partition: TopicPartition, offset: Offset, timestamp: Timestamp },
+
+    /// The processor fails at one record after the other.
+    #[error(
+        "task {task}, {partition}, offset {offset}, module {digest}: the processor failed at {times} records in a row, so the fault is hardly theirs; the first of them are dead letters; mend the module, or raise processing.exception.consecutive.max: {error}"
+    )]
+    ConsecutiveFailures {
+        task: TaskId,
+        partition: TopicPartition,
+        offset: Offset,
+        digest: String,
+        times: u32,
+        error: Box<ProcessorError>,
+    },
+    #[error("task {task}: there is no topic for dead letters; set errors.dead.letter.queue.topic.name")]
+    NoDeadLetterTopic { task: TaskId },
+    /// A dead letter cannot be written, and nothing may be dropped instead (E4).
+    #[error(
+        "task {task}: the dead letter topic {topic} would refuse the dead letter ({fault}); correct the topic, or set the handler to fail or continue; the record became a dead letter because: {error}"
+    )]
+    DeadLetterRefused { task: TaskId, topic: String, fault: String, error: Box<ProcessorError> },
 
     /// An output could not be handed to the producer.
     #[error("task {task}, output to {topic}: {error}")]
@@ -162,10 +174,6 @@ fn up_to(first: Offset, last: Offset) -> String {
     if first == last { String::new() } else { format!(" to {last}") }
 }
 
-fn more(others: usize) -> String {
-    if others == 0 { String::new() } else { format!(" (and {others} more of its batch)") }
-}
-
 fn names(partitions: &[TopicPartition]) -> String {
     partitions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
@@ -207,7 +215,9 @@ impl EngineError {
             Self::Processing { error, .. } | Self::Punctuation { error, .. } | Self::Start { error, .. } => {
                 processor_remedy(error)
             }
-            Self::Refused { .. } | Self::InvalidTimestamp { .. } => (Remedy::Fatal, Blame::Guest),
+            Self::Refused { .. } | Self::InvalidTimestamp { .. } | Self::ConsecutiveFailures { .. } => {
+                (Remedy::Fatal, Blame::Guest)
+            }
             Self::Commit { error, .. } => error.classify(),
             Self::TimedOut { error, .. } | Self::Recycled { error, .. } => (Remedy::Fatal, error.blame()),
             Self::Topology(_)
@@ -225,6 +235,8 @@ impl EngineError {
             | Self::NoStartOffset { .. }
             | Self::OffsetOutOfRange { .. }
             | Self::FencedByAnother { .. }
+            | Self::NoDeadLetterTopic { .. }
+            | Self::DeadLetterRefused { .. }
             | Self::NoTransactionalId { .. } => (Remedy::Fatal, Blame::Operator),
             Self::TableOvertaken { .. } => (Remedy::TaskMigrated, Blame::Operator),
             Self::RestoreStalled { .. } => (Remedy::Fatal, Blame::Broker),
@@ -261,6 +273,7 @@ fn broker_blame(kind: BrokerErrorKind) -> Blame {
 fn processor_remedy(error: &ProcessorError) -> (Remedy, Blame) {
     match error {
         ProcessorError::Store(error) => store_remedy(error),
+        ProcessorError::HostPanic(_) => (Remedy::Fatal, Blame::Host),
         _ => (Remedy::Fatal, Blame::Guest),
     }
 }

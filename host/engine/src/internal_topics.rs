@@ -4,6 +4,7 @@
 
 use crate::broker::{Admin, NewTopic, TopicDescription};
 use crate::error::EngineError;
+use crate::topic_limits::{SinkLimits, TopicLimits};
 use crate::topology::{PartitionCounts, StoreChangelog, Topology, changelog_topic};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -57,6 +58,8 @@ pub struct KnownTopics(pub BTreeMap<String, KnownTopic>);
 pub struct Prepared {
     /// For `StreamThreadOptions`.
     pub counts: PartitionCounts,
+    /// What the topics that are written take; for `StreamThreadOptions` too.
+    pub limits: SinkLimits,
     /// For the next start, and for `check`.
     pub topics: KnownTopics,
 }
@@ -101,6 +104,7 @@ pub fn prepare_known(
     warn_of_retention(topology, found.values().flatten());
     let counts = found.iter().filter_map(|(name, found)| Some((Arc::from(&**name), found.as_ref()?.partitions)));
     let counts = PartitionCounts(counts.collect());
+    let limits = sink_limits(topology, found.values().flatten());
     verify_partition_counts(topology, &counts, known)?;
 
     let mut prepared = KnownTopics::default();
@@ -118,7 +122,14 @@ pub fn prepare_known(
     // Once more, for the ids of those that were created.
     let found = describe(admin, required.iter().map(|topic| &*topic.name))?;
     found.values().for_each(|found| prepared.note(found.as_ref()));
-    Ok(Prepared { counts, topics: prepared })
+    Ok(Prepared { counts, limits, topics: prepared })
+}
+
+/// What the topics that the application writes take.
+pub(crate) fn sink_limits<'a>(topology: &Topology, found: impl Iterator<Item = &'a TopicDescription>) -> SinkLimits {
+    let sinks = topology.sink_topics();
+    let of_sinks = found.filter(|found| sinks.iter().any(|sink| **sink == *found.name));
+    SinkLimits(of_sinks.map(|found| (Arc::from(&*found.name), TopicLimits::of_configs(&found.configs))).collect())
 }
 
 /// Whether everything is still as a start has found it. Called from time to time while the application runs.
@@ -172,12 +183,23 @@ impl KnownTopics {
     }
 }
 
-/// A table that is loaded again has what its topic has then. What a topic deletes by its age is gone from it.
+/// A table that is loaded again has what its topic has then. What a topic deletes by its age is gone from it. A dead
+/// letter has the timestamp of its record, so that one of an old record may be deleted before anybody reads it.
 fn warn_of_retention<'a>(topology: &Topology, topics: impl Iterator<Item = &'a TopicDescription>) {
-    for topic in topics.filter(|topic| topology.is_source_backed(&topic.name)) {
+    for topic in topics {
         let setting = |key, default| topic.configs.get(key).map_or(default, String::as_str);
         let (policy, retention_ms) = (setting(CLEANUP_POLICY, "delete"), setting(RETENTION_MS, "604800000"));
-        if policy.contains("delete") && retention_ms != "-1" {
+        if !policy.contains("delete") || retention_ms == "-1" {
+            continue;
+        }
+        if topology.dead_letter_topic.as_deref() == Some(&*topic.name) {
+            tracing::warn!(
+                topic = topic.name,
+                retention_ms,
+                "the topic of the dead letters deletes records by their age, and a dead letter is as old as its record: set retention.ms=-1 to keep those of old records"
+            );
+        }
+        if topology.is_source_backed(&topic.name) {
             tracing::warn!(
                 topic = topic.name,
                 policy,

@@ -20,6 +20,12 @@ pub mod task;
 
 pub mod processor;
 
+pub mod exception_handlers;
+
+pub mod dead_letter;
+
+pub mod replay;
+
 pub mod partitioner;
 
 pub mod state;
@@ -33,6 +39,8 @@ pub mod assignment;
 pub mod standby;
 
 pub mod internal_topics;
+
+pub mod topic_limits;
 
 pub mod query;
 

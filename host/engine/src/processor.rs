@@ -9,7 +9,9 @@ use crate::state::StoreError;
 use crate::topology::{TaskId, Topology};
 
 mod context;
+mod reads;
 pub use context::{Page, ProcessorContext, PunctuationType, ScheduleId, ScheduleRequest, StoreIndex};
+pub use reads::{Read, Reads, ReadsError};
 
 /// Why a call of a processor failed. Every kind undoes the whole call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -20,9 +22,9 @@ pub enum ProcessorError {
     /// It crashed; the instance is gone.
     #[error("the processor crashed: {message}")]
     Trap { message: String, backtrace: String },
-    #[error("the call ran longer than {limit_ms} ms")]
+    #[error("the call ran longer than {limit_ms} ms; raise it with the key processor.deadline.ms")]
     Deadline { limit_ms: u64 },
-    #[error("memory limit of {limit_bytes} bytes reached")]
+    #[error("memory limit of {limit_bytes} bytes reached; raise it with the key processor.memory.max.bytes")]
     Memory { limit_bytes: u64 },
     /// Another bound: host calls, output bytes, log lines, schedules.
     #[error("limit {name} = {limit} exceeded ({found}); raise it with the key {key}")]
@@ -30,15 +32,37 @@ pub enum ProcessorError {
     /// The outcome breaks the contract.
     #[error("malformed output: {0}")]
     Output(String),
+    /// The outcome keeps the contract, but Kafka would refuse one of its records, and its whole batch with it (R20).
+    #[error("an output that Kafka would refuse: {fault}")]
+    Production { fault: String, too_large: bool },
     /// The host's own storage failed under the call; no fault of the processor.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The instance could not be made.
     #[error("the processor could not start: {0}")]
     Start(String),
+    /// The host itself panicked while it served the processor (S16); no fault of a record.
+    #[error("the host panicked while it ran the processor, which is a defect of the host: {0}")]
+    HostPanic(String),
 }
 
-/// One instance, owned by one task. After an error other than `Returned` the instance is dropped, never reused.
+impl ProcessorError {
+    /// Whether the instance can be entered again.
+    pub fn leaves_instance(&self) -> bool {
+        matches!(self, Self::Returned(_) | Self::Production { .. })
+    }
+}
+
+/// What is known of the last call beside its result.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CallReport {
+    /// CPU time of the thread inside the call, where it was measured.
+    pub cpu_us: u64,
+    /// The processor's own stack where the call failed, one frame a line; empty where there is none.
+    pub backtrace: String,
+}
+
+/// One instance, owned by one task. After an error that does not leave the instance it is dropped, never reused.
 pub trait Processor: Send {
     /// Called once, before anything else.
     fn init(&mut self, context: ProcessorContext) -> (ProcessorContext, Result<(), ProcessorError>);
@@ -57,6 +81,11 @@ pub trait Processor: Send {
         schedule: ScheduleId,
         time: Timestamp,
     ) -> (ProcessorContext, Result<Outcome, ProcessorError>);
+
+    /// What the last call cost and where it failed. A call with a context that is recording is always measured.
+    fn report(&self) -> CallReport {
+        CallReport::default()
+    }
 }
 
 /// Makes the instances of an application (Kafka Streams' `ProcessorSupplier`).
@@ -66,6 +95,11 @@ pub trait ProcessorSupplier: Send + Sync {
 
     /// Identifies the code in errors and logs, for example the module's sha-256.
     fn digest(&self) -> &str;
+
+    /// Settings of the instances that differ from the defaults, for whoever repeats a call elsewhere.
+    fn settings(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
 
     fn create(&self, task: TaskId) -> Result<Box<dyn Processor>, ProcessorError>;
 }

@@ -31,6 +31,8 @@ pub struct RunOnce {
     pub records_processed: u64,
     pub records_restored: u64,
     pub punctuations: u64,
+    /// Calls of the processor that failed.
+    pub failed_calls: u64,
     pub committed: bool,
     /// An error was met and is being remedied.
     pub troubled: bool,
@@ -44,6 +46,7 @@ impl RunOnce {
         self.records_processed == 0
             && self.records_restored == 0
             && self.punctuations == 0
+            && self.failed_calls == 0
             && !self.committed
             && !self.troubled
     }
@@ -259,6 +262,7 @@ impl StreamThread {
         let processed = self.manager.process(self.batches_per_round, producer, now_ms, wall_clock_ms)?;
         turn.records_processed += processed.records;
         turn.punctuations += processed.punctuations;
+        turn.failed_calls += processed.failed_calls;
         self.reporting.processed(&processed);
         self.manager.resume_partitions(consumer)?;
         Ok(processed.records)

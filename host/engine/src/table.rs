@@ -37,7 +37,7 @@ impl TableSpec {
 
 /// The topology of an application that serves these tables, each a sub-topology in their order.
 pub fn topology(tables: &[TableSpec]) -> Topology {
-    Topology { sub_topologies: tables.iter().map(TableSpec::sub_topology).collect() }
+    Topology { sub_topologies: tables.iter().map(TableSpec::sub_topology).collect(), ..Topology::default() }
 }
 
 /// Makes the processors of tables.

@@ -206,6 +206,8 @@ impl TaskManager {
                 total.bytes += processed.bytes;
                 total.batches += processed.batches;
                 total.punctuations += processed.punctuations;
+                total.failed_calls += processed.failed_calls;
+                // A failed call may have taken its whole time; the consumer wants to be polled meanwhile.
                 if processed.batches == 0 {
                     break;
                 }

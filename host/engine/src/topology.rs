@@ -97,6 +97,8 @@ pub struct SubTopology {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Topology {
     pub sub_topologies: Vec<SubTopology>,
+    /// `errors.dead.letter.queue.topic.name`: a topic that every task may write.
+    pub dead_letter_topic: Option<Arc<str>>,
 }
 
 /// How many partitions each source and sink topic has, as `internal_topics::prepare` found them.
@@ -127,12 +129,13 @@ impl Topology {
         topics
     }
 
-    /// The topics that the application writes, each once, in the order of declaration.
+    /// The topics that the application writes, each once, in the order of declaration; that of the dead letters last.
     pub fn sink_topics(&self) -> Vec<Arc<str>> {
         let mut topics: Vec<Arc<str>> = Vec::new();
-        for sink in self.sub_topologies.iter().flat_map(|sub_topology| &sub_topology.sinks) {
-            if !topics.contains(&sink.topic) {
-                topics.push(sink.topic.clone());
+        let sinks = self.sub_topologies.iter().flat_map(|sub_topology| &sub_topology.sinks).map(|sink| &sink.topic);
+        for topic in sinks.chain(&self.dead_letter_topic) {
+            if !topics.contains(topic) {
+                topics.push(topic.clone());
             }
         }
         topics

@@ -28,13 +28,15 @@ pub struct KafkaClients {
     metadata: Mutex<Option<Arc<MetadataClient>>>,
     /// Id and endpoint of this host, once they are known.
     host: OnceLock<(String, String)>,
+    /// The largest batch that every topic takes which stream threads write.
+    batch_max_bytes: OnceLock<usize>,
 }
 
 impl KafkaClients {
     /// Checks the configuration, every property of it; makes no connection.
     pub fn new(config: KafkaClientsConfig) -> Result<Self, ConfigError> {
         config::check(&config)?;
-        Ok(Self { config, metadata: Mutex::new(None), host: OnceLock::new() })
+        Ok(Self { config, metadata: Mutex::new(None), host: OnceLock::new(), batch_max_bytes: OnceLock::new() })
     }
 
     pub fn config(&self) -> &KafkaClientsConfig {
@@ -45,6 +47,12 @@ impl KafkaClients {
     /// The first name stays.
     pub fn name_host(&self, host_id: &str, endpoint: &str) {
         self.host.get_or_init(|| (host_id.to_owned(), endpoint.to_owned()));
+    }
+
+    /// Bounds the batches of stream threads, before the first producer is made: the least `max.message.bytes` of the topics
+    /// that they write. The broker refuses a batch above it whole, however small its records are.
+    pub fn bound_batches(&self, bytes: usize) {
+        self.batch_max_bytes.get_or_init(|| bytes);
     }
 
     /// Waits for a first answer of the cluster. `retry` is called after each failed try with its reason, so that the
@@ -173,7 +181,13 @@ impl ClientSupplier for KafkaClients {
 
     fn producer(&self, thread: usize, transactional_id: Option<&str>) -> Result<Box<dyn Producer>, BrokerError> {
         let client_id = self.client_id(&format!("StreamThread-{thread}-producer"));
-        Ok(Box::new(self.record_producer(&client_id, transactional_id, &[])?))
+        /// librdkafka's own bound, which larger topics do not raise.
+        const BATCH_BYTES: usize = 1_000_000;
+        let is_set = config::passed_through(&self.config, Role::Producer).contains_key("batch.size");
+        let bound = self.batch_max_bytes.get().copied().filter(|&bytes| bytes < BATCH_BYTES && !is_set);
+        let bound = bound.map(|bytes| bytes.max(1).to_string());
+        let settings: Vec<(&str, &str)> = bound.iter().map(|bytes| ("batch.size", bytes.as_str())).collect();
+        Ok(Box::new(self.record_producer(&client_id, transactional_id, &settings)?))
     }
 
     fn admin(&self) -> Result<Box<dyn Admin>, BrokerError> {

@@ -59,8 +59,7 @@ pub(crate) fn host_panic(payload: &(dyn std::any::Any + Send)) -> ProcessorError
     let said = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let said = said.or_else(|| payload.downcast_ref::<String>().cloned());
     let said = said.unwrap_or_else(|| "without a message".to_owned());
-    let message = format!("the host panicked while it ran the module: {}", escape(&said, MESSAGE_MAX_BYTES));
-    ProcessorError::Trap { message, backtrace: String::new() }
+    ProcessorError::HostPanic(escape(&said, MESSAGE_MAX_BYTES))
 }
 
 fn trap(message: String, complaint: Option<&str>, error: &Error) -> ProcessorError {
@@ -82,7 +81,7 @@ fn root_cause(error: &Error) -> String {
 }
 
 /// One line per guest frame: its function, or the place in the module where it has no name.
-fn backtrace(error: &Error) -> String {
+pub(crate) fn backtrace(error: &Error) -> String {
     let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else { return String::new() };
     let frames = backtrace.frames();
     let mut lines: Vec<String> = Vec::new();

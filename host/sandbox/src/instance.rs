@@ -5,7 +5,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use engine::processor::{Processor, ProcessorContext, ProcessorError, ScheduleId};
+use engine::processor::{CallReport, Processor, ProcessorContext, ProcessorError, ScheduleId};
 use engine::record::{InputBatch, Outcome, Timestamp};
 use engine::topology::TaskId;
 use wasmtime::Store;
@@ -33,6 +33,7 @@ pub(crate) struct Instance {
     usage: Arc<Usage>,
     task: TaskId,
     cpu: CpuMeter,
+    report: CallReport,
     /// `None` once a call has failed.
     live: Option<Live>,
 }
@@ -82,7 +83,15 @@ impl Instance {
             other => other,
         })?;
         usage.add_instance();
-        Ok(Self { module, limits, usage, task, cpu: CpuMeter::default(), live: Some(live) })
+        Ok(Self {
+            module,
+            limits,
+            usage,
+            task,
+            cpu: CpuMeter::default(),
+            report: CallReport::default(),
+            live: Some(live),
+        })
     }
 
     /// Runs one export with the context inside the store. `Ok(Err(_))` of `call` is an error that the guest returned
@@ -100,10 +109,11 @@ impl Instance {
             return (context, Err(ProcessorError::Start(message)));
         };
         let seed = seed.number(i64::from(self.task.sub_topology)).number(i64::from(self.task.partition));
+        let is_recording = context.is_recording();
         store.data_mut().begin(context, seed);
         store.set_epoch_deadline(deadline_epochs(&self.limits));
         let running = self.module.epochs().call();
-        let cpu = self.cpu.start(records);
+        let cpu = if is_recording { self.cpu.start_always() } else { self.cpu.start(records) };
         let result = catch_unwind(AssertUnwindSafe(|| call(guest, store)));
         let cpu_ns = CpuMeter::end(cpu);
         drop(running);
@@ -111,6 +121,11 @@ impl Instance {
         let state = store.data_mut();
         let said = state.log.end_call();
         let complaint = said.last_complaint.as_deref();
+        let backtrace = match &result {
+            Ok(Err(error)) => failure::backtrace(error),
+            _ => String::new(),
+        };
+        self.report = CallReport { cpu_us: cpu_ns / 1_000, backtrace };
         let result = judge(result, &self.limits, complaint, check);
         let context = state.end(result.is_ok());
         self.usage.add_call(&CallUsage {
@@ -122,7 +137,7 @@ impl Instance {
             log_lines_dropped: said.dropped,
             memory_bytes: state.limiter.memory_bytes(),
         });
-        if matches!(&result, Err(error) if !matches!(error, ProcessorError::Returned(_))) {
+        if matches!(&result, Err(error) if !error.leaves_instance()) {
             self.live = None;
         }
         (context, result)
@@ -216,5 +231,9 @@ impl Processor for Instance {
             |guest, store| guest.sandbar_processor_processor().call_punctuate(store, schedule.0, time),
             |outcome, limits| check_outcome(outcome, 0, limits),
         )
+    }
+
+    fn report(&self) -> CallReport {
+        self.report.clone()
     }
 }

@@ -123,6 +123,14 @@ impl Limits {
         ROWS.iter().map(move |(key, _, _, meaning, field)| LimitKey { key, default: *field(&mut defaults), meaning })
     }
 
+    /// The keys whose values differ from the defaults.
+    pub fn changed(&self) -> Vec<(String, String)> {
+        let (mut own, mut defaults) = (self.clone(), Self::default());
+        let changed = ROWS.iter().filter(|(.., field)| *field(&mut own) != *field(&mut defaults));
+        let keys: Vec<&Row> = changed.collect();
+        keys.into_iter().map(|(key, _, _, _, field)| ((*key).to_owned(), field(&mut own).to_string())).collect()
+    }
+
     /// Sets the limit with this manifest key.
     pub fn set(&mut self, key: &str, value: u64) -> Result<(), LimitKeyError> {
         let row = ROWS.iter().find(|row| row.0 == key);

@@ -108,6 +108,10 @@ impl ProcessorSupplier for SandboxSupplier {
         &self.module.facts.digest
     }
 
+    fn settings(&self) -> Vec<(String, String)> {
+        self.limits.changed()
+    }
+
     fn create(&self, task: TaskId) -> Result<Box<dyn Processor>, ProcessorError> {
         let (module, limits, usage) = (Arc::clone(&self.module), Arc::clone(&self.limits), Arc::clone(&self.usage));
         Ok(Box::new(Instance::new(module, limits, usage, task)?))

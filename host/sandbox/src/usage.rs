@@ -124,6 +124,11 @@ impl CpuMeter {
         Some(CpuStart { start_ns: thread_cpu_ns(), calls: SAMPLED_CALLS })
     }
 
+    /// A measurement whatever the size of the call; it counts for this call alone.
+    pub fn start_always(&mut self) -> Option<CpuStart> {
+        Some(CpuStart { start_ns: thread_cpu_ns(), calls: 1 })
+    }
+
     /// What to charge for the call that `start` began.
     pub fn end(start: Option<CpuStart>) -> u64 {
         start.map_or(0, |start| thread_cpu_ns().saturating_sub(start.start_ns).saturating_mul(start.calls))

@@ -12,8 +12,10 @@ mod broker;
 mod build;
 mod compile_module;
 mod completions;
+mod dlq;
 mod new;
 mod reference;
+mod repro;
 mod run;
 mod stores;
 mod table;
@@ -55,6 +57,11 @@ enum Command {
     /// List, create, fill and read topics
     #[command(subcommand)]
     Topics(topics::Command),
+    /// Dead letters: look at them, send them back, remove them
+    #[command(subcommand)]
+    Dlq(dlq::Command),
+    /// Repeat the call of a dead letter offline and compare
+    Repro(repro::Arguments),
     /// Look into the state stores of a running application
     #[command(subcommand)]
     Stores(stores::Command),
@@ -83,6 +90,8 @@ pub fn run(command_line: CommandLine) -> Result<()> {
         Command::Table(command) => table::run(&command, terminal),
         Command::Broker(arguments) => broker::run(&arguments, terminal),
         Command::Topics(command) => topics::run(&command, terminal),
+        Command::Dlq(command) => dlq::run(&command, terminal),
+        Command::Repro(arguments) => repro::run(&arguments, terminal),
         Command::Stores(command) => stores::run(&command, terminal),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::CompileModule(arguments) => compile_module::run(&arguments),

@@ -120,6 +120,7 @@ impl Manifest {
         if layers.faults.is_empty() {
             missing(&mut layers);
             tables::check(&mut layers);
+            handlers_without_topic(&mut layers);
         }
         if !layers.faults.is_empty() {
             return Err(ConfigError::Faults { path: path.to_owned(), faults: layers.faults });
@@ -297,6 +298,25 @@ fn missing(layers: &mut Layers) {
             origin: Origin::Default,
             message: format!("the key {} is missing: expected {}", option.name, value::expected(option)),
             line_text: None,
+        });
+    }
+}
+
+/// Dead letters need a topic.
+fn handlers_without_topic(layers: &mut Layers) {
+    const TOPIC: &str = "errors.dead.letter.queue.topic.name";
+    if layers.values.contains_key(TOPIC) {
+        return;
+    }
+    for stage in ["deserialization", "processing", "production"] {
+        let key = format!("{stage}.exception.handler");
+        let Some(located) = layers.values.get(&key).filter(|one| one.value == Value::Text("dlq".to_owned())) else {
+            continue;
+        };
+        layers.faults.push(Fault {
+            origin: located.origin.clone(),
+            message: format!("{key} is dlq, but there is no topic for dead letters: set {TOPIC}"),
+            line_text: located.line_text.clone(),
         });
     }
 }

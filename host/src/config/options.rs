@@ -108,6 +108,9 @@ impl ConfigOption {
     }
 }
 
+/// The answers of an exception handler.
+const HANDLERS: &[&str] = &["dlq", "continue", "fail"];
+
 const fn integer(min: i64, max: i64) -> Kind {
     Kind::Integer { min, max }
 }
@@ -312,6 +315,56 @@ const TABLE: &[ConfigOption] = &[
     )
     .or("10000")
     .unit("ms")
+    .importance(Importance::Low),
+    option(
+        "errors.dead.letter.queue.topic.name",
+        Kind::Name,
+        "Topic of the dead letters: a record that cannot be read, processed or sent goes there, with what happened in its \
+         headers, in the same commit as its offset, and processing goes on. It may be shared by applications. See [dead \
+         letters](../dead-letters.md).",
+    )
+    .importance(Importance::High)
+    .streams(),
+    option(
+        "processing.exception.handler",
+        Kind::Choice(HANDLERS),
+        "What becomes of a record that the module refuses, or at which it crashes or passes a limit. `dlq`: it is a dead \
+         letter; `continue`: it is left out and counted; `fail`: the application stops. Its writes, outputs and schedules \
+         are undone in any case. `dlq` where a topic for dead letters is set, `fail` otherwise.",
+    )
+    .streams(),
+    option(
+        "deserialization.exception.handler",
+        Kind::Choice(HANDLERS),
+        "As `processing.exception.handler`, for records whose key or value the module cannot read and for timestamps that \
+         are none.",
+    )
+    .streams(),
+    option(
+        "production.exception.handler",
+        Kind::Choice(HANDLERS),
+        "As `processing.exception.handler`, for records for which the module forwards what Kafka would refuse: larger than \
+         the topic's `max.message.bytes`, without a key for a compacted topic, with a timestamp outside its bounds. With \
+         `continue` the output alone is left out.",
+    )
+    .streams(),
+    option(
+        "processing.exception.consecutive.max",
+        integer(1, 1_000_000_000),
+        "After so many records in a row at which the module fails, without one success of its task, the application stops: \
+         then it is the module that is broken. Refused records do not count.",
+    )
+    .or("100")
+    .unit("records")
+    .importance(Importance::Low),
+    option(
+        "errors.dead.letter.queue.reads.max.bytes",
+        integer(0, 64 << 20),
+        "How much of what the module has read from its stores a dead letter carries, so that `sandbar repro` can repeat \
+         the call.",
+    )
+    .or("65536")
+    .unit("bytes")
     .importance(Importance::Low),
     option(
         "accept.missing.offsets",

@@ -71,7 +71,7 @@ fn host() -> (Arc<Status>, Arc<QueryRegistry>) {
         stores: vec![store_spec("votes", "utf8"), store_spec("blobs", "bytes")],
         sinks: Vec::new(),
     };
-    let topology = Arc::new(Topology { sub_topologies: vec![part] });
+    let topology = Arc::new(Topology { sub_topologies: vec![part], ..Topology::default() });
     let queries = Arc::new(QueryRegistry::new(["votes".into(), "blobs".into()]));
     let status = Arc::new(Status::new("vote"));
     let metrics = Arc::new(EngineMetrics::new());
@@ -79,6 +79,7 @@ fn host() -> (Arc<Status>, Arc<QueryRegistry>) {
     status.wire(Wired {
         topology,
         partition_counts: Arc::new(PartitionCounts(BTreeMap::from([("reports".into(), PARTITIONS)]))),
+        sink_limits: Arc::default(),
         queries: Arc::clone(&queries),
         threads: vec![Arc::new(SharedProgress::default())],
         metrics: vec![metrics],

@@ -17,6 +17,7 @@ use engine::standby::StandbyThreadOptions;
 use engine::state::StoreProvider;
 use engine::stream_thread::{SharedProgress, StreamThreadOptions, ThreadReport};
 use engine::table::TableSupplier;
+use engine::topic_limits::SharedSinkLimits;
 use engine::topology::{PartitionCounts, Topology};
 use kafka::KafkaClients;
 use serde_json::json;
@@ -34,7 +35,7 @@ mod topics;
 pub mod writer;
 
 pub use clock::wall_clock_ms;
-pub use settings::parse_duration;
+pub use settings::{cache_dir, parse_duration};
 
 use crate::config::Manifest;
 use crate::rest::changes::Changelogs;
@@ -165,6 +166,10 @@ fn application(
     let prepared = topics::prepare(manifest, &clients, &topology, &stores.path(), stop)?;
     let Some(prepared) = prepared else { return Ok(()) };
 
+    // A batch of several records must not be larger than any of its topics takes.
+    if let Some(least) = prepared.limits.0.values().map(|limits| limits.message_max_bytes).min() {
+        clients.bound_batches(least);
+    }
     clients.name_host(stores.host_id(), endpoint);
     let routing = routing(manifest, &topology, &prepared.counts, &clients, stores.host_id())?;
     let writes = writes(manifest, &topology, &prepared.counts, &clients, stop)?;
@@ -174,6 +179,7 @@ fn application(
         routing: Some(routing),
         writes,
         changelogs: Some(Changelogs::new(readers, stop.clone())),
+        sink_limits: Arc::new(SharedSinkLimits::new(prepared.limits.clone())),
         ..wire(manifest, &topology, prepared.counts.clone(), digest)
     };
     status.wire(wired.clone());
@@ -354,6 +360,7 @@ fn wire(manifest: &Manifest, topology: &Arc<Topology>, counts: PartitionCounts, 
     Wired {
         topology: Arc::clone(topology),
         partition_counts: Arc::new(counts),
+        sink_limits: Arc::default(),
         queries: Arc::new(QueryRegistry::new(stores)),
         threads: (0..threads).map(|_| Arc::new(SharedProgress::default())).collect(),
         metrics: (0..threads).map(|_| Arc::new(EngineMetrics::new())).collect(),
@@ -446,6 +453,7 @@ fn stream_thread_options(
         standby_tasks: Arc::clone(&standby_tasks),
         clock: clock.clone(),
         partition_counts: Arc::clone(&wired.partition_counts),
+        sink_limits: Arc::clone(&wired.sink_limits),
         queries: Arc::clone(&wired.queries),
         metrics: Arc::clone(metrics),
         progress: Arc::clone(progress),

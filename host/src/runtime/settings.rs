@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use engine::exception_handlers::{ExceptionHandler, ExceptionHandlers};
 use engine::stream_thread::{AutoOffsetReset, ProcessingGuarantee, StreamsConfig};
 use engine::topology::Topology;
 use kafka::KafkaClientsConfig;
@@ -121,7 +122,29 @@ pub fn streams_config(manifest: &Manifest) -> StreamsConfig {
         transaction_timeout_ms: manifest.count("transaction.timeout.ms"),
         accept_missing_offsets: manifest.boolean("accept.missing.offsets"),
         accept_lost_changelogs: manifest.boolean("accept.lost.changelogs"),
+        exception_handlers: exception_handlers(manifest),
         ..StreamsConfig::default()
+    }
+}
+
+/// Where a handler is not set it is that of Kafka Streams, unless there is a topic for dead letters.
+fn exception_handlers(manifest: &Manifest) -> ExceptionHandlers {
+    let has_topic = manifest.is_set("errors.dead.letter.queue.topic.name");
+    let handler = |key: &str| match manifest.text(key) {
+        "dlq" => ExceptionHandler::DeadLetter,
+        "continue" => ExceptionHandler::Continue,
+        "fail" => ExceptionHandler::Fail,
+        _ if has_topic => ExceptionHandler::DeadLetter,
+        _ => ExceptionHandler::Fail,
+    };
+    let size = |key: &str| usize::try_from(manifest.count(key)).unwrap_or(usize::MAX);
+    ExceptionHandlers {
+        deserialization: handler("deserialization.exception.handler"),
+        processing: handler("processing.exception.handler"),
+        production: handler("production.exception.handler"),
+        dead_letter_reads_max_bytes: size("errors.dead.letter.queue.reads.max.bytes"),
+        consecutive_failures_max: u32::try_from(manifest.count("processing.exception.consecutive.max"))
+            .unwrap_or(u32::MAX),
     }
 }
 

@@ -8,6 +8,7 @@ use engine::query::QueryRegistry;
 use engine::standby::{SharedStandbyReport, StandbyReport};
 use engine::stream_thread::{SharedProgress, ThreadReport, ThreadState};
 use engine::task::TaskState;
+use engine::topic_limits::SharedSinkLimits;
 use engine::topology::{PartitionCounts, Topology};
 
 use crate::rest::changes::Changelogs;
@@ -30,6 +31,7 @@ pub enum Phase {
 pub struct Wired {
     pub topology: Arc<Topology>,
     pub partition_counts: Arc<PartitionCounts>,
+    pub sink_limits: Arc<SharedSinkLimits>,
     pub queries: Arc<QueryRegistry>,
     /// One for each stream thread, as the metrics.
     pub threads: Vec<Arc<SharedProgress>>,

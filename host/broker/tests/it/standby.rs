@@ -100,6 +100,7 @@ impl World {
             standby_tasks: Arc::default(),
             clock: Arc::new(self.clock.clone()),
             partition_counts: Arc::new(counts),
+            sink_limits: Arc::default(),
             queries: Arc::clone(&queries),
             metrics: Arc::clone(&metrics),
             progress: Arc::clone(&progress),

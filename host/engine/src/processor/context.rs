@@ -3,13 +3,15 @@
 //! `complete_call` or `fail_call`; the latter leaves no trace of the call in stores or schedules.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::columns::{Columns, NullableColumns};
+use crate::processor::Reads;
 use crate::record::Timestamp;
-use crate::state::{KeyRange, StoreError, TaskStore};
+use crate::state::{KeyRange, StoreError, TaskStore, prefix_end};
 use crate::topology::TaskId;
 
 pub use crate::state::Page;
@@ -53,6 +55,8 @@ pub struct ProcessorContext {
     next_schedule: u32,
     /// What `next_schedule` was when the call began.
     first_schedule_of_call: u32,
+    /// What the running call has read, where that is wanted.
+    reads: Option<Box<Reads>>,
 }
 
 /// The task's side: what surrounds a call.
@@ -75,7 +79,23 @@ impl ProcessorContext {
             requests: Vec::new(),
             next_schedule: 0,
             first_schedule_of_call: 0,
+            reads: None,
         }
+    }
+
+    /// Notes what the next call reads, at most about `max_bytes` of it, until `take_reads`.
+    pub fn record_reads(&mut self, max_bytes: usize) {
+        self.reads = Some(Box::new(Reads::new(max_bytes)));
+    }
+
+    /// What was read since `record_reads`; nothing where that was not asked for.
+    pub fn take_reads(&mut self) -> Reads {
+        self.reads.take().map_or_else(Reads::default, |reads| *reads)
+    }
+
+    /// Whether the reads of the running call are noted.
+    pub fn is_recording(&self) -> bool {
+        self.reads.is_some()
     }
 
     /// Sets the times of the next call and a savepoint in every store. `write_timestamp` is for writes that name no
@@ -151,11 +171,54 @@ impl ProcessorContext {
     }
 
     pub fn get(&mut self, store: StoreIndex, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.at(store)?.get(key)
+        let value = self.at(store)?.get(key)?;
+        self.note_entry(store, key, value.as_deref());
+        Ok(value)
     }
 
     pub fn get_many(&mut self, store: StoreIndex, keys: &Columns) -> Result<NullableColumns, StoreError> {
-        self.at(store)?.get_many(keys)
+        let values = self.at(store)?.get_many(keys)?;
+        if self.reads.is_some() {
+            keys.iter().zip(values.iter()).for_each(|(key, value)| self.note_entry(store, key, value));
+        }
+        Ok(values)
+    }
+
+    /// A value of the manifest's `[config]` table.
+    pub fn config_value(&mut self, key: &str) -> Option<String> {
+        let value = self.config.get(key).cloned();
+        if let Some(reads) = &mut self.reads {
+            reads.config(key, value.as_deref());
+        }
+        value
+    }
+
+    fn note_entry(&mut self, store: StoreIndex, key: &[u8], value: Option<&[u8]>) {
+        if let (Some(reads), Some(store)) = (&mut self.reads, self.stores.get(store.0 as usize)) {
+            reads.entry(&store.spec().name, key, value);
+        }
+    }
+
+    fn note_written(&mut self, store: StoreIndex, key: &[u8]) {
+        if let (Some(reads), Some(store)) = (&mut self.reads, self.stores.get(store.0 as usize)) {
+            reads.written(&store.spec().name, key);
+        }
+    }
+
+    /// Notes the entries of a page and how much of the range it covers.
+    fn note_page(&mut self, store: StoreIndex, range: KeyRange<'_>, reverse: bool, page: &Page) {
+        let (Some(reads), Some(store)) = (&mut self.reads, self.stores.get(store.0 as usize)) else { return };
+        let name = &store.spec().name;
+        let mut last = None;
+        for (key, value) in page.keys.iter().zip(page.values.iter()) {
+            reads.entry(name, key, Some(value));
+            last = Some(key);
+        }
+        match last.filter(|_| page.more) {
+            Some(last) if reverse => reads.range(name, Bound::Included(last), range.upper),
+            Some(last) => reads.range(name, range.lower, Bound::Included(last)),
+            None => reads.range(name, range.lower, range.upper),
+        }
     }
 
     /// Writes one entry; the changelog record gets `timestamp`, the stream time where that is `None` or below 0.
@@ -168,6 +231,7 @@ impl ProcessorContext {
     ) -> Result<(), StoreError> {
         let timestamp = timestamp.filter(|&timestamp| timestamp >= 0).unwrap_or(self.write_timestamp);
         self.at(store)?.put(key, value, timestamp);
+        self.note_written(store, key);
         Ok(())
     }
 
@@ -180,11 +244,14 @@ impl ProcessorContext {
         values: &NullableColumns,
         timestamps: &[Timestamp],
     ) -> Result<(), StoreError> {
-        let write_timestamp = self.write_timestamp;
+        let (write_timestamp, index_of) = (self.write_timestamp, store);
         let store = self.at(store)?;
         for (index, (key, value)) in keys.iter().zip(values.iter()).enumerate() {
             let given = timestamps.get(index).copied().filter(|&timestamp| timestamp >= 0);
             store.put(key, value, given.unwrap_or(write_timestamp));
+        }
+        if self.reads.is_some() {
+            keys.iter().for_each(|key| self.note_written(index_of, key));
         }
         Ok(())
     }
@@ -196,7 +263,9 @@ impl ProcessorContext {
         reverse: bool,
         limit: usize,
     ) -> Result<Page, StoreError> {
-        self.at(store)?.range(range, reverse, limit)
+        let page = self.at(store)?.range(range, reverse, limit)?;
+        self.note_page(store, range, reverse, &page);
+        Ok(page)
     }
 
     /// Entries whose key starts with `prefix`, after the key `after` in the order asked.
@@ -208,7 +277,13 @@ impl ProcessorContext {
         reverse: bool,
         limit: usize,
     ) -> Result<Page, StoreError> {
-        self.at(store)?.prefix(prefix, after, reverse, limit)
+        let end = prefix_end(prefix);
+        let range = KeyRange::of_prefix(prefix, end.as_deref());
+        let range = match after {
+            Some(after) => range.after(after, reverse),
+            None => range,
+        };
+        self.range(store, range, reverse, limit)
     }
 
     /// A guess at the number of entries; 0 for a store that is not declared.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::broker::ClientSupplier;
 use crate::error::EngineError;
-use crate::internal_topics;
+use crate::internal_topics::{self, KnownTopics};
 use crate::metrics::EngineMetrics;
 use crate::processor::ProcessorSupplier;
 use crate::query::QueryRegistry;
@@ -18,6 +18,7 @@ use crate::state::memory::MemoryStoreProvider;
 use crate::state::{KeyRange, ReadView, StateStore, StoreError, StoreProvider, Visit, Write};
 use crate::stream_thread::{RunOnce, SharedProgress, StreamThread, StreamThreadOptions, StreamsConfig};
 use crate::testing::{Count, ManualClock, MockBroker, NativeSupplier, topology};
+use crate::topic_limits::SharedSinkLimits;
 use crate::topology::{StoreSpec, TaskId};
 
 pub(crate) const APPLICATION: &str = "app";
@@ -64,7 +65,10 @@ impl Fixture {
 
     pub fn options(&self) -> StreamThreadOptions {
         let mut admin = self.broker.admin().expect("the mock has an admin client");
-        let counts = internal_topics::prepare(&mut *admin, APPLICATION, self.processors.topology(), -1);
+        let known = KnownTopics::default();
+        let topology = self.processors.topology();
+        let prepared = internal_topics::prepare_known(&mut *admin, APPLICATION, topology, -1, &known);
+        let prepared = prepared.expect("the topics can be prepared");
         StreamThreadOptions {
             thread: 0,
             application_id: APPLICATION.into(),
@@ -76,7 +80,8 @@ impl Fixture {
             stores: Arc::clone(&self.stores),
             standby_tasks: Arc::default(),
             clock: Arc::new(self.clock.clone()),
-            partition_counts: Arc::new(counts.expect("the topics can be prepared")),
+            partition_counts: Arc::new(prepared.counts),
+            sink_limits: Arc::new(SharedSinkLimits::new(prepared.limits)),
             queries: Arc::clone(&self.queries),
             metrics: Arc::clone(&self.metrics),
             progress: Arc::clone(&self.progress),

@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use crate::broker::ClientSupplier;
 use crate::clock::Clock;
+use crate::exception_handlers::ExceptionHandlers;
 use crate::metrics::EngineMetrics;
 use crate::processor::ProcessorSupplier;
 use crate::query::QueryRegistry;
 use crate::standby::StandbyTasks;
 use crate::state::StoreProvider;
 use crate::stream_thread::progress::SharedProgress;
+use crate::topic_limits::SharedSinkLimits;
 use crate::topology::PartitionCounts;
 
 /// `processing.guarantee`.
@@ -81,6 +83,8 @@ pub struct StreamsConfig {
     pub accept_missing_offsets: bool,
     /// Whether stores may begin with a changelog that ends before the state to which the committed offsets belong.
     pub accept_lost_changelogs: bool,
+    /// What is done about records that cannot be processed.
+    pub exception_handlers: ExceptionHandlers,
 }
 
 impl Default for StreamsConfig {
@@ -107,6 +111,7 @@ impl Default for StreamsConfig {
             missing_offsets_timeout_ms: 60_000,
             accept_missing_offsets: false,
             accept_lost_changelogs: false,
+            exception_handlers: ExceptionHandlers::default(),
         }
     }
 }
@@ -129,6 +134,8 @@ pub struct StreamThreadOptions {
     pub clock: Arc<dyn Clock>,
     /// What `internal_topics::prepare` returned.
     pub partition_counts: Arc<PartitionCounts>,
+    /// What it returned for the topics that are written, and what they say later.
+    pub sink_limits: Arc<SharedSinkLimits>,
     /// Where committed state is offered to queries.
     pub queries: Arc<QueryRegistry>,
     /// The thread's counters; one for each thread.

@@ -25,6 +25,7 @@ fn a_record_goes_all_the_way() {
     assert_eq!(report.tasks[0].stream_time, Some(2));
 }
 
+mod isolation;
 mod rebalancing;
 mod restoring;
 mod scheduling;
@@ -279,7 +280,7 @@ fn fault(fixture: &Fixture, thread: &mut StreamThread) -> EngineError {
 fn a_trap_stops_the_thread_and_leaves_no_trace_of_its_batch() {
     for (command, message) in [
         (commands::TRAP, "the processor crashed: told to trap"),
-        (commands::RETURN, "the processor returned an error: told to fail"),
+        (commands::RETURN, "the processor refused the record: told to fail"),
         (commands::MALFORMED, "malformed output: a column has 2 items where 1 were expected (keys)"),
         (commands::UNKNOWN_SINK, "malformed output: output 0 goes to sink 99, but the sinks are 0 to 0: out"),
     ] {
@@ -308,11 +309,12 @@ fn a_refused_record_stops_the_thread_and_is_named() {
     let error = fault(&fixture, &mut thread);
     assert_eq!(
         error.to_string(),
-        "task 0_0, in-0, offset 1, module native: the processor refused the record: told to refuse (and 1 more of its batch)"
+        "task 0_0, in-0, offset 1, module native: the processor refused the record: told to refuse"
     );
     thread.close(CloseMode::Clean).expect("no fault");
-    assert_eq!((fixture.committed("in", 0), fixture.texts("out", 0).len()), (Some(0), 0));
-    assert_eq!(fixture.texts("app-counts-changelog", 0).len(), 0);
+    // What came before it is committed.
+    assert_eq!((fixture.committed("in", 0), fixture.texts("out", 0).len()), (Some(1), 1));
+    assert_eq!(fixture.texts("app-counts-changelog", 0).len(), 1);
 }
 
 #[test]

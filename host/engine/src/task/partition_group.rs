@@ -131,6 +131,7 @@ impl PartitionGroup {
     fn measure(&self, chosen: usize, limits: BatchLimits, due: Option<Timestamp>) -> Result<BatchInfo, EngineError> {
         let other = self.choose(Some(chosen));
         let queue = &self.queues[chosen];
+        let max_records = queue.piece().map_or(limits.max_records, |piece| piece.min(limits.max_records)).max(1);
         let first_offset = queue.records.front().map_or(queue.next_offset, |record| record.offset);
         let mut info = BatchInfo {
             queue: chosen,
@@ -157,7 +158,7 @@ impl PartitionGroup {
             let (key_bytes, value_bytes) = record_bytes(record);
             let header_bytes = if record.headers.is_empty() { 0 } else { header_bytes(record) };
             let bytes = info.bytes + info.header_bytes + key_bytes + value_bytes + header_bytes;
-            let full = info.count == limits.max_records.max(1)
+            let full = info.count == max_records
                 || bytes > limits.max_bytes
                 || record.offset - first_offset > Offset::from(u32::MAX);
             let overtaken = other.is_some_and(|other| other < (record.timestamp, chosen));
@@ -187,12 +188,48 @@ impl PartitionGroup {
         }
     }
 
-    /// The offset of a record of a batch that was built and not completed.
-    pub fn offset_in(&self, info: &BatchInfo, index: usize) -> Option<Offset> {
+    /// The first record, where that may not be processed because of its timestamp: a batch that changes no time.
+    pub fn first_alone(&self) -> Option<BatchInfo> {
+        let (_, chosen) = self.choose(None)?;
+        let queue = &self.queues[chosen];
+        let offset = queue.records.front()?.offset;
+        Some(BatchInfo {
+            queue: chosen,
+            count: 1,
+            first_offset: offset,
+            last_offset: offset,
+            stream_time: self.stream_time,
+            partition_time: queue.partition_time,
+            bytes: 0,
+            header_bytes: 0,
+            headers: 0,
+            key_bytes: 0,
+        })
+    }
+
+    /// The records of a batch that was built and not completed are processed in these pieces, one after the other.
+    pub fn split(&mut self, info: &BatchInfo, pieces: &[usize]) {
+        if let Some(queue) = self.queues.get_mut(info.queue) {
+            queue.split(pieces);
+        }
+    }
+
+    /// Whether a batch is a piece of one that failed.
+    pub fn is_piece(&self, info: &BatchInfo) -> bool {
+        self.queues.get(info.queue).is_some_and(|queue| queue.piece().is_some())
+    }
+
+    /// A record of a batch that was built and not completed.
+    pub fn record_in(&self, info: &BatchInfo, index: usize) -> Option<&Record> {
         if index >= info.count {
             return None;
         }
-        self.queues.get(info.queue)?.records.get(index).map(|record| record.offset)
+        self.queues.get(info.queue)?.records.get(index)
+    }
+
+    /// The offset of a record of a batch that was built and not completed.
+    pub fn offset_in(&self, info: &BatchInfo, index: usize) -> Option<Offset> {
+        self.record_in(info, index).map(|record| record.offset)
     }
 
     /// The partition of a batch.

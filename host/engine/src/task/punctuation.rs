@@ -56,6 +56,20 @@ impl PunctuationQueue {
         self.find_next();
     }
 
+    /// Takes the schedules that the `init` of a new instance asked for in place of those there are. One that is asked
+    /// for again keeps its time, or it would never be due where instances follow one another quickly.
+    pub fn renew(&mut self, requests: Vec<ScheduleRequest>, wall_clock_ms: Timestamp) {
+        let mut before = std::mem::take(&mut self.schedules);
+        self.apply(requests, wall_clock_ms);
+        for schedule in &mut self.schedules {
+            let same = |old: &Schedule| old.kind == schedule.kind && old.interval_ms == schedule.interval_ms;
+            if let Some(position) = before.iter().position(same) {
+                schedule.next = before.remove(position).next;
+            }
+        }
+        self.find_next();
+    }
+
     /// When the next schedule of a kind is due.
     pub fn next_due(&self, kind: PunctuationType) -> Option<Timestamp> {
         match kind {

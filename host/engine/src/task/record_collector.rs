@@ -9,11 +9,14 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::broker::{ProducerRecord, SendError};
+use crate::dead_letter::DeadLetter;
 use crate::error::EngineError;
 use crate::partitioner::partition_for_key;
-use crate::record::{Header, HeaderColumns, OutputBatch};
+use crate::processor::ProcessorError;
+use crate::record::{Header, HeaderColumns, OutputBatch, Timestamp};
 use crate::task::streams_producer::StreamsProducer;
-use crate::topology::{PartitionCounts, SubTopology, TaskId};
+use crate::topic_limits::{SinkLimits, TopicLimits, batch_bytes};
+use crate::topology::{PartitionCounts, TaskId, Topology};
 
 /// A topic that the task writes.
 #[derive(Debug, Clone)]
@@ -21,12 +24,15 @@ struct Sink {
     name: Arc<str>,
     topic: Arc<str>,
     partitions: i32,
+    limits: TopicLimits,
 }
 
 /// Outputs of one call that were checked but not all sent.
 #[derive(Debug)]
 struct Pending {
     outputs: OutputBatch,
+    /// Records that are left out, ascending.
+    dropped: Vec<usize>,
     /// All headers of the batch, in order.
     headers: Vec<Header>,
     next: usize,
@@ -37,34 +43,80 @@ struct Pending {
 #[derive(Debug)]
 pub struct RecordCollector {
     task: TaskId,
+    /// The declared ones, then that of the dead letters.
     sinks: Vec<Sink>,
+    declared: usize,
     pending: VecDeque<Pending>,
 }
 
+/// What the check of outputs found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Indexes of outputs that Kafka would refuse, ascending.
+    pub refused: Vec<usize>,
+    /// Why it would refuse the first of them.
+    fault: String,
+    too_large: bool,
+}
+
+impl Checked {
+    /// As the failure of the call.
+    pub fn into_error(self) -> ProcessorError {
+        let others = match self.refused.len() {
+            0 | 1 => String::new(),
+            several => format!(" (and {} more of the call)", several - 1),
+        };
+        ProcessorError::Production { fault: format!("{}{others}", self.fault), too_large: self.too_large }
+    }
+}
+
 impl RecordCollector {
-    pub fn new(task: TaskId, sub_topology: &SubTopology, counts: &PartitionCounts) -> Self {
-        let sinks = sub_topology.sinks.iter().map(|sink| Sink {
-            name: sink.name.clone(),
-            topic: sink.topic.clone(),
-            partitions: counts.of(&sink.topic),
-        });
-        Self { task, sinks: sinks.collect(), pending: VecDeque::new() }
+    pub fn new(task: TaskId, topology: &Topology, counts: &PartitionCounts, limits: &SinkLimits) -> Self {
+        let sink = |name: &Arc<str>, topic: &Arc<str>| Sink {
+            name: name.clone(),
+            topic: topic.clone(),
+            partitions: counts.of(topic),
+            limits: limits.of(topic),
+        };
+        let declared = topology.sub_topology(task.sub_topology).map_or(&[][..], |part| &part.sinks);
+        let mut sinks: Vec<Sink> = declared.iter().map(|binding| sink(&binding.name, &binding.topic)).collect();
+        sinks.extend(topology.dead_letter_topic.iter().map(|topic| sink(topic, topic)));
+        Self { task, sinks, declared: declared.len(), pending: VecDeque::new() }
+    }
+
+    /// The topics may say something else than at the start.
+    pub fn set_limits(&mut self, limits: &SinkLimits) {
+        self.sinks.iter_mut().for_each(|sink| sink.limits = limits.of(&sink.topic));
+    }
+
+    /// What a call's outputs are checked by, as settings: `sink.<name>.topic`, `.partitions`, and the topic's own.
+    pub fn settings(&self) -> Vec<(String, String)> {
+        let mut settings = Vec::new();
+        for sink in &self.sinks[..self.declared] {
+            let mut set = |key: &str, value: String| settings.push((format!("sink.{}.{key}", sink.name), value));
+            set("topic", sink.topic.to_string());
+            set("partitions", sink.partitions.to_string());
+            sink.limits.to_configs().into_iter().for_each(|(key, value)| set(key, value));
+        }
+        settings
     }
 
     /// Checks the outputs of a call: well-formed columns, known sinks, partitions that exist, timestamps from 0 on.
-    /// The error says which record and what was expected.
-    pub fn check(&self, outputs: &OutputBatch) -> Result<(), String> {
+    /// The error says which record and what was expected. What keeps the contract is checked against the bounds of the
+    /// topics.
+    pub fn check(&self, outputs: &OutputBatch, wall_clock_ms: Timestamp) -> Result<Checked, String> {
         if outputs.is_empty() && outputs.keys.is_empty() && outputs.values.is_empty() {
-            return Ok(());
+            return Ok(Checked::default());
         }
         outputs.validate().map_err(|error| error.to_string())?;
-        if self.sinks.is_empty() {
+        let sinks = &self.sinks[..self.declared];
+        if sinks.is_empty() {
             return Err(format!("{} records were forwarded but the sub-topology declares no sink", outputs.len()));
         }
-        let check_sink = |index: usize, sink: u32| match self.sinks.get(sink as usize) {
+        let check_sink = |index: usize, sink: u32| match sinks.get(sink as usize) {
             Some(found) => Ok(found),
             None => {
-                let names: Vec<&str> = self.sinks.iter().map(|sink| &*sink.name).collect();
+                let names: Vec<&str> = sinks.iter().map(|sink| &*sink.name).collect();
                 Err(format!(
                     "output {index} goes to sink {sink}, but the sinks are 0 to {}: {}",
                     names.len() - 1,
@@ -89,19 +141,88 @@ impl RecordCollector {
                 "output {index} has the timestamp {}; expected milliseconds since the epoch, 0 or more",
                 outputs.timestamps[index]
             )),
-            None => Ok(()),
+            None => Ok(self.check_limits(outputs, wall_clock_ms)),
         }
     }
 
-    /// Sends outputs that were checked, after everything that is still pending.
-    pub fn send(&mut self, outputs: OutputBatch, producer: &mut StreamsProducer) -> Result<(), EngineError> {
+    /// Which of the outputs their topics would refuse.
+    fn check_limits(&self, outputs: &OutputBatch, wall_clock_ms: Timestamp) -> Checked {
+        let mut checked = Checked::default();
+        let headers = &outputs.headers;
+        let parts = [&outputs.keys.bytes, &outputs.values.bytes, &headers.keys.bytes, &headers.values.bytes];
+        /// More than the frame of a record takes beside its key, value and headers.
+        const FRAME_BYTES: usize = 128;
+        let bytes = parts.iter().map(|part| part.len()).sum::<usize>() + FRAME_BYTES + 10 * headers.keys.len();
+        let oldest = outputs.timestamps.iter().min().copied().unwrap_or(wall_clock_ms);
+        let newest = outputs.timestamps.iter().max().copied().unwrap_or(wall_clock_ms);
+        let no_null_key = outputs.keys.nulls.is_empty();
+        let sinks = &self.sinks[..self.declared];
+        if sinks.iter().all(|sink| sink.limits.take_all(no_null_key, bytes, (oldest, newest), wall_clock_ms)) {
+            return checked;
+        }
+        let all_headers = take_headers(&mut headers.clone());
+        let mut next_header = 0;
+        for index in 0..outputs.len() {
+            let sink = &sinks[outputs.sinks.get(index).map_or(0, |&sink| sink as usize)];
+            let count = headers.counts.get(index).map_or(0, |&count| count as usize);
+            let own_headers = &all_headers[next_header..next_header + count];
+            next_header += count;
+            let key = outputs.keys.get(index);
+            let bytes = batch_bytes(key, outputs.values.get(index), own_headers);
+            let timestamp = outputs.timestamps[index];
+            if let Some(refusal) = sink.limits.refusal(key.is_some(), bytes, timestamp, wall_clock_ms) {
+                if checked.refused.is_empty() {
+                    checked.fault = format!("output {index} to {}: {}", sink.topic, refusal.fault);
+                    checked.too_large = refusal.too_large;
+                }
+                checked.refused.push(index);
+            }
+        }
+        checked
+    }
+
+    /// Sends outputs that were checked, after everything that is still pending, without those that are `dropped`
+    /// (ascending).
+    pub fn send(
+        &mut self,
+        outputs: OutputBatch,
+        dropped: Vec<usize>,
+        producer: &mut StreamsProducer,
+    ) -> Result<(), EngineError> {
         if outputs.is_empty() {
             return Ok(());
         }
         let mut outputs = outputs;
         let headers = take_headers(&mut outputs.headers);
-        self.pending.push_back(Pending { outputs, headers, next: 0, next_header: 0 });
+        self.pending.push_back(Pending { outputs, dropped, headers, next: 0, next_header: 0 });
         self.drain(producer).map(|_| ())
+    }
+
+    /// Sends a dead letter, after everything that is still pending; without its details where the topic takes no more.
+    ///
+    /// # Errors
+    /// When there is no topic for dead letters, or when it does not take this one: nothing may be dropped instead.
+    pub fn send_dead_letter(
+        &mut self,
+        letter: &DeadLetter<'_>,
+        producer: &mut StreamsProducer,
+    ) -> Result<(), EngineError> {
+        let Some(sink) = self.sinks.get(self.declared) else {
+            return Err(EngineError::NoDeadLetterTopic { task: self.task });
+        };
+        let mut fault = String::new();
+        for details in [true, false] {
+            let output = letter.to_output(self.declared as u32, details);
+            let headers = take_headers(&mut output.headers.clone());
+            let (key, value) = (output.keys.get(0), output.values.get(0));
+            let bytes = batch_bytes(key, value, &headers);
+            match sink.limits.refusal(key.is_some(), bytes, output.timestamps[0], letter.wall_clock_ms) {
+                None => return self.send(output, Vec::new(), producer),
+                Some(refusal) => fault = refusal.fault,
+            }
+        }
+        let (task, topic) = (self.task, sink.topic.to_string());
+        Err(EngineError::DeadLetterRefused { task, topic, fault, error: Box::new(letter.error.clone()) })
     }
 
     /// Whether outputs wait for room in the producer's queue.
@@ -152,9 +273,14 @@ fn send_pending(
     producer: &mut StreamsProducer,
     task: TaskId,
 ) -> Result<bool, EngineError> {
-    let Pending { outputs, headers, next, next_header } = pending;
+    let Pending { outputs, dropped, headers, next, next_header } = pending;
     while *next < outputs.len() {
         let index = *next;
+        if !dropped.is_empty() && dropped.binary_search(&index).is_ok() {
+            *next += 1;
+            *next_header += outputs.headers.counts.get(index).map_or(0, |&count| count as usize);
+            continue;
+        }
         let sink = &sinks[outputs.sinks.get(index).map_or(0, |&sink| sink as usize)];
         let header_count = outputs.headers.counts.get(index).map_or(0, |&count| count as usize);
         let key = outputs.keys.get(index);

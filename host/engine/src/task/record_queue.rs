@@ -44,6 +44,8 @@ pub struct RecordQueue {
     /// Whether the consumer was told to fetch no more.
     pub paused: bool,
     caught_up: CaughtUp,
+    /// Numbers of records that are processed on their own, because a call with all of them failed: the next one last.
+    pieces: Vec<usize>,
 }
 
 impl RecordQueue {
@@ -57,6 +59,33 @@ impl RecordQueue {
             end_offset: None,
             paused: false,
             caught_up: CaughtUp::Unknown,
+            pieces: Vec::new(),
+        }
+    }
+
+    /// How many records the next call may get at most, because of a failed one; `None` where there was none.
+    pub fn piece(&self) -> Option<usize> {
+        self.pieces.last().copied()
+    }
+
+    /// A call with the first records failed: they are processed in these pieces, whose sum they are.
+    pub(super) fn split(&mut self, pieces: &[usize]) {
+        let total: usize = pieces.iter().sum();
+        self.take_from_pieces(total);
+        self.pieces.extend(pieces.iter().rev().filter(|&&piece| piece > 0));
+    }
+
+    /// The first records leave the pieces that they are in.
+    fn take_from_pieces(&mut self, mut records: usize) {
+        while records > 0 {
+            match self.pieces.last_mut() {
+                Some(piece) if *piece > records => {
+                    *piece -= records;
+                    return;
+                }
+                Some(_) => records -= self.pieces.pop().unwrap_or(records),
+                None => return,
+            }
         }
     }
 
@@ -85,6 +114,7 @@ impl RecordQueue {
     /// Drops what waits and starts again at an offset and a partition time.
     pub fn reset(&mut self, offset: Offset, partition_time: Timestamp) {
         self.records.clear();
+        self.pieces.clear();
         self.next_offset = offset;
         self.partition_time = partition_time;
         self.caught_up = CaughtUp::Unknown;
@@ -116,6 +146,7 @@ impl RecordQueue {
     /// Removes the first `count` records, which were processed.
     pub(super) fn complete(&mut self, count: usize, last_offset: Offset, partition_time: Timestamp) {
         self.records.drain(..count);
+        self.take_from_pieces(count);
         self.next_offset = last_offset + 1;
         self.partition_time = partition_time;
         if self.records.is_empty() {

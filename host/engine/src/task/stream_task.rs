@@ -1,15 +1,17 @@
 //! An active task: takes batches from its partition group, calls its processor, hands the outputs to its collector
-//! and runs its schedules. A call that fails leaves no trace in stores, schedules, queues or outputs. Its life
-//! (opening, restoring, closing) is in `lifecycle`, its part in a commit in `committing`.
+//! and runs its schedules. A call that fails leaves no trace in stores, schedules, queues or outputs; `isolation` finds
+//! the record at which it fails. Its life (opening, restoring, closing) is in `lifecycle`, its part in a commit in
+//! `committing`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::error::EngineError;
+use crate::exception_handlers::ExceptionHandler;
 use crate::metrics::Metric;
-use crate::processor::{Processor, ProcessorContext, ProcessorError, PunctuationType, ScheduleId};
+use crate::processor::{CallReport, Processor, ProcessorContext, ProcessorError, PunctuationType, Reads};
 use crate::query::{RegistrationId, SourcePositions};
-use crate::record::{Offset, Outcome, Record, Timestamp, TopicPartition};
+use crate::record::{Offset, Outcome, Record, Refusal, Timestamp, TopicPartition};
 use crate::standby::ActiveClaim;
 use crate::state::TaskStore;
 use crate::state::changelog::warn_of_dropped;
@@ -22,6 +24,7 @@ use crate::task::streams_producer::StreamsProducer;
 use crate::topology::TaskId;
 
 mod committing;
+mod isolation;
 mod lifecycle;
 
 pub use committing::TaskOffsets;
@@ -35,6 +38,55 @@ pub struct Processed {
     pub bytes: u64,
     pub batches: u64,
     pub punctuations: u64,
+    /// Calls that failed; what becomes of their records is decided by further ones.
+    pub failed_calls: u64,
+}
+
+/// The times of a call.
+#[derive(Debug, Clone, Copy)]
+struct CallTimes {
+    stream_time: Option<Timestamp>,
+    /// The timestamp of writes that name none.
+    write_time: Timestamp,
+    wall_clock_ms: Timestamp,
+}
+
+/// What is kept of a call: its outcome, and which of its outputs are left out.
+struct Succeeded {
+    outcome: Outcome,
+    dropped: Vec<usize>,
+}
+
+/// Why nothing is kept of a call.
+enum Failure {
+    /// The processor refused records of the batch.
+    Refused(Vec<Refusal>),
+    Failed(ProcessorError),
+    /// There was no instance to call, and none could be made.
+    NotStarted(ProcessorError),
+}
+
+/// A call of the processor.
+struct Call {
+    result: Result<Succeeded, Failure>,
+    reads: Reads,
+    report: CallReport,
+    /// The instance had done nothing before.
+    was_fresh: bool,
+}
+
+impl Call {
+    fn not_begun(failure: Failure) -> Self {
+        Self { result: Err(failure), reads: Reads::default(), report: CallReport::default(), was_fresh: true }
+    }
+}
+
+/// A call that failed, as `isolation` gets it.
+struct FailedCall {
+    failure: Failure,
+    reads: Reads,
+    report: CallReport,
+    was_fresh: bool,
 }
 
 /// What queries know an open store by.
@@ -79,6 +131,15 @@ pub struct StreamTask {
     /// Its source topic backs its store: records without a key are counted.
     is_table: bool,
     dropped_reported: bool,
+    dead_letter_reported: bool,
+    /// The instance has done nothing since its `init`.
+    fresh: bool,
+    /// What that read.
+    init_reads: Reads,
+    /// Records and schedules at which the processor has failed since it last succeeded.
+    failures_in_a_row: u32,
+    /// Nothing is processed before (monotonic), because of them.
+    resume_at_ms: u64,
     /// The stores came from the standby thread, and the records that are left to restore were not counted yet.
     warm: bool,
     promoted_with: Option<u64>,
@@ -125,6 +186,7 @@ impl StreamTask {
         self.state == TaskState::Running
             && !self.initial_commit
             && !self.collector.is_full()
+            && now_ms >= self.resume_at_ms
             && (self.stream_time_moved || self.group.is_ready(now_ms))
     }
 
@@ -142,7 +204,7 @@ impl StreamTask {
         wall_clock_ms: Timestamp,
     ) -> Result<Processed, EngineError> {
         let mut processed = Processed::default();
-        if self.state != TaskState::Running || self.initial_commit {
+        if self.state != TaskState::Running || self.initial_commit || now_ms < self.resume_at_ms {
             return Ok(processed);
         }
         // What an earlier batch left behind comes before the next one.
@@ -152,16 +214,31 @@ impl StreamTask {
         let config = &self.options.config;
         let limits = BatchLimits { max_records: config.batch_max_records, max_bytes: config.batch_max_bytes };
         let due = self.schedules.next_due(PunctuationType::StreamTime);
-        let Some((batch, info)) = self.group.next_batch(limits, due)? else { return Ok(processed) };
-        let without_key = batch.keys.nulls.len() as u64;
-        let stream_time = self.group.stream_time();
-        let outcome = self
-            .call(stream_time, info.stream_time, wall_clock_ms, |processor, context| processor.process(context, batch));
-        let outcome = match outcome {
-            Ok(outcome) if outcome.refused.is_empty() => outcome,
-            Ok(outcome) => return Err(self.refused(&info, &outcome)),
-            Err(error) => return Err(self.failed(&info, error)),
+        let next = match self.group.next_batch(limits, due) {
+            Err(error @ EngineError::InvalidTimestamp { .. }) => {
+                processed.failed_calls += 1;
+                return self.unreadable(error, producer, wall_clock_ms).map(|()| processed);
+            }
+            next => next?,
         };
+        let Some((batch, info)) = next else { return Ok(processed) };
+        let without_key = batch.keys.nulls.len() as u64;
+        let is_piece = self.group.is_piece(&info);
+        let times = CallTimes { stream_time: self.group.stream_time(), write_time: info.stream_time, wall_clock_ms };
+        if is_piece {
+            self.options.metrics.add(Metric::IsolationCalls, 1);
+        }
+        let call =
+            self.call(times, is_piece && info.count == 1, |processor, context| processor.process(context, batch));
+        let Succeeded { outcome, dropped } = match call.result {
+            Ok(succeeded) => succeeded,
+            Err(failure) => {
+                let failed = FailedCall { failure, reads: call.reads, report: call.report, was_fresh: call.was_fresh };
+                processed.failed_calls += 1;
+                return self.isolate(&info, failed, times, now_ms, producer).map(|()| processed);
+            }
+        };
+        self.failures_in_a_row = 0;
         self.group.complete(&info);
         if self.is_table && without_key > 0 {
             self.count_dropped(&info, without_key);
@@ -173,7 +250,7 @@ impl StreamTask {
         processed.batches = 1;
         self.options.metrics.add(Metric::RecordsProcessed, processed.records);
         self.options.metrics.add(Metric::ProcessCalls, 1);
-        self.collector.send(outcome.outputs, producer)?;
+        self.collector.send(outcome.outputs, dropped, producer)?;
         self.finish_outputs(producer, wall_clock_ms, &mut processed)?;
         Ok(processed)
     }
@@ -230,90 +307,95 @@ impl StreamTask {
                 continue;
             }
             let stream_time = self.group.stream_time();
-            let write_timestamp = stream_time.unwrap_or(wall_clock_ms);
-            let outcome = self.call(stream_time, write_timestamp, wall_clock_ms, |processor, context| {
-                processor.punctuate(context, schedule, now)
-            });
-            let outcome = outcome.map_err(|error| self.failed_punctuation(schedule, now, error))?;
+            let times = CallTimes { stream_time, write_time: stream_time.unwrap_or(wall_clock_ms), wall_clock_ms };
+            let call = self.call(times, true, |processor, context| processor.punctuate(context, schedule, now));
+            match call.result {
+                Ok(Succeeded { outcome, dropped }) => {
+                    self.options.metrics.add(Metric::Punctuations, 1);
+                    self.collector.send(outcome.outputs, dropped, producer)?;
+                }
+                Err(failure) => {
+                    let failed =
+                        FailedCall { failure, reads: call.reads, report: call.report, was_fresh: call.was_fresh };
+                    self.failed_punctuation((schedule, now), failed, times, producer)?;
+                }
+            }
             self.schedules.completed(schedule, now);
             self.commit_needed = true;
             punctuations += 1;
-            self.options.metrics.add(Metric::Punctuations, 1);
-            self.collector.send(outcome.outputs, producer)?;
         }
         Ok(punctuations)
     }
 
     /// Runs one call of the processor between `begin_call` and `complete_call`, or `fail_call` when it failed, when
-    /// it refused records, or when its outputs break the contract.
+    /// it refused records, or when its outputs break the contract or would be refused by Kafka. `records` its reads
+    /// where that may be asked for.
     fn call(
         &mut self,
-        stream_time: Option<Timestamp>,
-        write_timestamp: Timestamp,
-        wall_clock_ms: Timestamp,
+        times: CallTimes,
+        records: bool,
         call: impl FnOnce(&mut dyn Processor, ProcessorContext) -> (ProcessorContext, Result<Outcome, ProcessorError>),
-    ) -> Result<Outcome, ProcessorError> {
-        let (Some(processor), Some(mut context)) = (self.processor.as_deref_mut(), self.context.take()) else {
-            return Err(ProcessorError::Start(format!("task {} has no processor", self.id)));
-        };
-        context.begin_call(stream_time, write_timestamp, wall_clock_ms);
-        let (mut context, result) = call(processor, context);
-        let result = result.and_then(|outcome| match self.collector.check(&outcome.outputs) {
-            Ok(()) => Ok(outcome),
-            Err(fault) => Err(ProcessorError::Output(fault)),
-        });
-        match &result {
-            Ok(outcome) if outcome.refused.is_empty() => {
-                let requests = context.complete_call();
-                self.schedules.apply(requests, wall_clock_ms);
+    ) -> Call {
+        if self.processor.is_none() {
+            if let Err(error) = self.start_processor(times.wall_clock_ms) {
+                return Call::not_begun(Failure::NotStarted(error));
             }
-            _ => context.fail_call(),
+            self.options.metrics.add(Metric::InstancesReplaced, 1);
+        }
+        let was_fresh = std::mem::replace(&mut self.fresh, false);
+        let (Some(processor), Some(mut context)) = (self.processor.as_deref_mut(), self.context.take()) else {
+            let error = ProcessorError::Start(format!("task {} has no processor", self.id));
+            return Call::not_begun(Failure::NotStarted(error));
+        };
+        let config = &self.options.config.exception_handlers;
+        if records && self.options.processors.topology().dead_letter_topic.is_some() {
+            context.record_reads(config.dead_letter_reads_max_bytes);
+        }
+        context.begin_call(times.stream_time, times.write_time, times.wall_clock_ms);
+        let (mut context, result) = call(processor, context);
+        let reads = context.take_reads();
+        let result = self.judge(result, times.wall_clock_ms);
+        let mut report = CallReport::default();
+        match &result {
+            Ok(_) => {
+                let requests = context.complete_call();
+                self.schedules.apply(requests, times.wall_clock_ms);
+            }
+            Err(failure) => {
+                context.fail_call();
+                report = self.processor.as_deref().map(Processor::report).unwrap_or_default();
+                // Whatever it has left in its memory would be guesswork (S8).
+                if matches!(failure, Failure::Failed(error) if !error.leaves_instance()) {
+                    self.processor = None;
+                }
+            }
         }
         self.context = Some(context);
-        result
+        Call { result, reads, report, was_fresh }
+    }
+
+    /// Whether what a call came back with may be kept.
+    fn judge(&self, result: Result<Outcome, ProcessorError>, wall_clock_ms: Timestamp) -> Result<Succeeded, Failure> {
+        let outcome = result.map_err(Failure::Failed)?;
+        let checked = self.collector.check(&outcome.outputs, wall_clock_ms);
+        let checked = checked.map_err(|fault| Failure::Failed(ProcessorError::Output(fault)))?;
+        if !outcome.refused.is_empty() {
+            return Err(Failure::Refused(outcome.refused));
+        }
+        if checked.refused.is_empty() {
+            return Ok(Succeeded { outcome, dropped: Vec::new() });
+        }
+        if self.options.config.exception_handlers.production == ExceptionHandler::Continue {
+            self.options.metrics.add(Metric::OutputsDropped, checked.refused.len() as u64);
+            return Ok(Succeeded { outcome, dropped: checked.refused });
+        }
+        Err(Failure::Failed(checked.into_error()))
     }
 
     fn count_dropped(&mut self, info: &BatchInfo, dropped: u64) {
         self.options.metrics.add(Metric::RecordsDropped, dropped);
         if !std::mem::replace(&mut self.dropped_reported, true) {
             warn_of_dropped(self.id, self.group.partition_of(info), dropped);
-        }
-    }
-
-    fn failed(&self, info: &BatchInfo, error: ProcessorError) -> EngineError {
-        self.options.metrics.add(Metric::ProcessorErrors, 1);
-        EngineError::Processing {
-            task: self.id,
-            partition: self.group.partition_of(info).clone(),
-            first_offset: info.first_offset,
-            last_offset: info.last_offset,
-            digest: self.options.processors.digest().to_owned(),
-            error: Box::new(error),
-        }
-    }
-
-    fn failed_punctuation(&self, schedule: ScheduleId, time: Timestamp, error: ProcessorError) -> EngineError {
-        self.options.metrics.add(Metric::ProcessorErrors, 1);
-        let digest = self.options.processors.digest().to_owned();
-        EngineError::Punctuation { task: self.id, schedule: schedule.0, time, digest, error: Box::new(error) }
-    }
-
-    fn refused(&self, info: &BatchInfo, outcome: &Outcome) -> EngineError {
-        self.options.metrics.add(Metric::RecordsRefused, outcome.refused.len() as u64);
-        let Some(first) = outcome.refused.iter().min_by_key(|refusal| refusal.index) else {
-            return self.failed(info, ProcessorError::Output("no record was refused".to_owned()));
-        };
-        let Some(offset) = self.group.offset_in(info, first.index as usize) else {
-            let fault = format!("record {} was refused, but the batch has {}", first.index, info.count);
-            return self.failed(info, ProcessorError::Output(fault));
-        };
-        EngineError::Refused {
-            task: self.id,
-            partition: self.group.partition_of(info).clone(),
-            offset,
-            digest: self.options.processors.digest().to_owned(),
-            reason: first.reason.clone(),
-            others: outcome.refused.len() - 1,
         }
     }
 }

@@ -246,6 +246,7 @@ fn start(
         standby_tasks: Arc::default(),
         clock: Arc::new(clock.clone()),
         partition_counts: Arc::clone(partition_counts),
+        sink_limits: Arc::default(),
         queries: Arc::clone(queries),
         metrics: Arc::clone(metrics),
         progress: Arc::new(SharedProgress::default()),

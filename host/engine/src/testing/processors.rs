@@ -24,7 +24,7 @@ pub fn topology(sources: &[&str], stores: &[&str], sinks: &[&str]) -> Topology {
         value_format: "bytes".into(),
     });
     let sub_topology = SubTopology { sources: bindings(sources), stores: stores.collect(), sinks: bindings(sinks) };
-    Topology { sub_topologies: vec![sub_topology] }
+    Topology { sub_topologies: vec![sub_topology], ..Topology::default() }
 }
 
 /// Makes native processors.
@@ -219,15 +219,25 @@ pub mod commands {
     pub const UNKNOWN_SINK: &[u8] = b"unknown sink";
 }
 
-/// Counts like `Count`, and obeys records whose value is one of `commands`. It writes before it fails, so that what
-/// is undone shows.
+/// Counts like `Count`, and obeys records whose value is one of `commands`. It writes and schedules before it fails, so
+/// that what is undone shows.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Hostile;
 
 impl NativeProcessor for Hostile {
     fn process(&mut self, context: &mut ProcessorContext, batch: &InputBatch) -> Called {
-        let mut outcome = NativeProcessor::process(&mut Count, context, batch)?;
         context.schedule(1, PunctuationType::WallClockTime);
+        NativeProcessor::process(&mut Obedient, context, batch)
+    }
+}
+
+/// As `Hostile`, without the schedule.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Obedient;
+
+impl NativeProcessor for Obedient {
+    fn process(&mut self, context: &mut ProcessorContext, batch: &InputBatch) -> Called {
+        let mut outcome = NativeProcessor::process(&mut Count, context, batch)?;
         for (index, value) in batch.values.iter().enumerate() {
             match value {
                 Some(commands::REFUSE) => {

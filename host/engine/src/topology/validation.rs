@@ -35,6 +35,10 @@ pub enum TopologyFault {
         "store {store} of sub-topology {sub_topology} is backed by the source topic {topic}: that must be the only source, with no other store and no sink beside it"
     )]
     SourceBacked { sub_topology: usize, store: String, topic: String },
+    #[error("errors.dead.letter.queue.topic.name is {topic}, which is {what}: dead letters need a topic of their own")]
+    DeadLetterTopic { topic: String, what: String },
+    #[error("errors.dead.letter.queue.topic.name is no valid topic name: {reason}")]
+    DeadLetterName { reason: String },
     #[error("store {store} has the unknown {what} format {format:?}; known are {}", FORMATS.join(", "))]
     Format { store: String, what: &'static str, format: String },
 }
@@ -85,6 +89,7 @@ pub(super) fn validate(topology: &Topology, application_id: &str) -> Result<(), 
     }
     check_sharing(topology, &mut faults);
     check_changelogs(topology, application_id, &mut faults);
+    check_dead_letters(topology, application_id, &mut faults);
     if faults.is_empty() { Ok(()) } else { Err(TopologyError { faults }) }
 }
 
@@ -144,6 +149,22 @@ fn check_source_backed(index: usize, sub_topology: &SubTopology, faults: &mut Ve
             faults.push(TopologyFault::SourceBacked { sub_topology: index, store, topic });
         }
     }
+}
+
+/// Dead letters that came back as input, or into a changelog, would never end or be taken for state.
+fn check_dead_letters(topology: &Topology, application_id: &str, faults: &mut Vec<TopologyFault>) {
+    let Some(topic) = &topology.dead_letter_topic else { return };
+    if let Some(reason) = topic_name_fault(topic) {
+        faults.push(TopologyFault::DeadLetterName { reason });
+    }
+    let stores = topology.sub_topologies.iter().flat_map(|part| &part.stores);
+    let changelog = stores.map(|store| &store.name).find(|name| changelog_topic(application_id, name) == **topic);
+    let what = match changelog {
+        Some(store) => format!("the changelog of store {store}"),
+        None if topology.source_topics().contains(topic) => "a source topic".to_owned(),
+        None => return,
+    };
+    faults.push(TopologyFault::DeadLetterTopic { topic: topic.to_string(), what });
 }
 
 fn check_sharing(topology: &Topology, faults: &mut Vec<TopologyFault>) {

@@ -46,6 +46,6 @@ impl Host for TaskState {
     }
 
     fn config(&mut self, key: String) -> Result<Option<String>> {
-        Ok(self.context("context.config")?.config.get(&key).cloned())
+        Ok(self.context("context.config")?.config_value(&key))
     }
 }

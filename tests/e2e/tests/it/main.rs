@@ -6,6 +6,7 @@ mod bad_records;
 mod changed_topics;
 mod changes;
 mod count;
+mod dead_letters;
 mod full_disk;
 mod java_tools;
 mod kcat;

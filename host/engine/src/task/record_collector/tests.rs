@@ -5,7 +5,7 @@ use crate::broker::ClientSupplier;
 use crate::columns::NullableColumns;
 use crate::record::Record;
 use crate::testing::MockBroker;
-use crate::topology::TopicBinding;
+use crate::topology::{SubTopology, TopicBinding};
 
 const TASK: TaskId = TaskId { sub_topology: 0, partition: 0 };
 
@@ -13,7 +13,8 @@ fn collector(sinks: &[(&str, i32)]) -> RecordCollector {
     let binding = |&(name, _): &(&str, i32)| TopicBinding { name: name.into(), topic: name.into() };
     let sub_topology = SubTopology { sinks: sinks.iter().map(binding).collect(), ..SubTopology::default() };
     let counts = sinks.iter().map(|&(name, partitions)| (name.into(), partitions)).collect();
-    RecordCollector::new(TASK, &sub_topology, &PartitionCounts(counts))
+    let topology = Topology { sub_topologies: vec![sub_topology], ..Topology::default() };
+    RecordCollector::new(TASK, &topology, &PartitionCounts(counts), &SinkLimits::default())
 }
 
 fn producer(broker: &MockBroker) -> StreamsProducer {
@@ -62,11 +63,11 @@ fn outputs_that_break_the_contract_are_refused_as_a_whole() {
         (OutputBatch { timestamps: vec![], ..good.clone() }, Err("a column has 2 items where 0 were expected (keys)")),
     ];
     for (outputs, expected) in cases {
-        assert_eq!(two.check(&outputs), expected.map_err(str::to_owned), "{outputs:?}");
+        assert_eq!(two.check(&outputs, 0).map(|_| ()), expected.map_err(str::to_owned), "{outputs:?}");
     }
     let none = collector(&[]);
-    assert_eq!(none.check(&OutputBatch::default()), Ok(()));
-    assert_eq!(none.check(&good), Err("2 records were forwarded but the sub-topology declares no sink".to_owned()));
+    assert_eq!(none.check(&OutputBatch::default(), 0), Ok(Checked::default()));
+    assert_eq!(none.check(&good, 0), Err("2 records were forwarded but the sub-topology declares no sink".to_owned()));
 }
 
 #[test]
@@ -78,7 +79,7 @@ fn keys_go_where_the_default_partitioner_puts_them_unless_a_partition_is_given()
     batch.partitions = vec![-1, 3];
     let expected = partition_for_key(b"a", 4);
     assert_ne!(expected, 3);
-    collector(&[("x", 4)]).send(batch, &mut producer).expect("it is sent");
+    collector(&[("x", 4)]).send(batch, Vec::new(), &mut producer).expect("it is sent");
     producer.drain(Duration::ZERO).expect("it is delivered");
     let at = |partition| broker.records("x", partition).len();
     assert_eq!((at(expected), at(3)), (1, 1));
@@ -93,7 +94,7 @@ fn each_record_keeps_its_own_headers() {
     batch.headers.counts = vec![2, 0, 1];
     ["h1", "h2", "h3"].iter().for_each(|key| batch.headers.keys.push(key.as_bytes()));
     batch.headers.values = column(&[Some("1"), None, Some("")]);
-    collector(&[("x", 1)]).send(batch, &mut producer).expect("it is sent");
+    collector(&[("x", 1)]).send(batch, Vec::new(), &mut producer).expect("it is sent");
     producer.drain(Duration::ZERO).expect("it is delivered");
     let header = |header: &Header| format!("{:?}={:?}", header.key, header.value);
     let headers = |record: Record| record.headers.iter().map(header).collect::<Vec<_>>().join(" ");
@@ -109,8 +110,10 @@ fn a_full_queue_keeps_the_rest_and_its_order() {
     broker.hold_deliveries(true);
     let mut producer = producer(&broker);
     let mut collector = collector(&[("x", 1)]);
-    collector.send(outputs(&[Some("1"), Some("2"), Some("3")]), &mut producer).expect("backpressure is no error");
-    collector.send(outputs(&[Some("4")]), &mut producer).expect("backpressure is no error");
+    collector
+        .send(outputs(&[Some("1"), Some("2"), Some("3")]), Vec::new(), &mut producer)
+        .expect("backpressure is no error");
+    collector.send(outputs(&[Some("4")]), Vec::new(), &mut producer).expect("backpressure is no error");
     assert!(collector.is_full());
     assert_eq!(collector.drain(&mut producer), Ok(false));
     broker.hold_deliveries(false);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{StoreRegistration, StreamTask};
 use crate::broker::OffsetAndMetadata;
 use crate::error::EngineError;
-use crate::processor::{ProcessorContext, ProcessorError};
+use crate::processor::{ProcessorContext, ProcessorError, Reads};
 use crate::query::{Availability, Registration, Role};
 use crate::record::{NO_TIMESTAMP, Offset, Timestamp, TopicPartition};
 use crate::restore::{ChangelogFacts, RestoreStart, restore_start};
@@ -24,14 +24,15 @@ impl StreamTask {
     /// A task in state CREATED.
     pub fn new(id: TaskId, partitions: &[TopicPartition], options: Arc<StreamThreadOptions>) -> Self {
         let none = SubTopology::default();
-        let sub_topology = options.processors.topology().sub_topology(id.sub_topology).unwrap_or(&none);
+        let topology = options.processors.topology();
+        let sub_topology = topology.sub_topology(id.sub_topology).unwrap_or(&none);
         let changelog = |store: &StoreSpec| {
             let topic = store.changelog_topic(&options.application_id);
             topic.map(|topic| TopicPartition::new(topic, id.partition))
         };
         let changelogs = sub_topology.stores.iter().map(changelog).collect();
         let is_table = sub_topology.stores.iter().any(StoreSpec::is_source_backed);
-        let collector = RecordCollector::new(id, sub_topology, &options.partition_counts);
+        let collector = RecordCollector::new(id, topology, &options.partition_counts, &options.sink_limits.get());
         Self {
             id,
             state: TaskState::Created,
@@ -53,6 +54,11 @@ impl StreamTask {
             changelogs_written: false,
             is_table,
             dropped_reported: false,
+            dead_letter_reported: false,
+            fresh: false,
+            init_reads: Reads::default(),
+            failures_in_a_row: 0,
+            resume_at_ms: 0,
             warm: false,
             promoted_with: None,
             claim: ActiveClaim::new(&options.standby_tasks, id),
@@ -254,30 +260,46 @@ impl StreamTask {
 
     /// Makes and initialises the processor: RESTORING to RUNNING. The stores are up to date.
     pub fn begin_running(&mut self, wall_clock_ms: Timestamp) -> Result<(), EngineError> {
-        let digest = || self.options.processors.digest().to_owned();
-        let started = |error| EngineError::Start { task: self.id, digest: digest(), error: Box::new(error) };
-        let mut processor = self.options.processors.create(self.id).map_err(started)?;
-        let stream_time = self.group.stream_time();
         let (application_id, config) = (self.options.application_id.clone(), self.options.processor_config.clone());
-        let mut context = ProcessorContext::new(self.id, application_id, config, std::mem::take(&mut self.stores));
-        context.begin_call(stream_time, stream_time.unwrap_or(wall_clock_ms), wall_clock_ms);
-        let (mut context, result): (_, Result<(), ProcessorError>) = processor.init(context);
-        if let Err(error) = result {
-            context.fail_call();
-            let error = started(error);
-            self.stores = context.into_stores();
-            return Err(error);
+        let stores = std::mem::take(&mut self.stores);
+        self.context = Some(ProcessorContext::new(self.id, application_id, config, stores));
+        if let Err(error) = self.start_processor(wall_clock_ms) {
+            self.stores = self.context.take().map(ProcessorContext::into_stores).unwrap_or_default();
+            let digest = self.options.processors.digest().to_owned();
+            return Err(EngineError::Start { task: self.id, digest, error: Box::new(error) });
         }
-        self.schedules.apply(context.complete_call(), wall_clock_ms);
-        self.commit_needed = context.stores().iter().any(TaskStore::is_dirty) || self.is_ahead_of_group();
+        self.commit_needed = self.stores().iter().any(TaskStore::is_dirty) || self.is_ahead_of_group();
         self.move_to(TaskState::Running)?;
-        self.context = Some(context);
-        self.processor = Some(processor);
         self.report_positions();
         for registration in &mut self.registrations {
             registration.whole = true;
             self.options.queries.set_availability(registration.id, Availability::Running);
         }
+        Ok(())
+    }
+
+    /// Makes an instance and initialises it, at the start of the task and after a failed call. Schedules that `init` asks
+    /// for again keep their time; what the last instance has asked for elsewhere ends with it, as with a restart.
+    pub(super) fn start_processor(&mut self, wall_clock_ms: Timestamp) -> Result<(), ProcessorError> {
+        let mut processor = self.options.processors.create(self.id)?;
+        let Some(mut context) = self.context.take() else {
+            return Err(ProcessorError::Start(format!("task {} has no stores", self.id)));
+        };
+        let stream_time = self.group.stream_time();
+        if self.options.processors.topology().dead_letter_topic.is_some() {
+            context.record_reads(self.options.config.exception_handlers.dead_letter_reads_max_bytes);
+        }
+        context.begin_call(stream_time, stream_time.unwrap_or(wall_clock_ms), wall_clock_ms);
+        let (mut context, result) = processor.init(context);
+        self.init_reads = context.take_reads();
+        match &result {
+            Ok(()) => self.schedules.renew(context.complete_call(), wall_clock_ms),
+            Err(_) => context.fail_call(),
+        }
+        self.context = Some(context);
+        result?;
+        self.processor = Some(processor);
+        self.fresh = true;
         Ok(())
     }
 
@@ -290,6 +312,8 @@ impl StreamTask {
         }
         self.stores.iter_mut().for_each(TaskStore::abort);
         self.processor = None;
+        self.failures_in_a_row = 0;
+        self.resume_at_ms = 0;
         self.schedules = PunctuationQueue::default();
         self.collector.abort();
         self.stream_time_moved = false;
@@ -305,6 +329,7 @@ impl StreamTask {
 
     /// Goes on after `suspend` and the rewind: SUSPENDED to RESTORING, with the stores still open.
     pub fn resume(&mut self) -> Result<(), EngineError> {
+        self.collector.set_limits(&self.options.sink_limits.get());
         self.move_to(TaskState::Restoring)
     }
 

@@ -1,0 +1,212 @@
+//! A dead letter: the record that could not be processed, as it came, with headers that say what happened, by the names
+//! of KIP-1034 (`ExceptionHandlerUtils`) and our own. Builds and sizes it; `task::record_collector` sends it.
+
+use crate::processor::{CallReport, ProcessorError, Reads};
+use crate::record::{OutputBatch, Record, Timestamp, TopicPartition};
+use crate::topology::TaskId;
+
+/// The names of the headers that are added. The first six are Kafka Streams'.
+pub mod header {
+    pub const EXCEPTION: &str = "__streams.errors.exception";
+    pub const MESSAGE: &str = "__streams.errors.message";
+    pub const STACKTRACE: &str = "__streams.errors.stacktrace";
+    pub const TOPIC: &str = "__streams.errors.topic";
+    pub const PARTITION: &str = "__streams.errors.partition";
+    pub const OFFSET: &str = "__streams.errors.offset";
+    /// A `DeadLetterReason`.
+    pub const REASON: &str = "__sandbar.reason";
+    pub const APPLICATION: &str = "__sandbar.application";
+    pub const TASK: &str = "__sandbar.task";
+    pub const MODULE: &str = "__sandbar.module.sha256";
+    /// CPU time of the call, in microseconds.
+    pub const CPU_US: &str = "__sandbar.cpu-us";
+    /// The times that the call saw, in milliseconds since the epoch.
+    pub const STREAM_TIME: &str = "__sandbar.stream-time";
+    pub const WALL_CLOCK_TIME: &str = "__sandbar.wall-clock-time";
+    /// The timestamp of writes that name none.
+    pub const WRITE_TIME: &str = "__sandbar.write-time";
+    /// The source's timestamp where the dead letter has another.
+    pub const TIMESTAMP: &str = "__sandbar.timestamp";
+    /// `key=value` lines of the settings that the instance had beside the defaults.
+    pub const SETTINGS: &str = "__sandbar.settings";
+    /// The schedule and the time of a punctuation that failed.
+    pub const SCHEDULE: &str = "__sandbar.schedule";
+    pub const PUNCTUATION_TIME: &str = "__sandbar.time";
+    /// `Reads` in their encoding.
+    pub const READS: &str = "__sandbar.reads";
+    /// Where a record that was sent back was a dead letter.
+    pub const REDRIVEN: &str = "__sandbar.redriven";
+
+    /// Whether a header was added by a dead letter or by what was done with it.
+    pub fn is_added(name: &[u8]) -> bool {
+        name.starts_with(b"__streams.errors.") || name.starts_with(b"__sandbar.")
+    }
+}
+
+/// Why a record is a dead letter, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeadLetterReason {
+    Refused,
+    Trap,
+    Deadline,
+    Memory,
+    Limit,
+    Output,
+    TooLarge,
+}
+
+impl DeadLetterReason {
+    pub const ALL: [Self; 7] =
+        [Self::Refused, Self::Trap, Self::Deadline, Self::Memory, Self::Limit, Self::Output, Self::TooLarge];
+
+    /// The reason of a failure.
+    pub fn of(error: &ProcessorError) -> Self {
+        match error {
+            ProcessorError::Returned(_) => Self::Refused,
+            ProcessorError::Deadline { .. } => Self::Deadline,
+            ProcessorError::Memory { .. } => Self::Memory,
+            ProcessorError::Limit { .. } => Self::Limit,
+            ProcessorError::Production { too_large: true, .. } => Self::TooLarge,
+            ProcessorError::Output(_) | ProcessorError::Production { .. } => Self::Output,
+            // The last three never become dead letters.
+            ProcessorError::Trap { .. }
+            | ProcessorError::Store(_)
+            | ProcessorError::Start(_)
+            | ProcessorError::HostPanic(_) => Self::Trap,
+        }
+    }
+
+    /// As the header says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Trap => "trap",
+            Self::Deadline => "deadline",
+            Self::Memory => "memory",
+            Self::Limit => "limit",
+            Self::Output => "output",
+            Self::TooLarge => "too-large",
+        }
+    }
+
+    /// The exception that the header names, after which its message stands.
+    fn exception(self) -> &'static str {
+        match self {
+            Self::Refused => "sandbar.RecordRefused",
+            Self::Trap => "sandbar.Trap",
+            Self::Deadline => "sandbar.DeadlineExceeded",
+            Self::Memory => "sandbar.OutOfMemory",
+            Self::Limit => "sandbar.LimitExceeded",
+            Self::Output => "sandbar.InvalidOutput",
+            Self::TooLarge => "sandbar.RecordTooLarge",
+        }
+    }
+}
+
+/// What could not be processed.
+#[derive(Debug, Clone, Copy)]
+pub enum Subject<'a> {
+    Record { partition: &'a TopicPartition, record: &'a Record },
+    Punctuation { schedule: u32, time: Timestamp },
+}
+
+/// Everything that a dead letter says beside the record.
+#[derive(Debug, Clone)]
+pub struct DeadLetter<'a> {
+    pub subject: Subject<'a>,
+    pub error: &'a ProcessorError,
+    pub report: &'a CallReport,
+    pub task: TaskId,
+    pub application_id: &'a str,
+    pub digest: &'a str,
+    /// The times that the call saw.
+    pub stream_time: Option<Timestamp>,
+    pub write_time: Timestamp,
+    pub wall_clock_ms: Timestamp,
+    pub settings: &'a [(String, String)],
+    pub reads: &'a Reads,
+}
+
+/// A message in a header; the whole is in no log.
+const TEXT_MAX_BYTES: usize = 8 << 10;
+
+impl DeadLetter<'_> {
+    /// The dead letter as one record for a sink. Without `details` it leaves out what is only there to repeat the call
+    /// (the reads and the stack), for topics that take no more.
+    pub fn to_output(&self, sink: u32, details: bool) -> OutputBatch {
+        let mut output = OutputBatch { sinks: vec![sink], ..OutputBatch::default() };
+        let mut headers: Vec<(&[u8], Option<Vec<u8>>)> = Vec::new();
+        let fallback = self.stream_time.unwrap_or(self.wall_clock_ms).max(0);
+        let (key, value, timestamp) = match self.subject {
+            Subject::Record { record, .. } => (record.key.as_deref(), record.value.as_deref(), record.timestamp),
+            Subject::Punctuation { time, .. } => (None, None, time),
+        };
+        output.keys.push(key);
+        output.values.push(value);
+        // Kafka's clients replace 0 by the wall clock (T6), and so would hide it.
+        output.timestamps.push(if timestamp > 0 { timestamp } else { fallback });
+        if let Subject::Record { record, .. } = self.subject {
+            headers.extend(record.headers.iter().map(|one| (&one.key[..], one.value.as_deref().map(<[u8]>::to_vec))));
+        }
+        let text = |text: &str| Some(text.as_bytes().to_vec());
+        for (name, value) in self.added(timestamp != output.timestamps[0]) {
+            headers.push((name.as_bytes(), text(&value)));
+        }
+        headers.push((header::STACKTRACE.as_bytes(), text(if details { &self.report.backtrace } else { "" })));
+        if details {
+            headers.push((header::READS.as_bytes(), Some(self.reads.encode())));
+        }
+        output.headers.counts.push(headers.len() as u32);
+        for (name, value) in headers {
+            output.headers.keys.push(name);
+            output.headers.values.push(value.as_deref());
+        }
+        output
+    }
+
+    fn added(&self, other_timestamp: bool) -> Vec<(&'static str, String)> {
+        let reason = DeadLetterReason::of(self.error);
+        let message = match self.error {
+            ProcessorError::Returned(reason) => reason.clone(),
+            other => other.to_string(),
+        };
+        let message = &message[..message.floor_char_boundary(TEXT_MAX_BYTES)];
+        let mut added = vec![
+            (header::EXCEPTION, format!("{}: {message}", reason.exception())),
+            (header::MESSAGE, message.to_owned()),
+        ];
+        match self.subject {
+            Subject::Record { partition, record } => added.extend([
+                (header::TOPIC, partition.topic.to_string()),
+                (header::PARTITION, partition.partition.to_string()),
+                (header::OFFSET, record.offset.to_string()),
+            ]),
+            Subject::Punctuation { schedule, time } => {
+                added.extend([(header::SCHEDULE, schedule.to_string()), (header::PUNCTUATION_TIME, time.to_string())]);
+            }
+        }
+        added.extend([
+            (header::REASON, reason.as_str().to_owned()),
+            (header::APPLICATION, self.application_id.to_owned()),
+            (header::TASK, self.task.to_string()),
+            (header::MODULE, self.digest.to_owned()),
+            (header::CPU_US, self.report.cpu_us.to_string()),
+        ]);
+        if let Some(stream_time) = self.stream_time {
+            added.push((header::STREAM_TIME, stream_time.to_string()));
+        }
+        added.push((header::WRITE_TIME, self.write_time.to_string()));
+        added.push((header::WALL_CLOCK_TIME, self.wall_clock_ms.to_string()));
+        if let (Subject::Record { record, .. }, true) = (self.subject, other_timestamp) {
+            added.push((header::TIMESTAMP, record.timestamp.to_string()));
+        }
+        if !self.settings.is_empty() {
+            let lines: Vec<String> = self.settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            added.push((header::SETTINGS, lines.join("\n")));
+        }
+        added
+    }
+}
+
+#[cfg(test)]
+mod tests;
