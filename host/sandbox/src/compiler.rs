@@ -127,13 +127,13 @@ impl ChildCompiler {
         let detail = |output: &[u8]| escape(&String::from_utf8_lossy(output), SAID_SHOWN_BYTES);
         match output.pop() {
             Some(child::CODE) => Ok(output),
-            Some(child::MALFORMED) => {
-                Err(LoadError::Malformed { digest: digest.to_owned(), detail: detail(&output) })
-            }
+            Some(child::MALFORMED) => Err(LoadError::Malformed { digest: digest.to_owned(), detail: detail(&output) }),
             Some(child::REFUSED) => Err(LoadError::Compile { digest: digest.to_owned(), detail: detail(&output) }),
             _ => {
                 let length = output.len();
-                Err(broken(format!("the process that compiles it answered with {length} bytes of another kind: {said}")))
+                Err(broken(format!(
+                    "the process that compiles it answered with {length} bytes of another kind: {said}"
+                )))
             }
         }
     }

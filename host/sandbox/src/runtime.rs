@@ -17,7 +17,7 @@ use crate::epoch::EpochThread;
 use crate::error::{LoadError, RuntimeError};
 use crate::failure;
 use crate::imports;
-use crate::instance::{Live, deadline_epochs};
+use crate::instance::{Live, begin_deadline};
 use crate::limits::Limits;
 use crate::module::{Module, ModuleInner};
 use crate::task_state::TaskState;
@@ -150,9 +150,9 @@ pub(crate) fn engine_config() -> Config {
 fn describe(module: &Arc<ModuleInner>, facts: &ModuleFacts, limits: &Limits) -> Result<Declaration, LoadError> {
     let failed = |source| LoadError::Describe { digest: facts.digest.clone(), source };
     let limits = Arc::new(limits.clone());
-    let Live { mut store, guest } = Live::new(module, None, &limits).map_err(failed)?;
+    let Live { mut store, guest } = Live::new(module, None, &limits, &Arc::default()).map_err(failed)?;
     store.data_mut().begin_describe();
-    store.set_epoch_deadline(deadline_epochs(&limits));
+    begin_deadline(&mut store, &limits, 0);
     let running = module.epochs().call();
     let result = catch_unwind(AssertUnwindSafe(|| guest.sandbar_processor_processor().call_describe(&mut store)));
     drop(running);

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use engine::metrics::{DURATION_BUCKETS_MS, DURATIONS, EngineMetrics, METRICS, MetricKind};
 use engine::standby::StandbyReport;
 use engine::stream_thread::PartitionReport;
+use sandbox::Usage;
 
 use super::apps;
 use crate::runtime::status::{Readiness, Status};
@@ -41,6 +42,9 @@ pub fn render(status: &Status, ready: bool) -> String {
     partition_gauge(&mut page, &partitions, "sandbar_committed_offset", "The committed offset", |partition| {
         partition.committed_offset.map(|offset| offset.max(0).unsigned_abs())
     });
+    if let Some(usage) = &wired.usage {
+        module_usage(&mut page, usage);
+    }
     if let Some(standby) = &wired.standby {
         standby_lag(&mut page, &standby.report.read());
     }
@@ -55,6 +59,24 @@ fn standby_lag(page: &mut Page<'_>, report: &StandbyReport) {
         page.sample(name, &[("topic", &store.changelog.topic), ("partition", &partition)], store.lag());
     }
 }
+
+/// What the instances of the module have used together, and where they came to a limit.
+fn module_usage(page: &mut Page<'_>, usage: &Usage) {
+    let name = "sandbar_limit_hits_total";
+    page.head(name, "counter", "Calls and starts of the module that came to a limit, by the key of the limit");
+    for (key, hits) in usage.limit_hits() {
+        page.sample(name, &[("key", key)], hits);
+    }
+    let used = usage.snapshot();
+    let name = "sandbar_module_memory_bytes";
+    page.head(name, "gauge", "Linear memory of all living instances of the module");
+    page.sample(name, &[], used.memory_bytes);
+    let name = "sandbar_module_cpu_seconds_total";
+    page.head(name, "counter", "CPU time inside calls of the module; of small calls a sample stands for all");
+    page.sample(name, &[], seconds(used.cpu_ns / NS_PER_MS));
+}
+
+const NS_PER_MS: u64 = 1_000_000;
 
 fn engine_metrics(page: &mut Page<'_>, threads: &[Arc<EngineMetrics>]) {
     let mut last = "";

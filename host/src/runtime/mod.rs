@@ -35,7 +35,7 @@ mod topics;
 pub mod writer;
 
 pub use clock::wall_clock_ms;
-pub use settings::{cache_dir, parse_duration};
+pub use settings::{cache_dir, compile_limits, parse_duration};
 
 use crate::config::Manifest;
 use crate::rest::changes::Changelogs;
@@ -145,7 +145,9 @@ fn application(
     status.set_phase(Phase::Starting("opening the state directory"));
     let stores = Arc::new(Stores::open(settings::rocks_options(manifest))?);
 
-    let Some(processors) = load_processors(manifest, status, stop, terminal)? else { return Ok(()) };
+    let Some(Processors { supplier: processors, usage }) = load_processors(manifest, status, stop, terminal)? else {
+        return Ok(());
+    };
     let topology = Arc::clone(processors.topology());
     topology.validate(manifest.application_id()).map_err(EngineError::from)?;
 
@@ -176,6 +178,7 @@ fn application(
     let readers: Arc<dyn ClientSupplier> = clients.clone();
     let digest = manifest.tables.is_empty().then(|| processors.digest().to_owned());
     let wired = Wired {
+        usage,
         routing: Some(routing),
         writes,
         changelogs: Some(Changelogs::new(readers, stop.clone())),
@@ -270,21 +273,29 @@ fn is_committed(report: &ThreadReport) -> bool {
             .all(|one| one.committed_offset.map_or(report.records_processed == 0, |at| one.next_offset == Some(at)))
 }
 
-/// What the application does: its module, or nothing but tables. `None` when the wish to stop came first.
+/// What the application does, and what counts what a module uses.
+struct Processors {
+    supplier: Arc<dyn ProcessorSupplier>,
+    usage: Option<Arc<sandbox::Usage>>,
+}
+
+/// The application's module, or nothing but tables. `None` when the wish to stop came first.
 fn load_processors(
     manifest: &Manifest,
     status: &Status,
     stop: &Stop,
     terminal: Terminal,
-) -> Result<Option<Arc<dyn ProcessorSupplier>>> {
+) -> Result<Option<Processors>> {
     if !manifest.tables.is_empty() {
         let topology = Arc::new(app::tables(manifest));
-        return Ok(Some(Arc::new(TableSupplier::new(topology))));
+        return Ok(Some(Processors { supplier: Arc::new(TableSupplier::new(topology)), usage: None }));
     }
     status.set_phase(Phase::Starting("loading the module"));
     let Some(module) = load_module(manifest, stop, terminal)? else { return Ok(None) };
     let topology = Arc::new(app::bind(manifest, module.declaration())?);
-    Ok(Some(module.supplier(topology, manifest.limits())))
+    let supplier = module.supplier(topology, manifest.limits());
+    let usage = Some(Arc::clone(supplier.usage()));
+    Ok(Some(Processors { supplier, usage }))
 }
 
 /// Loads the module on a thread of its own, so that a signal need not wait for the compiler.
@@ -366,6 +377,7 @@ fn wire(manifest: &Manifest, topology: &Arc<Topology>, counts: PartitionCounts, 
         metrics: (0..threads).map(|_| Arc::new(EngineMetrics::new())).collect(),
         standby: (manifest.count("num.standby.replicas") > 0).then(StandbyStatus::default),
         module_digest: digest,
+        usage: None,
         routing: None,
         writes: None,
         changelogs: None,

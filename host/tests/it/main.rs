@@ -2,7 +2,9 @@
 //! stops. Uses the embedded broker and the test guests (`make guests`); real Kafka is the matter of `tests/e2e`.
 
 mod bad_input;
+mod compiling;
 mod disk_full;
+mod hostile;
 mod http;
 mod manifest;
 mod running;

@@ -46,11 +46,8 @@ fn a_child_that_fails_is_quoted_and_nothing_it_wrote_is_taken() {
 
 #[test]
 fn an_answer_that_is_none_is_refused() {
-    for (name, script) in [
-        ("nothing", "exit 0"),
-        ("other", "cat >/dev/null; echo hello"),
-        ("endless", "cat /dev/zero"),
-    ] {
+    for (name, script) in [("nothing", "exit 0"), ("other", "cat >/dev/null; echo hello"), ("endless", "cat /dev/zero")]
+    {
         let error = refused_by(name, script);
         assert!(matches!(error, LoadError::Compiler { .. }), "{name}: {error}");
     }
