@@ -81,7 +81,7 @@ const HOSTILE: [(&str, &str, &str); 22] = [
 
 fn tight() -> Limits {
     Limits {
-        deadline_ms: 20,
+        deadline_ms: 100,
         memory_max_bytes: 8 * MIB,
         host_max_calls: 1_000,
         output_max_bytes: 4 * MIB,
@@ -103,9 +103,9 @@ fn d1_hostile_calls_in_a_row() {
     let mut task = Task::start("probe", tight());
     let (mut loops, mut slowest) = (0_u64, Duration::ZERO);
     let mut attack = |round: usize| {
-        if round.is_multiple_of(50) {
+        if round.is_multiple_of(200) {
             let start = thread_cpu();
-            assert_eq!(task.call("loop", ""), Err(ProcessorError::Deadline { limit_ms: 20 }));
+            assert_eq!(task.call("loop", ""), Err(ProcessorError::Deadline { limit_ms: 100 }));
             slowest = slowest.max(thread_cpu() - start);
             loops += 1;
         } else {
@@ -123,13 +123,13 @@ fn d1_hostile_calls_in_a_row() {
     (500..500 + calls).for_each(&mut attack);
     let after = resident();
     println!(
-        "hostile: D1 {calls} hostile calls, host up; {loops} loops ended within {} ms of CPU at a deadline of 20 ms; \
+        "hostile: D1 {calls} hostile calls, host up; {loops} loops ended within {} ms of CPU at a deadline of 100 ms; \
          resident {} MiB before, {} MiB after",
         slowest.as_millis(),
         before / MIB,
         after / MIB
     );
-    assert!(slowest <= Duration::from_millis(40), "a loop took {slowest:?}");
+    assert!(slowest <= Duration::from_millis(200), "a loop took {slowest:?}");
     assert!(after.saturating_sub(before) < 16 * MIB, "{before} bytes before, {after} after");
 }
 
