@@ -3,9 +3,10 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, anyhow};
-use sandbox::{Limits, LoadError, LoadStage, Module, Runtime, RuntimeConfig};
+use sandbox::{Limits, LoadError, LoadStage, Module, Runtime, RuntimeConfig, RuntimeError};
 use serde_json::json;
 
 use crate::exit::ModuleError;
@@ -20,15 +21,31 @@ pub struct LoadRequest {
     pub limits: Limits,
 }
 
+/// The sandbox of a process: one engine, and one thread behind its deadlines, for the modules of all applications.
+#[derive(Default)]
+pub struct Sandbox(Mutex<Option<Runtime>>);
+
+impl Sandbox {
+    /// A runtime on the engine of the process.
+    fn runtime(&self, config: RuntimeConfig) -> Result<Runtime, RuntimeError> {
+        let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let runtime = match &mut *first {
+            Some(runtime) => runtime,
+            none => none.insert(Runtime::new(RuntimeConfig::default())?),
+        };
+        runtime.beside(config)
+    }
+}
+
 /// Reads, checks and compiles a module, or takes its compiled code from the cache.
 ///
 /// # Errors
 /// Names the file and why it was refused.
-pub fn load(request: &LoadRequest, terminal: Terminal) -> Result<Module> {
+pub fn load(request: &LoadRequest, sandbox: &Sandbox, terminal: Terminal) -> Result<Module> {
     let bytes = read(&request.path, request.module_max_bytes)?;
     let config =
         RuntimeConfig { cache_dir: Some(request.cache_dir.clone()), module_max_bytes: request.module_max_bytes };
-    let runtime = Runtime::new(config).context("cannot start the sandbox")?;
+    let runtime = sandbox.runtime(config).context("cannot start the sandbox")?;
     let bar = terminal.bar("compiling the module", None);
     let mut stage = |stage: LoadStage| match stage {
         LoadStage::Compiling { size_bytes } => {

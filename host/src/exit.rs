@@ -1,5 +1,7 @@
 //! The exit codes, documented in the command's help: what a script may tell apart. Nothing else chooses a code.
 
+use std::fmt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use broker::EmbeddedBrokerError;
@@ -59,9 +61,52 @@ pub struct StateDirectoryError(pub String);
 #[error("{0}")]
 pub struct UnreachableError(pub String);
 
+/// Marks that some of several applications failed, each with its reason.
+#[derive(Debug, thiserror::Error)]
+#[error("{} of {applications} applications failed{}", failed.len(), Listed(failed))]
+pub struct FailedApplications {
+    pub applications: usize,
+    pub failed: Vec<FailedApplication>,
+}
+
+/// One of several that failed.
+#[derive(Debug)]
+pub struct FailedApplication {
+    pub application: String,
+    pub manifest: PathBuf,
+    pub reason: String,
+    /// The code that it would have ended with alone.
+    pub code: u8,
+}
+
+/// A line for each.
+struct Listed<'a>(&'a [FailedApplication]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for FailedApplication { application, manifest, reason, .. } in self.0 {
+            write!(f, "\n  {application} ({}): {reason}", manifest.display())?;
+        }
+        Ok(())
+    }
+}
+
+impl FailedApplications {
+    /// What they have in common.
+    fn code(&self) -> Option<u8> {
+        let first = self.failed.first()?.code;
+        self.failed.iter().all(|one| one.code == first).then_some(first)
+    }
+}
+
 /// The code of the first cause that has one.
 pub fn code_of(error: &anyhow::Error) -> ExitCode {
-    ExitCode::from(error.chain().find_map(code_of_cause).unwrap_or(FAILED))
+    ExitCode::from(number_of(error))
+}
+
+/// As `code_of`, as a number.
+pub fn number_of(error: &anyhow::Error) -> u8 {
+    error.chain().find_map(code_of_cause).unwrap_or(FAILED)
 }
 
 fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
@@ -79,6 +124,9 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     }
     if cause.is::<sandbox::LoadError>() || cause.is::<ModuleError>() {
         return Some(MODULE);
+    }
+    if let Some(failed) = cause.downcast_ref::<FailedApplications>() {
+        return failed.code();
     }
     if let Some(error) = cause.downcast_ref::<EmbeddedBrokerError>() {
         return code_of_embedded_broker(error);

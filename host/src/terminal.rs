@@ -23,20 +23,34 @@ pub enum Format {
 #[derive(Debug, Clone, Copy)]
 pub struct Terminal {
     pub format: Format,
+    /// Whose notices they are, where a process has several applications.
+    application: Option<&'static str>,
 }
 
 impl Terminal {
     pub fn new(format: Format) -> Self {
-        Self { format }
+        Self { format, application: None }
+    }
+
+    /// For the notices of one of several applications. They are told in lines, since bars would draw over each other.
+    pub fn of_application(self, application: &str) -> Self {
+        // One short text for each application of a command line.
+        Self { application: Some(application.to_owned().leak()), ..self }
     }
 
     /// Tells one thing that happened: `text` to people, `event` with `fields` to programs.
     pub fn notice(self, event: &str, text: &str, fields: Value) {
         match self.format {
-            Format::Text => tell(text),
+            Format::Text => match self.application {
+                Some(application) => tell(&format!("[{application}] {text}")),
+                None => tell(text),
+            },
             Format::Json => {
                 let mut object = Map::new();
                 object.insert("event".to_owned(), json!(event));
+                if let Some(application) = self.application {
+                    object.insert("app".to_owned(), json!(application));
+                }
                 if let Value::Object(fields) = fields {
                     object.extend(fields);
                 }
@@ -45,9 +59,10 @@ impl Terminal {
         }
     }
 
-    /// A progress bar of `total` steps, or a spinner where the total is unknown. Hidden off a terminal.
+    /// A progress bar of `total` steps, or a spinner where the total is unknown. Hidden off a terminal, and where there
+    /// are several applications.
     pub fn bar(self, message: &str, total: Option<u64>) -> ProgressBar {
-        let visible = self.format == Format::Text && std::io::stderr().is_terminal();
+        let visible = self.format == Format::Text && self.application.is_none() && std::io::stderr().is_terminal();
         let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(total, target).with_message(message.to_owned());
         let template = match total {
@@ -62,6 +77,21 @@ impl Terminal {
         }
         bar
     }
+}
+
+/// Asks on a terminal whether to go on; where nobody can be asked, whoever gave the command meant it.
+///
+/// # Errors
+/// When the terminal cannot be read.
+pub fn confirmed(question: &str) -> std::io::Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        return Ok(true);
+    }
+    // Where the question cannot be written, the answer is awaited all the same.
+    let _ = write!(std::io::stderr().lock(), "{question} [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()))
 }
 
 /// Writes a line to standard error. Where nobody reads it any more, or its disk is full, there is nobody to tell, and what

@@ -29,7 +29,7 @@ fn refuses_what_is_not_text() -> Result<()> {
     let mut driver = TestDriver::<Hello>::new()?;
     let record = TestRecord { value: Some(vec![0xff]), timestamp: 1, ..TestRecord::default() };
     let refused = driver.pipe_all(vec![record])?;
-    assert!(refused[0].reason.starts_with("the value is not UTF-8 text"), "{}", refused[0].reason);
+    assert!(refused[0].reason.starts_with("deserialization: the value is not UTF-8 text"), "{}", refused[0].reason);
     assert!(driver.read(|p| &p.answers).is_empty());
     Ok(())
 }

@@ -107,8 +107,8 @@ impl<P: Processor> Instance<P> {
         let timestamp = batch.timestamps[index];
         self.shared.begin_record(timestamp);
         let record = Record::<P::Key, P::Value> {
-            key: P::Key::decode(batch.keys.get(index)).map_err(|error| named("the key", error))?,
-            value: P::Value::decode(batch.values.get(index)).map_err(|error| named("the value", error))?,
+            key: P::Key::decode(batch.keys.get(index)).map_err(|error| unreadable("the key", error))?,
+            value: P::Value::decode(batch.values.get(index)).map_err(|error| unreadable("the value", error))?,
             timestamp,
             offset: batch.base_offset + batch.offset_deltas.get(index).map_or(0, |&delta| i64::from(delta)),
             partition: batch.partition,
@@ -134,7 +134,8 @@ impl<P: Processor> Instance<P> {
     }
 }
 
-/// "the value is not …": one sentence of the part and its fault.
-fn named(part: &str, error: Error) -> Error {
-    Error::new(format_args!("{part} {error}"))
+/// "the value is not …": one sentence of the part and its fault, after the word by which the host knows that it is
+/// `deserialization.exception.handler` that decides.
+fn unreadable(part: &str, error: Error) -> Error {
+    Error::new(format_args!("deserialization: {part} {error}"))
 }

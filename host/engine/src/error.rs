@@ -64,13 +64,7 @@ pub enum EngineError {
     },
     /// The processor refused a record.
     #[error("task {task}, {partition}, offset {offset}, module {digest}: the processor refused the record: {reason}")]
-    Refused {
-        task: TaskId,
-        partition: TopicPartition,
-        offset: Offset,
-        digest: String,
-        reason: String,
-    },
+    Refused { task: TaskId, partition: TopicPartition, offset: Offset, digest: String, reason: String },
     #[error("task {task}, punctuation {schedule} at {time}, module {digest}: {error}")]
     Punctuation { task: TaskId, schedule: u32, time: Timestamp, digest: String, error: Box<ProcessorError> },
     #[error("task {task}, module {digest}: {error}")]
@@ -95,7 +89,9 @@ pub enum EngineError {
     #[error("task {task}: there is no topic for dead letters; set errors.dead.letter.queue.topic.name")]
     NoDeadLetterTopic { task: TaskId },
     /// A dead letter cannot be written, and nothing may be dropped instead (E4).
-    #[error("task {task}: the dead letter topic {topic} would refuse the dead letter ({fault}); correct the topic, or set the handler to fail or continue; the record became a dead letter because: {error}")]
+    #[error(
+        "task {task}: the dead letter topic {topic} would refuse the dead letter ({fault}); correct the topic, or set the handler to fail or continue; the record became a dead letter because: {error}"
+    )]
     DeadLetterRefused { task: TaskId, topic: String, fault: String, error: Box<ProcessorError> },
 
     /// An output could not be handed to the producer.

@@ -126,7 +126,7 @@ pub fn prepare_known(
 }
 
 /// What the topics that the application writes take.
-fn sink_limits<'a>(topology: &Topology, found: impl Iterator<Item = &'a TopicDescription>) -> SinkLimits {
+pub(crate) fn sink_limits<'a>(topology: &Topology, found: impl Iterator<Item = &'a TopicDescription>) -> SinkLimits {
     let sinks = topology.sink_topics();
     let of_sinks = found.filter(|found| sinks.iter().any(|sink| **sink == *found.name));
     SinkLimits(of_sinks.map(|found| (Arc::from(&*found.name), TopicLimits::of_configs(&found.configs))).collect())
@@ -190,12 +190,23 @@ impl KnownTopics {
     }
 }
 
-/// A table that is loaded again has what its topic has then. What a topic deletes by its age is gone from it.
+/// A table that is loaded again has what its topic has then. What a topic deletes by its age is gone from it. A dead
+/// letter has the timestamp of its record, so that one of an old record may be deleted before anybody reads it.
 fn warn_of_retention<'a>(topology: &Topology, topics: impl Iterator<Item = &'a TopicDescription>) {
-    for topic in topics.filter(|topic| topology.is_source_backed(&topic.name)) {
+    for topic in topics {
         let setting = |key, default| topic.configs.get(key).map_or(default, String::as_str);
         let (policy, retention_ms) = (setting(CLEANUP_POLICY, "delete"), setting(RETENTION_MS, "604800000"));
-        if policy.contains("delete") && retention_ms != "-1" {
+        if !policy.contains("delete") || retention_ms == "-1" {
+            continue;
+        }
+        if topology.dead_letter_topic.as_deref() == Some(&*topic.name) {
+            tracing::warn!(
+                topic = topic.name,
+                retention_ms,
+                "the topic of the dead letters deletes records by their age, and a dead letter is as old as its record: set retention.ms=-1 to keep those of old records"
+            );
+        }
+        if topology.is_source_backed(&topic.name) {
             tracing::warn!(
                 topic = topic.name,
                 policy,

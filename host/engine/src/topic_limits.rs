@@ -3,7 +3,7 @@
 //! settings that somebody else has asked for. A setting that the broker does not tell bounds nothing.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::record::{Header, Timestamp};
 
@@ -29,6 +29,24 @@ pub struct TopicRefusal {
 /// The bounds of the topics that an application writes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SinkLimits(pub BTreeMap<Arc<str>, TopicLimits>);
+
+/// The bounds as they were asked for last; one for all threads of an application.
+#[derive(Debug, Default)]
+pub struct SharedSinkLimits(Mutex<SinkLimits>);
+
+impl SharedSinkLimits {
+    pub fn new(limits: SinkLimits) -> Self {
+        Self(Mutex::new(limits))
+    }
+
+    pub fn get(&self) -> SinkLimits {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set(&self, limits: SinkLimits) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+}
 
 impl SinkLimits {
     /// The bounds of a topic; none where nothing is known of it.
@@ -66,6 +84,23 @@ impl TopicLimits {
         }
     }
 
+    /// The settings that `of_configs` makes these bounds of.
+    pub fn to_configs(&self) -> Vec<(&'static str, String)> {
+        let mut configs = Vec::new();
+        if self.message_max_bytes != usize::MAX {
+            configs.push(("max.message.bytes", self.message_max_bytes.to_string()));
+        }
+        if self.is_compacted {
+            configs.push(("cleanup.policy", "compact".to_owned()));
+        }
+        let bounds = [
+            ("message.timestamp.before.max.ms", self.timestamp_before_max_ms),
+            ("message.timestamp.after.max.ms", self.timestamp_after_max_ms),
+        ];
+        configs.extend(bounds.into_iter().filter(|&(_, max)| max != i64::MAX).map(|(key, max)| (key, max.to_string())));
+        configs
+    }
+
     /// Whether records with these bounds need no look one by one: all keys there, all of them together within the
     /// size, and the oldest and the newest timestamp within the topic's.
     pub fn take_all(&self, no_null_key: bool, bytes: usize, times: (Timestamp, Timestamp), now_ms: Timestamp) -> bool {
@@ -76,7 +111,13 @@ impl TopicLimits {
     }
 
     /// Why the topic would refuse a record of `bytes` (`batch_bytes`), if it would.
-    pub fn refusal(&self, has_key: bool, bytes: usize, timestamp: Timestamp, now_ms: Timestamp) -> Option<TopicRefusal> {
+    pub fn refusal(
+        &self,
+        has_key: bool,
+        bytes: usize,
+        timestamp: Timestamp,
+        now_ms: Timestamp,
+    ) -> Option<TopicRefusal> {
         let refusal = |too_large, fault| Some(TopicRefusal { too_large, fault });
         if bytes > self.message_max_bytes {
             let max = self.message_max_bytes;

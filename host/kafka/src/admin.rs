@@ -1,5 +1,5 @@
-//! Topics: looks at them and creates them. Never alters or deletes what exists (T15: librdkafka's only way to alter
-//! resets every setting that it is not told).
+//! Topics: looks at them, creates them, and deletes records where somebody asks for it by offset. Never alters or deletes
+//! a topic that exists (T15: librdkafka's only way to alter resets every setting that it is not told).
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -10,12 +10,18 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use engine::broker::{Admin, BrokerError, BrokerErrorKind, NewTopic, TopicDescription};
+use engine::record::Offset;
+use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::error::kind_of;
 use crate::metadata::MetadataClient;
+
+/// The new log start of each partition that was asked for, or why the broker kept its records: one may be refused while
+/// another is done.
+pub type NewStarts = BTreeMap<i32, Result<Offset, BrokerError>>;
 
 /// The engine's admin over librdkafka's.
 pub(crate) struct TopicAdmin {
@@ -65,6 +71,36 @@ impl TopicAdmin {
                 .next()
                 .ok_or_else(|| failed(BrokerErrorKind::Fatal, "the broker answered without a result".into())),
         }
+    }
+
+    /// Deletes the records of a topic below an offset in each partition that is named.
+    pub fn delete_records(&self, topic: &str, offsets: &BTreeMap<i32, Offset>) -> Result<NewStarts, BrokerError> {
+        let mut list = TopicPartitionList::with_capacity(offsets.len());
+        for (partition, offset) in offsets {
+            let what = format!("delete the records of {topic}-{partition} below offset {offset}");
+            if *offset < 0 || topic.contains('\0') {
+                return Err(self.code_error(RDKafkaErrorCode::InvalidArgument, &what));
+            }
+            list.add_partition_offset(topic, *partition, rdkafka::Offset::Offset(*offset)).map_err(|error| {
+                BrokerError::new(BrokerErrorKind::Rejected, self.operation(&what), error.to_string())
+            })?;
+        }
+        let options = self.options();
+        let request = async { Ok(vec![self.client.delete_records(&list, &options).await?]) };
+        let answered = self.run(&format!("delete records of topic {topic}"), request)?;
+        let answers = answered.elements().into_iter().map(|answer| {
+            let what = format!("delete records of {topic}-{}", answer.partition());
+            let start = match (answer.error(), answer.offset()) {
+                (Ok(()), rdkafka::Offset::Offset(start)) => Ok(start),
+                (Err(error), _) => {
+                    Err(self.code_error(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown), &what))
+                }
+                // The client's own words for an end that is no number.
+                (Ok(()), _) => Err(self.code_error(RDKafkaErrorCode::BadMessage, &what)),
+            };
+            (answer.partition(), start)
+        });
+        Ok(answers.collect())
     }
 
     fn configs(&self, topic: &str) -> Result<BTreeMap<String, String>, BrokerError> {

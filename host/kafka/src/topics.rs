@@ -1,4 +1,4 @@
-//! Topics for the command line: list them, write records into one, read records out. Uses the same clients as a stream
+//! Topics for the command line: list them, write records into one, read records out, delete records. Uses the same clients as a stream
 //! thread, so what works here works there. Joins no group and commits nothing.
 
 use std::collections::BTreeMap;
@@ -12,6 +12,7 @@ use engine::broker::{
 };
 use engine::record::{Header, Headers, Offset, Timestamp, TopicPartition};
 
+pub use crate::admin::NewStarts;
 use crate::clients::KafkaClients;
 use crate::producer::RecordProducer;
 use crate::restore::{BEGINNING, PartitionReader};
@@ -83,6 +84,32 @@ impl KafkaClients {
         TopicReader::new(reader, self, topic, partitions, options)
     }
 
+    /// A producer of transactions that belong to no application; a later one of the same id ends what an earlier one left
+    /// open.
+    pub fn transactional_producer(&self, transactional_id: &str) -> Result<Box<dyn Producer>, BrokerError> {
+        let client_id = format!("{}-topic-writer", self.config().application_id);
+        Ok(Box::new(self.record_producer(&client_id, Some(transactional_id), &[])?))
+    }
+
+    /// What readers can see of each partition of an existing topic, in order of the partitions.
+    pub fn partition_bounds(&self, topic: &str) -> Result<Vec<PartitionBounds>, BrokerError> {
+        let partitions = self.partitions_of(topic)?;
+        let metadata = self.metadata()?;
+        let mut reader = self.partition_reader(&format!("{}-topic-reader", self.config().application_id), &[])?;
+        let topic: Arc<str> = topic.into();
+        let bounds = (0..partitions).map(|partition| {
+            let source = TopicPartition::new(Arc::clone(&topic), partition);
+            let start = metadata.watermarks(&source)?.low;
+            Ok(PartitionBounds { partition, start, stable_end: reader.stable_end(&source)? })
+        });
+        bounds.collect()
+    }
+
+    /// Deletes the records of a topic below an offset in each partition that is named.
+    pub fn delete_records(&self, topic: &str, offsets: &BTreeMap<i32, Offset>) -> Result<NewStarts, BrokerError> {
+        self.topic_admin()?.delete_records(topic, offsets)
+    }
+
     fn partitions_of(&self, topic: &str) -> Result<i32, BrokerError> {
         match self.metadata()?.topic(topic)? {
             Some(topic) => Ok(topic.partitions),
@@ -93,6 +120,16 @@ impl KafkaClients {
             )),
         }
     }
+}
+
+/// What readers see of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionBounds {
+    pub partition: i32,
+    /// The log start.
+    pub start: Offset,
+    /// The last stable offset: what comes after it belongs to transactions that are still open.
+    pub stable_end: Offset,
 }
 
 /// A record to write.

@@ -31,7 +31,7 @@ const MERGE_TRIGGER_LOADING: &str = "12";
 /// RocksDB's own default.
 const MERGE_TRIGGER: &str = "4";
 
-/// How many stores of an application are being loaded, and the memory that they share.
+/// How many stores are being loaded, and the memory that they share.
 #[derive(Debug)]
 pub(crate) struct BulkBudget {
     bytes: usize,

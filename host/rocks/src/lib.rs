@@ -21,7 +21,7 @@ use options::SharedOptions;
 use store::RocksStore;
 
 pub use directory::FORMAT_VERSION;
-pub use options::RocksOptions;
+pub use options::{RocksMemory, RocksOptions};
 
 /// Opens the stores of one application below one state directory. As long as it lives, no other process can.
 pub struct RocksStoreProvider {
@@ -39,6 +39,15 @@ impl RocksStoreProvider {
     pub fn open(options: RocksOptions) -> Result<Self, StoreError> {
         let directory = StateDirectory::open(&options)?;
         Ok(Self { directory, shared: Arc::new(SharedOptions::new(&options)) })
+    }
+
+    /// As `open`, with stores that share their memory with those of other applications.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn open_within(options: RocksOptions, memory: &RocksMemory) -> Result<Self, StoreError> {
+        let directory = StateDirectory::open(&options)?;
+        Ok(Self { directory, shared: Arc::new(SharedOptions::within(&options, memory)) })
     }
 
     /// Checks that the directory belongs to this cluster, and notes it where no cluster was known yet.
@@ -59,7 +68,8 @@ impl RocksStoreProvider {
         self.directory.host_id()
     }
 
-    /// Bytes that all stores together hold in memory: block cache, with the write buffers charged to it.
+    /// Bytes that all stores together hold in memory, those that share it included: block cache, with the write buffers
+    /// charged to it.
     pub fn memory_usage_bytes(&self) -> u64 {
         self.shared.memory_usage_bytes()
     }

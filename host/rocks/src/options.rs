@@ -1,7 +1,9 @@
-//! How the databases of an application are set up: one block cache and one budget for write buffers for all of them, so
-//! that their number does not decide how much memory they take (R15).
+//! How the databases of an application are set up: one block cache and one budget for write buffers for all of them, and
+//! for those of the other applications of the process, so that their number does not decide how much memory they take
+//! (R15).
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::bulk::BulkBudget;
 use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, LogLevel, Options, WriteBufferManager};
@@ -14,7 +16,8 @@ pub struct RocksOptions {
     pub application_id: String,
     /// The cluster whose changelogs the stores follow; checked when it is known.
     pub cluster_id: Option<String>,
-    /// Memory for blocks, indexes, filters and write buffers of all stores together.
+    /// Memory for blocks, indexes, filters and write buffers of all stores together. It and the next one count where the
+    /// stores have a memory of their own, and not where they share one.
     pub block_cache_bytes: usize,
     /// Of it, how much the write buffers of all stores may take before one is written out.
     pub write_buffers_bytes: usize,
@@ -42,23 +45,45 @@ impl RocksOptions {
     }
 }
 
-/// What the databases share.
-pub(crate) struct SharedOptions {
+/// The memory of stores: a block cache, with a budget for write buffers that is charged to it, and one for loading. The
+/// applications of a process share one; a clone is the same memory.
+#[derive(Clone)]
+pub struct RocksMemory {
     cache: Cache,
     buffers: WriteBufferManager,
+    write_buffers_bytes: usize,
+    bulk: Arc<BulkBudget>,
+}
+
+impl RocksMemory {
+    /// As in `RocksOptions`: memory for everything, and how much of it the write buffers may take.
+    pub fn new(block_cache_bytes: usize, write_buffers_bytes: usize) -> Self {
+        // Write buffers are charged to the cache, so it must be able to hold them.
+        let cache = Cache::new_lru_cache(block_cache_bytes.max(write_buffers_bytes));
+        let buffers =
+            WriteBufferManager::new_write_buffer_manager_with_cache(write_buffers_bytes, false, cache.clone());
+        Self { cache, buffers, write_buffers_bytes, bulk: Arc::new(BulkBudget::new(write_buffers_bytes)) }
+    }
+}
+
+/// What the databases of an application share.
+pub(crate) struct SharedOptions {
+    memory: RocksMemory,
     buffers_max_bytes: usize,
     database: Options,
-    pub bulk: BulkBudget,
+    pub bulk: Arc<BulkBudget>,
 }
 
 impl SharedOptions {
+    /// With a memory of their own.
     pub fn new(options: &RocksOptions) -> Self {
-        // Write buffers are charged to the cache, so it must be able to hold them.
-        let cache = Cache::new_lru_cache(options.block_cache_bytes.max(options.write_buffers_bytes));
-        let buffers =
-            WriteBufferManager::new_write_buffer_manager_with_cache(options.write_buffers_bytes, false, cache.clone());
+        Self::within(options, &RocksMemory::new(options.block_cache_bytes, options.write_buffers_bytes))
+    }
+
+    pub fn within(options: &RocksOptions, memory: &RocksMemory) -> Self {
+        let memory = memory.clone();
         let mut table = BlockBasedOptions::default();
-        table.set_block_cache(&cache);
+        table.set_block_cache(&memory.cache);
         table.set_cache_index_and_filter_blocks(true);
         table.set_cache_index_and_filter_blocks_with_high_priority(true);
         table.set_pin_l0_filter_and_index_blocks_in_cache(true);
@@ -70,7 +95,7 @@ impl SharedOptions {
         database.create_if_missing(true);
         database.set_paranoid_checks(true);
         database.set_block_based_table_factory(&table);
-        database.set_write_buffer_manager(&buffers);
+        database.set_write_buffer_manager(&memory.buffers);
         database.set_write_buffer_size(options.write_buffer_bytes);
         database.set_max_write_buffer_number(3);
         // RocksDB's 1 MiB at a time, for each store that has written anything, would be more than the budget where there
@@ -87,8 +112,9 @@ impl SharedOptions {
         database.set_max_log_file_size(1 << 20);
         database.set_stats_dump_period_sec(0);
         // RocksDB begins to write out at the budget; a quarter more is its time to do so.
-        let buffers_max_bytes = options.write_buffers_bytes + options.write_buffers_bytes / 4;
-        Self { cache, buffers, buffers_max_bytes, database, bulk: BulkBudget::new(options.write_buffers_bytes) }
+        let buffers_max_bytes = memory.write_buffers_bytes + memory.write_buffers_bytes / 4;
+        let bulk = Arc::clone(&memory.bulk);
+        Self { memory, buffers_max_bytes, database, bulk }
     }
 
     pub fn database(&self) -> &Options {
@@ -98,10 +124,10 @@ impl SharedOptions {
     /// Whether the stores write faster than their buffers can be written out. RocksDB would let them, or else hold up
     /// every writer without a word, even on a full disk.
     pub fn is_over_budget(&self) -> bool {
-        self.buffers.get_usage() > self.buffers_max_bytes
+        self.memory.buffers.get_usage() > self.buffers_max_bytes
     }
 
     pub fn memory_usage_bytes(&self) -> u64 {
-        self.cache.get_usage() as u64
+        self.memory.cache.get_usage() as u64
     }
 }

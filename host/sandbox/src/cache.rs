@@ -7,6 +7,7 @@ use std::hash::{Hash, Hasher};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 use wasmtime::Engine;
@@ -74,8 +75,11 @@ impl Cache {
 
     /// Keeps compiled code; the file appears whole or not at all.
     pub fn put(&self, digest: &str, component: &Component) -> Result<(), String> {
+        // Two applications of a process may compile the same module at once.
+        static WRITES: AtomicU64 = AtomicU64::new(0);
         let name = self.name(digest);
-        let (path, scratch) = (self.folder.join(&name), self.folder.join(format!("{name}.{}", std::process::id())));
+        let unique = format!("{name}.{}.{}", std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed));
+        let (path, scratch) = (self.folder.join(&name), self.folder.join(unique));
         let write = || -> Result<(), String> {
             let code = component.serialize().map_err(|error| format!("{error:#}"))?;
             let mut file = private_file(&scratch).map_err(|error| error.to_string())?;

@@ -83,7 +83,15 @@ impl Instance {
             other => other,
         })?;
         usage.add_instance();
-        Ok(Self { module, limits, usage, task, cpu: CpuMeter::default(), report: CallReport::default(), live: Some(live) })
+        Ok(Self {
+            module,
+            limits,
+            usage,
+            task,
+            cpu: CpuMeter::default(),
+            report: CallReport::default(),
+            live: Some(live),
+        })
     }
 
     /// Runs one export with the context inside the store. `Ok(Err(_))` of `call` is an error that the guest returned

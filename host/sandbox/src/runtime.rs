@@ -74,6 +74,16 @@ impl Runtime {
         Ok(Self { engine, linker, cache, epochs: Arc::new(epochs), module_max_bytes })
     }
 
+    /// A runtime with settings of its own on the same engine, with the same thread behind the deadlines.
+    ///
+    /// # Errors
+    /// When its cache cannot be used.
+    pub fn beside(&self, config: RuntimeConfig) -> Result<Self, RuntimeError> {
+        let cache = config.cache_dir.map(|dir| Cache::open(&dir, &self.engine)).transpose()?;
+        let (engine, linker, epochs) = (self.engine.clone(), self.linker.clone(), Arc::clone(&self.epochs));
+        Ok(Self { engine, linker, cache, epochs, module_max_bytes: config.module_max_bytes })
+    }
+
     /// Checks, compiles (or takes from the cache) and describes a module under the default limits.
     pub fn load(&self, bytes: &[u8]) -> Result<Module, LoadError> {
         self.load_with(bytes, &Limits::default(), &mut |_| {})

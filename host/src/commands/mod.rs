@@ -11,8 +11,10 @@ use crate::terminal::{Format, Terminal};
 mod broker;
 mod build;
 mod completions;
+mod dlq;
 mod new;
 mod reference;
+mod repro;
 mod run;
 mod stores;
 mod table;
@@ -52,6 +54,11 @@ enum Command {
     /// List, create, fill and read topics
     #[command(subcommand)]
     Topics(topics::Command),
+    /// Dead letters: look at them, send them back, remove them
+    #[command(subcommand)]
+    Dlq(dlq::Command),
+    /// Repeat the call of a dead letter offline and compare
+    Repro(repro::Arguments),
     /// Look into the state stores of a running application
     #[command(subcommand)]
     Stores(stores::Command),
@@ -77,6 +84,8 @@ pub fn run(command_line: CommandLine) -> Result<()> {
         Command::Table(command) => table::run(&command, terminal),
         Command::Broker(arguments) => broker::run(&arguments, terminal),
         Command::Topics(command) => topics::run(&command, terminal),
+        Command::Dlq(command) => dlq::run(&command, terminal),
+        Command::Repro(arguments) => repro::run(&arguments, terminal),
         Command::Stores(command) => stores::run(&command, terminal),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Reference(command) => reference::run(&command),

@@ -82,7 +82,7 @@ pub fn run(command: &Command, terminal: Terminal) -> Result<()> {
 pub fn serve(arguments: &Arguments, terminal: Terminal) -> Result<()> {
     let manifest = manifest(arguments, Overrides::of_environment(&arguments.set))?;
     let options = RunOptions { embedded: arguments.broker.embedded.clone(), until_idle: None };
-    runtime::run(&manifest, &options, terminal)
+    runtime::run(vec![manifest], options, terminal)
 }
 
 /// The manifest of a command line.

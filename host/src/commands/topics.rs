@@ -11,6 +11,7 @@ use engine::broker::{BrokerErrorKind, NewTopic};
 use kafka::{KafkaClients, KafkaClientsConfig};
 use serde_json::json;
 
+use crate::config::Manifest;
 use crate::exit::UsageError;
 use crate::formats::{self, DataFormat};
 use crate::runtime::brokers::{Broker, BrokerArguments, connect};
@@ -18,7 +19,7 @@ use crate::runtime::parse_duration;
 use crate::runtime::stop::Stop;
 use crate::terminal::{Format, Terminal, print_line};
 
-mod line;
+pub mod line;
 mod produce;
 mod read;
 
@@ -107,10 +108,10 @@ pub struct ReadArguments {
 pub struct DataFormats {
     /// How keys are written: utf8, json, i32, i64, f64, base64 or hex
     #[arg(long, default_value = "utf8", value_parser = parse_format)]
-    key_format: DataFormat,
+    pub key_format: DataFormat,
     /// How values are written
     #[arg(long, default_value = "utf8", value_parser = parse_format)]
-    value_format: DataFormat,
+    pub value_format: DataFormat,
 }
 
 fn parse_format(name: &str) -> Result<DataFormat, String> {
@@ -139,19 +140,35 @@ pub fn run(command: &Command, terminal: Terminal) -> Result<()> {
 }
 
 /// A broker and the clients for it; the broker, where it is ours, lives as long as this.
-struct Connected {
-    clients: Arc<KafkaClients>,
+pub struct Connected {
+    pub clients: Arc<KafkaClients>,
     _broker: Broker,
 }
 
 impl Connection {
     fn open(&self, terminal: Terminal) -> Result<Connected> {
+        self.open_for("sandbar-topics", None, terminal)
+    }
+
+    /// Reaches the broker with clients of this name. A manifest gives its brokers where no flag names any, and its
+    /// properties of librdkafka.
+    ///
+    /// # Errors
+    /// When no broker is named or none answers.
+    pub fn open_for(&self, name: &str, manifest: Option<&Manifest>, terminal: Terminal) -> Result<Connected> {
         // What a script reads is the topics' data; where the broker came from is for people.
-        let broker = Broker::of(&self.broker, Terminal::new(Format::Text))?;
-        let mut config = KafkaClientsConfig::new(&broker.bootstrap_servers, "sandbar-topics");
+        let told = Terminal::new(Format::Text);
+        let named = self.broker.embedded.is_some() || self.broker.brokers().is_some();
+        let of_manifest = manifest.and_then(Manifest::bootstrap_servers).filter(|_| !named);
+        let broker = match of_manifest {
+            Some(servers) => Broker::cluster(&servers),
+            None => Broker::of(&self.broker, told)?,
+        };
+        let mut config = KafkaClientsConfig::new(&broker.bootstrap_servers, name);
         config.request_timeout = self.timeout;
-        config.properties = pairs("-X", &self.set)?.into_iter().collect();
-        let connected = connect(config, self.timeout, &Stop::default(), Terminal::new(Format::Text))?;
+        config.properties.extend(manifest.into_iter().flat_map(|manifest| manifest.kafka.clone()));
+        config.properties.extend(pairs("-X", &self.set)?);
+        let connected = connect(config, self.timeout, &Stop::default(), told)?;
         let (clients, _) = connected.context("told to stop")?;
         tracing::debug!(?terminal.format, brokers = broker.bootstrap_servers, "connected");
         Ok(Connected { clients, _broker: broker })

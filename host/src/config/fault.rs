@@ -46,6 +46,21 @@ pub enum ConfigError {
     NotText { path: PathBuf, offset: usize },
     #[error("{}", Faults { path, faults })]
     Faults { path: PathBuf, faults: Vec<Fault> },
+    /// What several manifests say does not fit together; each fault names its places.
+    #[error("{}", faults.join("\n"))]
+    Together { faults: Vec<String> },
+    /// Several manifests are wrong, each by itself.
+    #[error("{}", Each(errors))]
+    Several { errors: Vec<ConfigError> },
+}
+
+struct Each<'a>(&'a [ConfigError]);
+
+impl fmt::Display for Each<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&texts.join("\n"))
+    }
 }
 
 struct Faults<'a> {

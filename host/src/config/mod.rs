@@ -12,11 +12,13 @@ mod reference;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod together;
 mod value;
 
 pub use fault::{ConfigError, nearest};
 pub use reference::manifest_reference;
 pub use tables::{STORE_NAME_MAX_LENGTH, TableSettings};
+pub use together::together;
 pub use value::is_kafka_name;
 
 use crate::networks::PeerNetworks;

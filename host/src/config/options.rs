@@ -164,7 +164,8 @@ const TABLE: &[ConfigOption] = &[
     option(
         "state.dir",
         Kind::Path,
-        "Folder of the local state stores. One host at a time; two hosts on one machine need two folders.",
+        "Folder of the local state stores, those of an application in a folder of its id. One host at a time; two hosts of \
+         one application on one machine need two folders.",
     )
     .or("\".sandbar/state\"")
     .importance(Importance::High)
@@ -205,7 +206,8 @@ const TABLE: &[ConfigOption] = &[
     option(
         "application.server",
         Kind::Address,
-        "Where the REST interface listens. There is no authentication yet: leave it on the loopback interface.",
+        "Where the REST interface listens, for all applications of the process. There is no authentication yet: leave it on \
+         the loopback interface.",
     )
     .or("\"127.0.0.1:7070\"")
     .streams(),
@@ -450,7 +452,8 @@ const TABLE: &[ConfigOption] = &[
     option(
         "rocksdb.block.cache.bytes",
         integer(1 << 20, TIB),
-        "Memory for blocks, indexes, filters and write buffers of all RocksDB stores of the host together.",
+        "Memory for blocks, indexes, filters and write buffers of all RocksDB stores of the host together, those of [all its \
+         applications](../applications.md) included.",
     )
     .or("134217728")
     .unit("bytes")

@@ -1,4 +1,4 @@
-//! `/v1/apps`: the application of this host with its topology, tasks, restores and lag.
+//! `/v1/apps`: the applications of this host, each with its topology, tasks, restores and lag, or why it failed.
 
 use std::sync::Arc;
 
@@ -10,29 +10,39 @@ use engine::stream_thread::{TaskReport, ThreadReport};
 use engine::topology::{StoreBackend, SubTopology, Topology};
 use serde_json::{Value, json};
 
-use super::{Problem, check_application, json_response};
-use crate::runtime::status::{Phase, Readiness, Restoring, Status};
+use super::{Problem, application_of, json_response};
+use crate::runtime::status::{Applications, Phase, Readiness, Restoring, Status};
 
 /// `GET /v1/apps`
-pub async fn list(State(status): State<Arc<Status>>) -> Response {
-    json_response(&json!({ "apps": [{ "id": status.application_id, "state": state(&status) }] }))
+pub async fn list(State(applications): State<Arc<Applications>>) -> Response {
+    let apps: Vec<Value> = applications.all().iter().map(|status| listed(status)).collect();
+    json_response(&json!({ "apps": apps }))
+}
+
+fn listed(status: &Status) -> Value {
+    let mut app = json!({ "id": status.application_id, "state": state(status) });
+    if let Some(reason) = status.failure() {
+        app["error"] = reason.into();
+    }
+    app
 }
 
 /// `GET /v1/apps/{app}`
 pub async fn show(
-    State(status): State<Arc<Status>>,
+    State(applications): State<Arc<Applications>>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
     let Path(application) = path?;
-    check_application(&status, &application)?;
+    let status = application_of(&applications, &application)?;
     let wired = status.wired();
     let reports = status.reports();
     let lag: Option<u64> = reports.iter().map(ThreadReport::lag).sum();
     let restoring = Restoring::of(&reports);
     Ok(json_response(&json!({
         "id": status.application_id,
-        "state": state(&status),
-        "not_ready": match readiness(&status).await {
+        "state": state(status),
+        "error": status.failure(),
+        "not_ready": match readiness(status).await {
             Readiness::Ready => Value::Null,
             Readiness::NotReady(reason) => reason.into(),
         },
@@ -68,12 +78,27 @@ pub async fn readiness(status: &Status) -> Readiness {
     }
 }
 
+/// As `readiness`, of several at once: one whose broker does not answer does not add to the time of another.
+pub async fn readiness_of_each(applications: &[Arc<Status>]) -> Vec<Readiness> {
+    let asked: Vec<_> = { applications.iter() }
+        .map(|status| {
+            let status = Arc::clone(status);
+            tokio::spawn(async move { readiness(&status).await })
+        })
+        .collect();
+    let mut answers = Vec::new();
+    for answer in asked {
+        answers.push(answer.await.unwrap_or_else(|error| Readiness::NotReady(error.to_string())));
+    }
+    answers
+}
+
 /// The state in one word, as programs compare it.
 pub fn state(status: &Status) -> &'static str {
     match status.phase() {
         Phase::Starting(_) => "starting",
         Phase::Stopping => "stopping",
-        Phase::Failed(_) => "failed",
+        Phase::Failed(_) => status.failed_word(),
         Phase::Running => {
             let restoring = Restoring::of(&status.reports());
             if restoring.tasks_running < restoring.tasks { "restoring" } else { "running" }

@@ -23,9 +23,9 @@ use super::stores::{
     serialized, standby_query, sub_topology, wired,
 };
 use super::token::Token;
-use super::{Problem, check_application, routed};
+use super::{Problem, application_of, routed};
 use crate::formats::{self, DataFormat};
-use crate::runtime::status::{Status, Wired};
+use crate::runtime::status::{Applications, Wired};
 
 /// Keys of one request.
 const KEYS_MAX: usize = 1_000;
@@ -108,7 +108,7 @@ fn check_size(bytes: usize) -> Result<(), Problem> {
 
 /// `POST /v1/apps/{app}/stores/{store}/batch-get`
 pub async fn get(
-    State(status): State<Arc<Status>>,
+    State(applications): State<Arc<Applications>>,
     headers: HeaderMap,
     uri: Uri,
     path: Result<Path<(String, String)>, PathRejection>,
@@ -117,8 +117,8 @@ pub async fn get(
 ) -> Result<Response, Problem> {
     let Path((application, store)) = path?;
     let Query(query) = query?;
-    check_application(&status, &application)?;
-    let wired = wired(&status)?.by(&headers);
+    let status = application_of(&applications, &application)?;
+    let wired = wired(status)?.by(&headers);
     let JsonObject(BatchBody { keys }) = body?;
     let formats = Formats::of(&wired, &store, query.key_format.as_deref(), query.value_format.as_deref())?;
     let partitions = asked_partitions(&wired, &store, None, query.partitions.as_deref())?;

@@ -17,9 +17,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::stores::{Formats, blocking, partitions_of, spec, wired};
 use super::token::Token;
-use super::{Problem, check_application, parts};
+use super::{Problem, application_of, parts};
 use crate::formats::DataFormat;
-use crate::runtime::status::{Status, Wired};
+use crate::runtime::status::{Applications, Wired};
 use crate::runtime::stop::Stop;
 
 pub(super) mod position;
@@ -174,15 +174,15 @@ impl Subscription {
 
 /// `GET /v1/apps/{app}/stores/{store}/changes`
 pub async fn subscribe(
-    State(status): State<Arc<Status>>,
+    State(applications): State<Arc<Applications>>,
     headers: HeaderMap,
     path: Result<Path<(String, String)>, PathRejection>,
     query: Result<Query<ChangesQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Path((application, store)) = path?;
     let Query(query) = query?;
-    check_application(&status, &application)?;
-    let wired = wired(&status)?;
+    let status = application_of(&applications, &application)?;
+    let wired = wired(status)?;
     let subscription = Subscription::of(&wired, &application, &store, &query, &headers)?;
     let content_type = subscription.text.content_type();
     let changelogs = wired.changelogs.clone().ok_or_else(|| {

@@ -24,9 +24,9 @@ use super::stores::{
     sub_topology, wired,
 };
 use super::token::Token;
-use super::{Problem, check_application, routed};
+use super::{Problem, application_of, routed};
 use crate::formats::{self, DataFormat};
-use crate::runtime::status::{Status, Wired};
+use crate::runtime::status::{Applications, Wired};
 
 mod ndjson;
 
@@ -82,7 +82,7 @@ type PageAndToken = (QueryPage, Token);
 
 /// `GET /v1/apps/{app}/stores/{store}/entries`
 pub async fn list(
-    State(status): State<Arc<Status>>,
+    State(applications): State<Arc<Applications>>,
     headers: HeaderMap,
     uri: Uri,
     path: Result<Path<(String, String)>, PathRejection>,
@@ -90,8 +90,8 @@ pub async fn list(
 ) -> Result<Response, Problem> {
     let Path((application, store)) = path?;
     let Query(query) = query?;
-    check_application(&status, &application)?;
-    let wired = wired(&status)?.by(&headers);
+    let status = application_of(&applications, &application)?;
+    let wired = wired(status)?.by(&headers);
     let is_streamed = ndjson::is_asked_for(&headers)?;
     let mut scan = Scan::of(&wired, application, store, query, uri.path())?;
     if is_streamed {

@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::stores::{Formats, home_of, spec, wired};
-use super::{Problem, check_application, json_response};
-use crate::runtime::status::{Status, Wired};
+use super::{Problem, application_of, json_response};
+use crate::runtime::status::{Applications, Wired};
 
 /// Which key's owner is asked for.
 #[derive(Debug, Deserialize)]
@@ -24,12 +24,12 @@ pub struct OwnerQuery {
 
 /// `GET /v1/apps/{app}/instances`
 pub async fn list(
-    State(status): State<Arc<Status>>,
+    State(applications): State<Arc<Applications>>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
     let Path(application) = path?;
-    check_application(&status, &application)?;
-    let wired = wired(&status)?;
+    let status = application_of(&applications, &application)?;
+    let wired = wired(status)?;
     let (routes, here) = routes(&wired).await?;
     let names = |tasks: &std::collections::BTreeSet<TaskId>| tasks.iter().map(TaskId::to_string).collect::<Vec<_>>();
     let instance = |(id, instance): (&String, &Instance)| {
@@ -47,14 +47,14 @@ pub async fn list(
 
 /// `GET /v1/apps/{app}/stores/{store}/owner?key=…`
 pub async fn owner(
-    State(status): State<Arc<Status>>,
+    State(applications): State<Arc<Applications>>,
     path: Result<Path<(String, String)>, PathRejection>,
     query: Result<Query<OwnerQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Path((application, store)) = path?;
     let Query(query) = query?;
-    check_application(&status, &application)?;
-    let wired = wired(&status)?;
+    let status = application_of(&applications, &application)?;
+    let wired = wired(status)?;
     let formats = Formats::of(&wired, &store, query.key_format.as_deref(), None)?;
     let key = formats.key.read(&query.key).map_err(|error| Problem::bad_request(format!("key: {error}")))?;
     let sub_topology = spec(&wired, &store).map_or(0, |(index, _)| index as u32);

@@ -19,9 +19,9 @@ use super::stores::{
     problem_of, serialized, standby_query, sub_topology, wired,
 };
 use super::token::Token;
-use super::{Problem, check_application, routed};
+use super::{Problem, application_of, routed};
 use crate::formats;
-use crate::runtime::status::{Status, Wired};
+use crate::runtime::status::{Applications, Wired};
 
 /// Where a key is. The empty key is a path that ends with `keys/`.
 #[derive(Debug, Deserialize)]
@@ -90,7 +90,7 @@ enum Local {
 
 /// `GET /v1/apps/{app}/stores/{store}/keys/{key}`
 pub async fn get(
-    State(status): State<Arc<Status>>,
+    State(applications): State<Arc<Applications>>,
     headers: HeaderMap,
     uri: Uri,
     path: Result<Path<KeyPath>, PathRejection>,
@@ -98,8 +98,8 @@ pub async fn get(
 ) -> Result<Response, Problem> {
     let Path(path) = path?;
     let Query(query) = query?;
-    check_application(&status, &path.app)?;
-    answer(&wired(&status)?.by(&headers), uri.path(), path, query).await
+    let status = application_of(&applications, &path.app)?;
+    answer(&wired(status)?.by(&headers), uri.path(), path, query).await
 }
 
 /// Answers a query for a key, here or by the hosts that have its partitions. `path` is that of the request, for them.

@@ -4,11 +4,13 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 mod accept;
@@ -43,7 +45,7 @@ pub use server::{bind, serve};
 
 use body::BodyLimits;
 
-use crate::runtime::status::{Phase, Readiness, Status};
+use crate::runtime::status::{Applications, Readiness, Status};
 
 /// A route: its methods, and who answers.
 struct Route {
@@ -51,13 +53,13 @@ struct Route {
     /// As the OpenAPI document names them.
     #[cfg_attr(not(test), expect(dead_code, reason = "the document of the routes is compared with them"))]
     methods: &'static [&'static str],
-    answers: fn() -> MethodRouter<Arc<Status>>,
+    answers: fn() -> MethodRouter<Arc<Applications>>,
 }
 
 const fn route(
     path: &'static str,
     methods: &'static [&'static str],
-    answers: fn() -> MethodRouter<Arc<Status>>,
+    answers: fn() -> MethodRouter<Arc<Applications>>,
 ) -> Route {
     Route { path, methods, answers }
 }
@@ -86,12 +88,12 @@ const ROUTES: &[Route] = &[
 const OPENAPI: &str = include_str!("openapi.json");
 
 /// The routes of a host.
-pub fn router(status: Arc<Status>) -> Router {
-    router_within(BodyLimits::default(), status)
+pub fn router(applications: Arc<Applications>) -> Router {
+    router_within(BodyLimits::default(), applications)
 }
 
 /// As `router`, with other limits of bodies.
-fn router_within(limits: BodyLimits, status: Arc<Status>) -> Router {
+fn router_within(limits: BodyLimits, applications: Arc<Applications>) -> Router {
     let routes = ROUTES.iter().fold(Router::new(), |router, route| router.route(route.path, (route.answers)()));
     routes
         .fallback(unknown_route)
@@ -101,7 +103,7 @@ fn router_within(limits: BodyLimits, status: Arc<Status>) -> Router {
         // Bodies are bounded by our own limits alone, and outside of the time for the answer.
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(limits, body::within_body_limits))
-        .with_state(status)
+        .with_state(applications)
 }
 
 /// `GET /v1/openapi.json`
@@ -109,30 +111,67 @@ async fn openapi() -> Response {
     json_text(OPENAPI.to_owned())
 }
 
-fn a_key() -> MethodRouter<Arc<Status>> {
+fn a_key() -> MethodRouter<Arc<Applications>> {
     get(keys::get).put(writes::put).delete(writes::delete)
 }
 
-async fn livez(State(status): State<Arc<Status>>) -> Response {
-    match status.phase() {
-        Phase::Failed(error) => {
+/// A host lives while one of its applications has not failed: to start it anew would end the others too.
+async fn livez(State(applications): State<Arc<Applications>>) -> Response {
+    let failures: Option<Vec<String>> = { applications.all().iter() }
+        .map(|status| status.failure().map(|reason| named(&applications, status, &reason)))
+        .collect();
+    match failures {
+        Some(failures) => {
             let title = "the application has failed";
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "failed", title, error).into_response()
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "failed", title, failures.join("; ")).into_response()
         }
-        _ => json_response(&json!({ "alive": true })),
+        None => json_response(&json!({ "alive": true })),
     }
 }
 
-async fn readyz(State(status): State<Arc<Status>>) -> Response {
-    match apps::readiness(&status).await {
-        Readiness::Ready => {
-            let standby = status.standby().map(|report| json!({ "tasks": report.tasks.len(), "lag": report.lag() }));
-            json_response(&match standby {
-                Some(standby) => json!({ "ready": true, "standby": standby }),
-                None => json!({ "ready": true }),
-            })
+/// Which application is asked for; all of them where there is none.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReadinessQuery {
+    app: Option<String>,
+}
+
+/// A host is ready when all of its applications are, so that a rollout stops where one of them failed. For traffic to one of
+/// them there is `app`.
+async fn readyz(
+    State(applications): State<Arc<Applications>>,
+    query: Result<Query<ReadinessQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(query) = query?;
+    let asked = match &query.app {
+        Some(application) => std::slice::from_ref(application_of(&applications, application)?),
+        None => applications.all(),
+    };
+    let mut reasons = Vec::new();
+    for (status, readiness) in asked.iter().zip(apps::readiness_of_each(asked).await) {
+        if let Readiness::NotReady(reason) = readiness {
+            reasons.push(named(&applications, status, &reason));
         }
-        Readiness::NotReady(reason) => Problem::unavailable("not-ready", "not ready", reason).into_response(),
+    }
+    if !reasons.is_empty() {
+        return Err(Problem::unavailable("not-ready", "not ready", reasons.join("; ")));
+    }
+    let standby = |status: &Status| {
+        let report = status.standby()?;
+        Some((report.tasks.len(), report.lag()))
+    };
+    let standby = asked.iter().filter_map(|status| standby(status)).reduce(|a, b| (a.0 + b.0, a.1 + b.1));
+    Ok(json_response(&match standby {
+        Some((tasks, lag)) => json!({ "ready": true, "standby": { "tasks": tasks, "lag": lag } }),
+        None => json!({ "ready": true }),
+    }))
+}
+
+/// What is said of an application, with its id where the host has several.
+fn named(applications: &Applications, status: &Status, what: &str) -> String {
+    match applications.all() {
+        [_] => what.to_owned(),
+        _ => format!("{}: {what}", status.application_id),
     }
 }
 
@@ -153,11 +192,11 @@ fn json_text(text: String) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
-/// Only the host's own application exists here.
-fn check_application(status: &Status, application: &str) -> Result<(), Problem> {
-    if application == status.application_id {
-        return Ok(());
-    }
-    let detail = format!("this host runs {}, not {application}", status.application_id);
-    Err(Problem::not_found("app-not-found", "no such application", detail))
+/// Only the host's own applications exist here.
+fn application_of<'a>(applications: &'a Applications, application: &str) -> Result<&'a Arc<Status>, Problem> {
+    applications.find(application).ok_or_else(|| {
+        let ids: Vec<&str> = applications.all().iter().map(|status| status.application_id.as_str()).collect();
+        let detail = format!("this host runs {}, not {application}", ids.join(", "));
+        Problem::not_found("app-not-found", "no such application", detail)
+    })
 }

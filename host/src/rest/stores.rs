@@ -19,18 +19,18 @@ use serde_json::{Value, json};
 
 use super::freshness::Freshness;
 use super::routed::{Question, Sources};
-use super::{Problem, check_application, json_response, json_text, peers, routed};
+use super::{Problem, application_of, json_response, json_text, peers, routed};
 use crate::formats::{self, DataFormat};
-use crate::runtime::status::{Routing, Status, Wired};
+use crate::runtime::status::{Applications, Routing, Status, Wired};
 
 /// `GET /v1/apps/{app}/stores`
 pub async fn list(
-    State(status): State<Arc<Status>>,
+    State(applications): State<Arc<Applications>>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
     let Path(application) = path?;
-    check_application(&status, &application)?;
-    let wired = wired(&status)?;
+    let status = application_of(&applications, &application)?;
+    let wired = wired(status)?;
     let registrations = wired.queries.registrations();
     let stores: Vec<Value> = wired
         .topology
@@ -80,7 +80,7 @@ struct PartitionCount {
 
 /// `GET /v1/apps/{app}/stores/{store}/count`
 pub async fn count(
-    State(status): State<Arc<Status>>,
+    State(applications): State<Arc<Applications>>,
     headers: HeaderMap,
     uri: Uri,
     path: Result<Path<(String, String)>, PathRejection>,
@@ -88,8 +88,8 @@ pub async fn count(
 ) -> Result<Response, Problem> {
     let Path((application, store)) = path?;
     let Query(query) = query?;
-    check_application(&status, &application)?;
-    let wired = wired(&status)?.by(&headers);
+    let status = application_of(&applications, &application)?;
+    let wired = wired(status)?.by(&headers);
     Formats::of(&wired, &store, None, None)?;
     let partitions = asked_partitions(&wired, &store, query.partition, query.partitions.as_deref())?;
     let registrations = wired.queries.registrations();
@@ -187,6 +187,10 @@ impl Deref for Asked {
 }
 
 pub(super) fn wired(status: &Status) -> Result<Asked, Problem> {
+    if let (true, Some(reason)) = (status.is_released(), status.failure()) {
+        let detail = format!("{} has failed, and nothing of it runs here: {reason}", status.application_id);
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "failed", "the application has failed", detail));
+    }
     let wired = status.wired().map(|wired| Asked { wired, is_forwarded: false });
     wired.ok_or_else(|| {
         let detail = format!("{} is starting; its stores are not open yet", status.application_id);

@@ -19,7 +19,7 @@ use engine::topology::{
 use tower::ServiceExt;
 
 use super::*;
-use crate::runtime::status::{StandbyStatus, Wired};
+use crate::runtime::status::{Phase, StandbyStatus, Wired};
 
 mod accept;
 mod changes;
@@ -28,6 +28,7 @@ mod limits;
 mod names;
 mod openapi;
 mod routed;
+mod several;
 mod writes;
 
 const PARTITIONS: i32 = 2;
@@ -128,8 +129,18 @@ fn running_host() -> Arc<Status> {
     status
 }
 
+/// The routes of a host with one application.
+fn routes(status: Arc<Status>) -> Router {
+    router(Arc::new(status.into()))
+}
+
 fn ask(status: &Arc<Status>, path: &str) -> (u16, Value) {
-    let (code, text) = ask_text(status, path);
+    ask_of(routes(Arc::clone(status)), path)
+}
+
+/// Asks these routes.
+fn ask_of(routes: Router, path: &str) -> (u16, Value) {
+    let (code, text) = send_to(routes, path, Request::get(path).body(Body::empty()).expect("a request"));
     (code, serde_json::from_str(&text).unwrap_or_else(|_| panic!("{path} did not answer with JSON: {text}")))
 }
 
@@ -138,9 +149,13 @@ fn ask_text(status: &Arc<Status>, path: &str) -> (u16, String) {
 }
 
 fn send(status: &Arc<Status>, path: &str, request: Request<Body>) -> (u16, String) {
+    send_to(routes(Arc::clone(status)), path, request)
+}
+
+fn send_to(routes: Router, path: &str, request: Request<Body>) -> (u16, String) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let response = router(Arc::clone(status)).oneshot(request).await.expect("infallible");
+        let response = routes.oneshot(request).await.expect("infallible");
         let code = response.status().as_u16();
         if code >= 400 {
             assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json", "{path}");
@@ -390,7 +405,7 @@ fn other_methods_are_refused() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let code = runtime.block_on(async {
         let request = Request::post("/v1/apps").body(Body::empty()).expect("a request");
-        router(running_host()).oneshot(request).await.expect("infallible").status()
+        routes(running_host()).oneshot(request).await.expect("infallible").status()
     });
     assert_eq!(code, StatusCode::METHOD_NOT_ALLOWED);
 }

@@ -24,9 +24,9 @@ use super::peers::Failure;
 use super::routed::{self, Sources};
 use super::stores::{Asked, Formats, serialized, wired};
 use super::token::{self, Token};
-use super::{Problem, check_application, json_response, keys};
+use super::{Problem, application_of, json_response, keys};
 use crate::formats::{self, DataFormat};
-use crate::runtime::status::{Status, Wired};
+use crate::runtime::status::{Applications, Wired};
 use crate::runtime::wall_clock_ms;
 use crate::runtime::writer::{WriteError, WriteRecord, Writer, Written};
 
@@ -134,14 +134,14 @@ impl Target {
 
 /// `PUT /v1/apps/{app}/stores/{store}/keys/{key}`
 pub async fn put(
-    State(status): State<Arc<Status>>,
+    State(applications): State<Arc<Applications>>,
     headers: HeaderMap,
     uri: Uri,
     path: Result<Path<KeyPath>, PathRejection>,
     query: Result<Query<WriteQuery>, QueryRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let request = Request::of(&status, headers, uri, path?.0, query?.0)?;
+    let request = Request::of(&applications, headers, uri, path?.0, query?.0)?;
     let body = body?;
     let value = match request.query.value_format.as_deref() {
         None => body.to_vec(),
@@ -158,13 +158,13 @@ pub async fn put(
 
 /// `DELETE /v1/apps/{app}/stores/{store}/keys/{key}`: a record without a value.
 pub async fn delete(
-    State(status): State<Arc<Status>>,
+    State(applications): State<Arc<Applications>>,
     headers: HeaderMap,
     uri: Uri,
     path: Result<Path<KeyPath>, PathRejection>,
     query: Result<Query<WriteQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let request = Request::of(&status, headers, uri, path?.0, query?.0)?;
+    let request = Request::of(&applications, headers, uri, path?.0, query?.0)?;
     if request.query.value_format.is_some() {
         return Err(Problem::bad_request("value_format: a delete has no value"));
     }
@@ -188,9 +188,15 @@ struct Request {
 }
 
 impl Request {
-    fn of(status: &Status, headers: HeaderMap, uri: Uri, path: KeyPath, query: WriteQuery) -> Result<Self, Problem> {
+    fn of(
+        applications: &Applications,
+        headers: HeaderMap,
+        uri: Uri,
+        path: KeyPath,
+        query: WriteQuery,
+    ) -> Result<Self, Problem> {
         let KeyPath { app, store, key } = path;
-        check_application(status, &app)?;
+        let status = application_of(applications, &app)?;
         let wired = wired(status)?.by(&headers);
         let formats = Formats::of(&wired, &store, query.key_format.as_deref(), None)?;
         let target = Target::of(&wired, &store)?;
@@ -417,7 +423,7 @@ fn version_of(text: &[u8]) -> Option<&[u8]> {
 
 /// `POST /v1/apps/{app}/stores/{store}/batch-write`: many records, one after the other; not all or none.
 pub async fn batch(
-    State(status): State<Arc<Status>>,
+    State(applications): State<Arc<Applications>>,
     headers: HeaderMap,
     path: Result<Path<(String, String)>, PathRejection>,
     query: Result<Query<WriteQuery>, QueryRejection>,
@@ -425,8 +431,8 @@ pub async fn batch(
 ) -> Result<Response, Problem> {
     let Path((application, store)) = path?;
     let Query(query) = query?;
-    check_application(&status, &application)?;
-    let wired = wired(&status)?;
+    let status = application_of(&applications, &application)?;
+    let wired = wired(status)?;
     let formats = Formats::of(&wired, &store, query.key_format.as_deref(), query.value_format.as_deref())?;
     let target = Target::of(&wired, &store)?;
     if is_waited_for(&query)? {

@@ -12,9 +12,13 @@ use broker::{EmbeddedBroker, EmbeddedBrokerOptions};
 use kafka::{ClusterInfo, KafkaClients, KafkaClientsConfig};
 use serde_json::json;
 
+use super::spawn::spawn;
 use super::stop::Stop;
 use crate::exit::{UnreachableError, UsageError};
 use crate::terminal::Terminal;
+
+/// Of the thread that waits for a broker.
+const STACK_BYTES: usize = 2 << 20;
 
 /// Which broker the command line names.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -137,7 +141,7 @@ pub fn connect(
     let (sender, receiver) = channel();
     let waiting = Arc::clone(&clients);
     // On a thread of its own, so that a signal is not kept waiting for the client's time-outs.
-    let spawned = std::thread::Builder::new().name("connect".to_owned()).spawn(move || {
+    let spawned = spawn("connect", STACK_BYTES, move || {
         let answer = waiting.wait_for_broker(timeout, &mut |attempt| {
             let text = format!("waiting for a broker ({} s): {}", attempt.elapsed.as_secs(), attempt.reason);
             let fields = json!({ "attempt": attempt.attempt, "reason": attempt.reason });

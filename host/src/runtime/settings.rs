@@ -7,7 +7,7 @@ use engine::exception_handlers::{ExceptionHandler, ExceptionHandlers};
 use engine::stream_thread::{AutoOffsetReset, ProcessingGuarantee, StreamsConfig};
 use engine::topology::Topology;
 use kafka::KafkaClientsConfig;
-use rocks::RocksOptions;
+use rocks::{RocksMemory, RocksOptions};
 
 use crate::config::Manifest;
 
@@ -53,12 +53,13 @@ pub fn endpoint(manifest: &Manifest, port: u16) -> String {
 
 /// Without the cluster, which is checked once it is known.
 pub fn rocks_options(manifest: &Manifest) -> RocksOptions {
+    RocksOptions::new(manifest.path_of("state.dir"), manifest.application_id())
+}
+
+/// The memory of all stores of the process.
+pub fn rocks_memory(manifest: &Manifest) -> RocksMemory {
     let size = |key: &str| usize::try_from(manifest.count(key)).unwrap_or(usize::MAX);
-    RocksOptions {
-        block_cache_bytes: size("rocksdb.block.cache.bytes"),
-        write_buffers_bytes: size("rocksdb.write.buffers.bytes"),
-        ..RocksOptions::new(manifest.path_of("state.dir"), manifest.application_id())
-    }
+    RocksMemory::new(size("rocksdb.block.cache.bytes"), size("rocksdb.write.buffers.bytes"))
 }
 
 /// `processing.guarantee`.

@@ -10,6 +10,7 @@ use engine::metrics::Metric;
 use engine::standby::{StandbyThread, StandbyThreadOptions};
 use engine::stream_thread::CloseMode;
 
+use super::spawn::spawn;
 use super::stop::Stop;
 use super::threads::panic_text;
 
@@ -33,10 +34,7 @@ impl Standby {
     pub fn start(options: StandbyThreadOptions, stop: &Stop) -> Result<Self> {
         let (sender, ended) = channel();
         let stop = stop.clone();
-        std::thread::Builder::new()
-            .name("standby".to_owned())
-            .stack_size(STACK_BYTES)
-            .spawn(move || run(&options, &stop, sender))
+        spawn("standby", STACK_BYTES, move || run(&options, &stop, sender))
             .context("cannot start the standby thread")?;
         Ok(Self { ended })
     }

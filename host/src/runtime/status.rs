@@ -1,4 +1,4 @@
-//! What the host says of itself: the phase of its application and, once that is wired, its topology, tasks and
+//! What the host says of itself: the phase of each of its applications and, once that is wired, its topology, tasks and
 //! stores. Written by the runtime, read by REST and by progress displays; never reaches into a stream thread.
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -8,7 +8,7 @@ use engine::query::QueryRegistry;
 use engine::standby::{SharedStandbyReport, StandbyReport};
 use engine::stream_thread::{SharedProgress, ThreadReport, ThreadState};
 use engine::task::TaskState;
-use engine::topic_limits::SinkLimits;
+use engine::topic_limits::SharedSinkLimits;
 use engine::topology::{PartitionCounts, Topology};
 
 use crate::rest::changes::Changelogs;
@@ -31,7 +31,7 @@ pub enum Phase {
 pub struct Wired {
     pub topology: Arc<Topology>,
     pub partition_counts: Arc<PartitionCounts>,
-    pub sink_limits: Arc<SinkLimits>,
+    pub sink_limits: Arc<SharedSinkLimits>,
     pub queries: Arc<QueryRegistry>,
     /// One for each stream thread, as the metrics.
     pub threads: Vec<Arc<SharedProgress>>,
@@ -62,11 +62,21 @@ pub struct StandbyStatus {
     pub metrics: Arc<EngineMetrics>,
 }
 
-/// The host's view of its application, shared by whoever shows it.
+/// The host's view of an application, shared by whoever shows it.
 pub struct Status {
     pub application_id: String,
-    inner: RwLock<(Phase, Option<Arc<Wired>>)>,
+    is_alone: bool,
+    inner: RwLock<Inner>,
 }
+
+struct Inner {
+    phase: Phase,
+    wired: Option<Arc<Wired>>,
+    is_released: bool,
+}
+
+/// The applications of the process, in the order in which they were named.
+pub struct Applications(Vec<Arc<Status>>);
 
 /// How far restoring is, over all tasks of the host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -88,34 +98,85 @@ pub enum Readiness {
 }
 
 impl Status {
+    /// Of an application that is the only one of its process.
     pub fn new(application_id: &str) -> Self {
         let phase = Phase::Starting("reading the manifest");
-        Self { application_id: application_id.to_owned(), inner: RwLock::new((phase, None)) }
+        let inner = Inner { phase, wired: None, is_released: false };
+        Self { application_id: application_id.to_owned(), is_alone: true, inner: RwLock::new(inner) }
+    }
+
+    /// Of an application whose failure is not the end of the process.
+    fn beside_others(application_id: &str) -> Self {
+        Self { is_alone: false, ..Self::new(application_id) }
     }
 
     pub fn phase(&self) -> Phase {
-        self.inner.read().unwrap_or_else(PoisonError::into_inner).0.clone()
+        self.inner.read().unwrap_or_else(PoisonError::into_inner).phase.clone()
+    }
+
+    /// Why it failed, if it has.
+    pub fn failure(&self) -> Option<String> {
+        match self.phase() {
+            Phase::Failed(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// The word for having failed. One whose process goes on without it is `ERRORED`.
+    pub fn failed_word(&self) -> &'static str {
+        if self.is_alone { "failed" } else { "ERRORED" }
     }
 
     /// Sets the phase. A failure stays: what comes after it is only its clearing up.
     pub fn set_phase(&self, phase: Phase) {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-        if !matches!(inner.0, Phase::Failed(_)) {
-            inner.0 = phase;
+        if !matches!(inner.phase, Phase::Failed(_)) {
+            inner.phase = phase;
         }
     }
 
     pub fn wire(&self, wired: Wired) {
-        self.inner.write().unwrap_or_else(PoisonError::into_inner).1 = Some(Arc::new(wired));
+        self.inner.write().unwrap_or_else(PoisonError::into_inner).wired = Some(Arc::new(wired));
+    }
+
+    /// Lets go of what an application held that has ended: its stores, clients and tasks. What is left says what it was.
+    pub fn release(&self) {
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        inner.is_released = true;
+        inner.wired = inner.wired.as_ref().map(|wired| {
+            let stores = wired.queries.declared_stores().cloned();
+            Arc::new(Wired {
+                queries: Arc::new(QueryRegistry::new(stores)),
+                standby: None,
+                routing: None,
+                writes: None,
+                changelogs: None,
+                ..Wired::clone(wired)
+            })
+        });
+    }
+
+    /// Whether nothing is held any more of an application that has ended.
+    pub fn is_released(&self) -> bool {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner).is_released
     }
 
     pub fn wired(&self) -> Option<Arc<Wired>> {
-        self.inner.read().unwrap_or_else(PoisonError::into_inner).1.clone()
+        self.inner.read().unwrap_or_else(PoisonError::into_inner).wired.clone()
     }
 
-    /// The latest report of each stream thread.
+    /// The latest report of each stream thread. Those of an application that has ended have no tasks, whatever they said
+    /// last.
     pub fn reports(&self) -> Vec<ThreadReport> {
-        self.wired().map(|wired| wired.reports()).unwrap_or_default()
+        let mut reports = self.wired().map(|wired| wired.reports()).unwrap_or_default();
+        if self.is_released() {
+            for report in &mut reports {
+                report.state = ThreadState::Dead;
+                report.trouble = None;
+                report.tasks.clear();
+            }
+        }
+        reports
     }
 
     /// The latest report of the standby thread; `None` where no standbys are asked for.
@@ -128,7 +189,7 @@ impl Status {
         match self.phase() {
             Phase::Starting(step) => return not_ready(format!("starting: {step}")),
             Phase::Stopping => return not_ready("stopping".to_owned()),
-            Phase::Failed(error) => return not_ready(format!("failed: {error}")),
+            Phase::Failed(error) => return not_ready(format!("{}: {error}", self.failed_word())),
             Phase::Running => {}
         }
         let reports = self.reports();
@@ -146,6 +207,29 @@ impl Status {
             ));
         }
         Readiness::Ready
+    }
+}
+
+impl Applications {
+    /// By their ids, of which there is at least one.
+    pub fn new<'a>(ids: impl ExactSizeIterator<Item = &'a str>) -> Self {
+        let status = if ids.len() == 1 { Status::new } else { Status::beside_others };
+        Self(ids.map(|id| Arc::new(status(id))).collect())
+    }
+
+    pub fn all(&self) -> &[Arc<Status>] {
+        &self.0
+    }
+
+    /// The one of this id.
+    pub fn find(&self, application_id: &str) -> Option<&Arc<Status>> {
+        self.0.iter().find(|status| status.application_id == application_id)
+    }
+}
+
+impl From<Arc<Status>> for Applications {
+    fn from(only: Arc<Status>) -> Self {
+        Self(vec![only])
     }
 }
 

@@ -1,8 +1,9 @@
 //! The wish to stop: raised by a signal or by the host itself, seen by everything that waits. The first signal asks
-//! for a clean end in whatever state the host is; the second ends the process at once.
+//! for a clean end in whatever state the host is; the second ends the process at once. The wish that the process stops
+//! is one that each of its applications does; the other way round it is not.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,7 +18,8 @@ pub struct Stop(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     raised: AtomicBool,
-    lock: Mutex<()>,
+    /// Those that are raised with it. Whoever waits does so with this lock.
+    below: Mutex<Vec<Weak<Shared>>>,
     changed: Condvar,
     watch: watch::Sender<bool>,
 }
@@ -26,7 +28,7 @@ impl Default for Stop {
     fn default() -> Self {
         let shared = Shared {
             raised: AtomicBool::new(false),
-            lock: Mutex::new(()),
+            below: Mutex::default(),
             changed: Condvar::new(),
             watch: watch::Sender::new(false),
         };
@@ -35,12 +37,22 @@ impl Default for Stop {
 }
 
 impl Stop {
+    /// The wish that a part of it stops: raised with this one, and by itself without it.
+    pub fn below(&self) -> Self {
+        let part = Self::default();
+        let mut below = self.0.below.lock().unwrap_or_else(PoisonError::into_inner);
+        below.retain(|part| part.strong_count() > 0);
+        below.push(Arc::downgrade(&part.0));
+        drop(below);
+        // After it was noted, so that one of the two sees the other.
+        if self.is_raised() {
+            part.raise();
+        }
+        part
+    }
+
     pub fn raise(&self) {
-        let guard = self.0.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        self.0.raised.store(true, Ordering::Release);
-        drop(guard);
-        self.0.changed.notify_all();
-        self.0.watch.send_replace(true);
+        self.0.raise();
     }
 
     pub fn is_raised(&self) -> bool {
@@ -50,7 +62,7 @@ impl Stop {
     /// Waits for at most `timeout`; true when the wish is there.
     pub fn wait(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
-        let mut guard = self.0.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.0.below.lock().unwrap_or_else(PoisonError::into_inner);
         while !self.is_raised() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -59,6 +71,18 @@ impl Stop {
             guard = self.0.changed.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
+    }
+}
+
+impl Shared {
+    fn raise(&self) {
+        let below = self.below.lock().unwrap_or_else(PoisonError::into_inner);
+        self.raised.store(true, Ordering::Release);
+        let parts: Vec<Arc<Self>> = below.iter().filter_map(Weak::upgrade).collect();
+        drop(below);
+        self.changed.notify_all();
+        self.watch.send_replace(true);
+        parts.iter().for_each(|part| part.raise());
     }
 }
 

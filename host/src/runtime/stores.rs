@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use engine::state::memory::MemoryStoreProvider;
 use engine::state::{StateStore, StoreError, StoreProvider};
 use engine::topology::{StoreBackend, StoreSpec, TaskId};
-use rocks::{RocksOptions, RocksStoreProvider};
+use rocks::{RocksMemory, RocksOptions, RocksStoreProvider};
 
 use crate::exit::StateDirectoryError;
 
@@ -17,12 +17,12 @@ pub struct Stores {
 }
 
 impl Stores {
-    /// Takes the state directory.
+    /// Takes the state directory. The stores on disk share the memory with those of others.
     ///
     /// # Errors
     /// When the directory is in use, cannot be written, belongs to another application or has a newer format.
-    pub fn open(options: RocksOptions) -> Result<Self, StateDirectoryError> {
-        let rocks = RocksStoreProvider::open(options).map_err(unusable)?;
+    pub fn open(options: RocksOptions, memory: &RocksMemory) -> Result<Self, StateDirectoryError> {
+        let rocks = RocksStoreProvider::open_within(options, memory).map_err(unusable)?;
         Ok(Self { memory: MemoryStoreProvider, rocks })
     }
 

@@ -9,6 +9,7 @@ use engine::topology::TaskId;
 use indicatif::ProgressBar;
 use serde_json::json;
 
+use super::idle::IdleVotes;
 use super::status::{Restoring, Status};
 use super::stop::Stop;
 use super::threads::StreamThreads;
@@ -23,7 +24,7 @@ const LINE_INTERVAL: Duration = Duration::from_secs(10);
 pub struct Supervisor<'a> {
     status: &'a Status,
     terminal: Terminal,
-    until_idle: Option<Duration>,
+    idleness: Idleness<'a>,
     restore: Option<RestoreWatch>,
     restored_before: u64,
     announced_running: bool,
@@ -34,6 +35,16 @@ pub struct Supervisor<'a> {
     /// The tasks that were promoted, and with how many records left to restore.
     promoted: BTreeMap<TaskId, u64>,
     last_glance: Instant,
+}
+
+/// Whether and when the run ends by itself.
+#[derive(Clone, Copy)]
+pub struct Idleness<'a> {
+    /// After so long without records; never where it is `None`.
+    pub after: Option<Duration>,
+    /// Where the applications of the process agree on it, and the place of this one among them.
+    pub votes: &'a IdleVotes,
+    pub application: usize,
 }
 
 struct RestoreWatch {
@@ -50,12 +61,12 @@ struct Activity {
 }
 
 impl<'a> Supervisor<'a> {
-    pub fn new(status: &'a Status, terminal: Terminal, until_idle: Option<Duration>) -> Self {
+    pub fn new(status: &'a Status, terminal: Terminal, idleness: Idleness<'a>) -> Self {
         let now = Instant::now();
         Self {
             status,
             terminal,
-            until_idle,
+            idleness,
             restore: None,
             restored_before: 0,
             announced_running: false,
@@ -69,7 +80,7 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Watches until the threads end, a topic changes or the wish to stop comes. True when the run ended because it was
-    /// idle.
+    /// idle, with all other applications of the process.
     pub fn watch(&mut self, threads: &mut StreamThreads, topics: &TopicWatch, stop: &Stop) -> bool {
         while threads.wait(GLANCE) {
             if stop.is_raised() {
@@ -82,7 +93,8 @@ impl<'a> Supervisor<'a> {
             let reports = self.status.reports();
             self.show(&reports);
             self.last_glance = Instant::now();
-            if self.is_idle(&reports) {
+            let is_idle = self.is_idle(&reports);
+            if self.idleness.votes.vote(self.idleness.application, is_idle) {
                 self.bar.finish_and_clear();
                 return true;
             }
@@ -186,7 +198,7 @@ impl<'a> Supervisor<'a> {
 
     /// Whether every partition was read to its end and nothing happened for the time that was asked for.
     fn is_idle(&mut self, reports: &[ThreadReport]) -> bool {
-        let Some(quiet) = self.until_idle else { return false };
+        let Some(quiet) = self.idleness.after else { return false };
         let activity = Activity {
             processed: reports.iter().map(|report| report.records_processed).sum(),
             restored: reports.iter().map(|report| report.records_restored).sum(),

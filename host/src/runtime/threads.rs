@@ -12,6 +12,7 @@ use anyhow::{Context, Result, anyhow};
 use engine::error::EngineError;
 use engine::stream_thread::{CloseMode, StreamThread, StreamThreadOptions};
 
+use super::spawn::spawn;
 use super::stop::Stop;
 
 /// wasmtime needs 2 MiB below a call; RocksDB and we get the same again.
@@ -54,10 +55,7 @@ impl StreamThreads {
         for options in options {
             let (sender, stop, abandoned) = (sender.clone(), stop.clone(), Arc::clone(&abandoned));
             let name = format!("stream-{}", options.thread);
-            let handle = std::thread::Builder::new()
-                .name(name)
-                .stack_size(STACK_BYTES)
-                .spawn(move || run(options, &stop, &abandoned, &sender))
+            let handle = spawn(name, STACK_BYTES, move || run(options, &stop, &abandoned, &sender))
                 .inspect_err(|_| threads.stop.raise())
                 .context("cannot start a stream thread")?;
             threads.handles.push(handle);

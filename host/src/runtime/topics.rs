@@ -15,6 +15,7 @@ use engine::topology::Topology;
 use kafka::KafkaClients;
 use serde_json::{Value, json};
 
+use super::spawn::spawn;
 use super::stop::Stop;
 use crate::config::Manifest;
 use crate::exit::{StateDirectoryError, UnreachableError};
@@ -26,6 +27,7 @@ const TOPICS: &str = ".topics";
 const LOOK_INTERVAL: Duration = Duration::from_secs(4);
 /// A broker that has only just started may not know of every topic yet, so a fault must last.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
+const STACK_BYTES: usize = 2 << 20;
 
 /// Internal topics, tried again while the broker asks for it. `None` when the wish to stop came.
 ///
@@ -149,7 +151,7 @@ impl TopicWatch {
                 }
             }
         };
-        std::thread::Builder::new().name("topic-watch".to_owned()).spawn(looking).context("cannot start a thread")?;
+        spawn("topic-watch", STACK_BYTES, looking).context("cannot start a thread")?;
         Ok(watch)
     }
 

@@ -13,6 +13,7 @@ use engine::broker::{BrokerError, BrokerErrorKind, ClientSupplier, Producer, Pro
 use engine::record::{Header, Offset, Timestamp, TopicPartition};
 use tokio::sync::oneshot;
 
+use super::spawn::spawn;
 use super::stop::Stop;
 
 /// Requests that may wait for the thread, and the bytes of their records.
@@ -114,11 +115,7 @@ impl Writer {
         let (jobs, waiting) = sync_channel(WAITING_MAX);
         let stop = stop.clone();
         let writing = move || run(&*clients, &waiting, &stop);
-        std::thread::Builder::new()
-            .name("rest-writer".to_owned())
-            .stack_size(STACK_BYTES)
-            .spawn(writing)
-            .context("cannot start the thread of REST writes")?;
+        spawn("rest-writer", STACK_BYTES, writing).context("cannot start the thread of REST writes")?;
         Ok(Self { jobs, waiting_bytes: Arc::default() })
     }
 

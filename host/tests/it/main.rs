@@ -1,6 +1,7 @@
 //! The built `sandbar` from outside: what it says to bad input, with which exit code, and how it runs, answers and
 //! stops. Uses the embedded broker and the test guests (`make guests`); real Kafka is the matter of `tests/e2e`.
 
+mod applications;
 mod bad_input;
 mod disk_full;
 mod http;

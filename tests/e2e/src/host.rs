@@ -21,7 +21,8 @@ pub struct Options<'a> {
     /// The command and what it is about: `run` with a manifest, or `serve-topic` with topics.
     pub command: Vec<OsString>,
     pub broker: &'a Broker,
-    pub application_id: &'a str,
+    /// That of all manifests, which are one then; `None` leaves it to them.
+    pub application_id: Option<&'a str>,
     pub state_dir: &'a Path,
     /// Further flags and `-X key=value` settings.
     pub arguments: Vec<OsString>,
@@ -37,6 +38,13 @@ impl<'a> Options<'a> {
         Self::of(vec!["run".into(), "-f".into(), manifest.into()], broker, application_id, state_dir)
     }
 
+    /// A host with the applications of several manifests.
+    pub fn several(manifests: &[PathBuf], broker: &'a Broker, state_dir: &'a Path) -> Self {
+        let files = manifests.iter().flat_map(|manifest| ["-f".into(), manifest.into()]);
+        let command = std::iter::once("run".into()).chain(files).collect();
+        Self { application_id: None, ..Self::of(command, broker, "", state_dir) }
+    }
+
     /// A host that serves topics without a manifest.
     pub fn serving(topics: &[&str], broker: &'a Broker, application_id: &'a str, state_dir: &'a Path) -> Self {
         let command = std::iter::once("serve-topic").chain(topics.iter().copied()).map(OsString::from).collect();
@@ -47,7 +55,7 @@ impl<'a> Options<'a> {
         Self {
             command,
             broker,
-            application_id,
+            application_id: Some(application_id),
             state_dir,
             arguments: Vec::new(),
             environment: Vec::new(),
@@ -103,11 +111,12 @@ impl Host {
         let file = File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
         let mut words = options.wrapper.clone();
         words.push(options.binary.clone().map_or_else(repository::sandbar, Ok)?.into());
+        let id = options.application_id.map(|id| format!("application.id={id}"));
         let child = Command::new(&words[0])
             .args(&words[1..])
             .args(&options.command)
             .args(options.broker.flags())
-            .args(["-X", &format!("application.id={}", options.application_id)])
+            .args(id.iter().flat_map(|id| ["-X", id]))
             .args(["-X", &format!("application.server=127.0.0.1:{port}")])
             .arg("-X")
             .arg(format!("state.dir={}", options.state_dir.display()))
@@ -169,6 +178,14 @@ impl Host {
     pub fn application(&self) -> Result<Application> {
         let (_, apps) = self.get("/v1/apps")?;
         let id = apps["apps"][0]["id"].as_str().with_context(|| format!("no application in {apps}"))?;
+        self.application_of(id)
+    }
+
+    /// What the host says of one of its applications.
+    ///
+    /// # Errors
+    /// When nothing answers, or another status than 200.
+    pub fn application_of(&self, id: &str) -> Result<Application> {
         let (status, body) = self.get(&format!("/v1/apps/{id}"))?;
         ensure!(status == 200, "/v1/apps/{id}: {status} {body}");
         Ok(Application { id: id.to_owned(), body })
@@ -187,7 +204,14 @@ impl Host {
     /// # Errors
     /// When the store does not answer with them.
     pub fn entries(&self, name: &str, parameters: &str) -> Result<BTreeMap<String, Value>> {
-        let id = self.application()?.id;
+        self.entries_of(&self.application()?.id, name, parameters)
+    }
+
+    /// As `entries`, of one of several applications.
+    ///
+    /// # Errors
+    /// When the store does not answer with them.
+    pub fn entries_of(&self, id: &str, name: &str, parameters: &str) -> Result<BTreeMap<String, Value>> {
         let mut found = BTreeMap::new();
         let mut cursor = String::new();
         loop {

@@ -19,6 +19,8 @@ pub enum Broker {
     Embedded(PathBuf),
     /// A broker at this address.
     Kafka(String),
+    /// Whichever the manifests of a host name.
+    OfManifest,
 }
 
 impl Broker {
@@ -27,6 +29,7 @@ impl Broker {
         match self {
             Self::Embedded(folder) => vec!["--embedded".into(), folder.into()],
             Self::Kafka(address) => vec!["-b".into(), address.into()],
+            Self::OfManifest => Vec::new(),
         }
     }
 }

@@ -94,7 +94,8 @@ impl Host {
             transaction_timeout_ms: scenario.config.transaction_timeout_ms as i32,
             ..ClientOptions::new(self.name.clone(), APPLICATION)
         });
-        let processors = NativeSupplier::new(declare(scenario.topics), |_| Tally);
+        let fails_one_in = scenario.fails_one_in;
+        let processors = NativeSupplier::new(declare(scenario.topics), move |_| Tally::new(fails_one_in));
         let processors: Arc<dyn engine::processor::ProcessorSupplier> = Arc::new(processors);
         let mut admin = clients.admin()?;
         let counts = internal_topics::prepare(&mut *admin, APPLICATION, processors.topology(), -1)?;

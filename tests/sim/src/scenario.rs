@@ -101,6 +101,8 @@ pub struct Scenario {
     pub truncate_one_in: u64,
     /// Whoever writes the inputs aborts a transaction between them.
     pub aborted_input_one_in: u64,
+    /// The processor fails at a call, and at none of its records alone.
+    pub fails_one_in: u64,
 }
 
 /// One of these numbers.
@@ -115,6 +117,7 @@ impl Scenario {
         let mut scenario = Self::quiet(kind, seed, &mut numbers);
         if kind == Kind::Clean {
             scenario.num_standby_replicas = numbers.below(2) as usize;
+            scenario.fails_one_in = pick(&mut numbers, &[0, 3, 10]);
             return scenario;
         }
         scenario.add_faults(&mut numbers);
@@ -129,6 +132,7 @@ impl Scenario {
             scenario.faults.delayed_end_one_in = pick(&mut numbers, &[0, 6, 20]);
         }
         scenario.num_standby_replicas = pick(&mut numbers, &[0, 1, 2]) as usize;
+        scenario.fails_one_in = pick(&mut numbers, &[0, 3, 10, 40]);
         scenario
     }
 
@@ -203,6 +207,7 @@ impl Scenario {
             compact_one_in: 0,
             truncate_one_in: 0,
             aborted_input_one_in: 0,
+            fails_one_in: 0,
         }
     }
 

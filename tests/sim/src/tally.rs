@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use engine::processor::{ProcessorContext, ProcessorError, PunctuationType, ScheduleId};
-use engine::record::{InputBatch, Outcome, OutputBatch, Timestamp};
-use engine::testing::{NativeProcessor, forward, topology};
+use engine::record::{InputBatch, Outcome, OutputBatch, Refusal, Timestamp};
+use engine::testing::{NativeProcessor, Seed, forward, topology};
 use engine::topology::Topology;
 
 use crate::workload::{decode_value, source_topic};
@@ -58,9 +58,41 @@ impl Tallied {
     }
 }
 
-/// The processor.
+/// The processor. It fails at some calls in the end, when everything is written, but never at a record alone in a fresh
+/// instance: so no record is given up, and what the others lose or gain by its isolation shows.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Tally;
+pub struct Tally {
+    /// Once in so many calls, 0 for never.
+    pub fails_one_in: u64,
+    /// Calls of this instance.
+    calls: u64,
+}
+
+impl Tally {
+    pub fn new(fails_one_in: u64) -> Self {
+        Self { fails_one_in, calls: 0 }
+    }
+
+    /// Whether a call fails, and how: with a trap, or by the refusal of a record.
+    fn failure(&mut self, batch: &InputBatch) -> Option<Result<Refusal, ProcessorError>> {
+        self.calls += 1;
+        if self.fails_one_in == 0 {
+            return None;
+        }
+        let place = (batch.base_offset as u64) << 20 | (batch.partition as u64) << 16 | batch.len() as u64;
+        let mut chance = Seed::new(place ^ self.calls << 40);
+        let fails = chance.one_in(self.fails_one_in);
+        match batch.len() {
+            _ if !fails => None,
+            1 if self.calls == 1 => None,
+            count if count > 1 && chance.one_in(2) => {
+                let index = chance.below(count as u64) as u32;
+                Some(Ok(Refusal { index, reason: "not in company".to_owned() }))
+            }
+            _ => Some(Err(ProcessorError::Trap { message: "by chance".to_owned(), backtrace: String::new() })),
+        }
+    }
+}
 
 fn malformed(batch: &InputBatch, index: usize) -> ProcessorError {
     ProcessorError::Returned(format!("malformed input at offset {}", batch.offset(index)))
@@ -107,7 +139,10 @@ impl NativeProcessor for Tally {
         for (key, tallied) in cached {
             context.put(tallies, key, Some(&tallied.encode()), None)?;
         }
-        Ok(Outcome { outputs, refused: Vec::new() })
+        match self.failure(batch) {
+            Some(Err(trap)) => Err(trap),
+            refused => Ok(Outcome { outputs, refused: refused.and_then(Result::ok).into_iter().collect() }),
+        }
     }
 
     fn punctuate(

@@ -11,7 +11,8 @@ pub struct Edit {
 /// Something that is taken away.
 pub struct Mutant {
     pub name: &'static str,
-    /// The rule that is broken, in the words of the design: R3 commit order, R5 doubt, R8 revoked and lost, R9 restore.
+    /// The rule that is broken, in the words of the design: R3 commit order, R5 doubt, R8 revoked and lost, R9 restore,
+    /// R17 failed calls.
     pub rule: &'static str,
     pub what: &'static str,
     pub edits: &'static [Edit],
@@ -27,6 +28,8 @@ const BRING_UP: &str = "host/engine/src/task_manager/bring_up.rs";
 const PLAN: &str = "host/engine/src/task_manager/plan.rs";
 const REBALANCE: &str = "host/engine/src/task_manager/rebalance.rs";
 const RECOVERY: &str = "host/engine/src/stream_thread/recovery.rs";
+const CONTEXT: &str = "host/engine/src/processor/context.rs";
+const ISOLATION: &str = "host/engine/src/task/stream_task/isolation.rs";
 const RESTORE: &str = "host/engine/src/restore.rs";
 const DIRECT_CONSUMER: &str = "host/broker/src/direct/consumer.rs";
 const DIRECT_PRODUCER: &str = "host/broker/src/direct/producer.rs";
@@ -307,6 +310,38 @@ pub const MUTANTS: &[Mutant] = &[
             old: "        let config = &self.options.config;\n        let Some(task) = self.tasks.get(&id) else { return Ok(false) };",
             new: "        if {on} { return Ok(true); }
         let config = &self.options.config;\n        let Some(task) = self.tasks.get(&id) else { return Ok(false) };",
+        }],
+    },
+    Mutant {
+        name: "failed-call-writes",
+        rule: "R17",
+        what: "what a failed call has written stays",
+        edits: &[Edit {
+            file: CONTEXT,
+            old: "        self.stores.iter_mut().for_each(TaskStore::rollback);\n",
+            new: "        if {on} { self.stores.iter_mut().for_each(TaskStore::release); }
+        self.stores.iter_mut().for_each(TaskStore::rollback);\n",
+        }],
+    },
+    Mutant {
+        name: "failed-call-done",
+        rule: "R17",
+        what: "the records of a failed call count as processed",
+        edits: &[Edit {
+            file: ISOLATION,
+            old: "        if !alone {\n",
+            new: "        if !alone {
+            if {on} { self.group.complete(info); return Ok(()); }\n",
+        }],
+    },
+    Mutant {
+        name: "failed-instance",
+        rule: "R17",
+        what: "a record is given up although a fresh instance was not asked",
+        edits: &[Edit {
+            file: ISOLATION,
+            old: "if !error.leaves_instance() && !was_fresh {",
+            new: "if !error.leaves_instance() && !was_fresh && !{on} {",
         }],
     },
 ];

@@ -100,7 +100,8 @@ pub(super) fn serve(shared: &Shared, stream: Arc<TcpStream>, peer: SocketAddr) {
     let session = Session { shared, peer, address, stream };
     match run(&session) {
         Ended::Closed | Ended::Stopping => tracing::debug!(%peer, "a connection ended"),
-        Ended::Io(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+        // A client that leaves while a fetch of its waits is found gone when the answer is written.
+        Ended::Io(error) if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
             tracing::debug!(%peer, "a connection was reset");
         }
         reason => tracing::warn!(%peer, %reason, "the broker closed a connection"),

@@ -1,8 +1,15 @@
+//! Tests of `dead_letter`: its record and headers, and the word for each reason.
+
 use super::*;
 use crate::record::Header;
 use bytes::Bytes;
 
-fn letter<'a>(subject: Subject<'a>, error: &'a ProcessorError, report: &'a CallReport, reads: &'a Reads) -> DeadLetter<'a> {
+fn letter<'a>(
+    subject: Subject<'a>,
+    error: &'a ProcessorError,
+    report: &'a CallReport,
+    reads: &'a Reads,
+) -> DeadLetter<'a> {
     DeadLetter {
         subject,
         error,
@@ -27,13 +34,8 @@ fn headers(output: &OutputBatch) -> Vec<(String, Option<String>)> {
 #[test]
 fn a_dead_letter_is_the_record_with_what_happened_behind_its_own_headers() {
     let own = Header { key: Bytes::from_static(b"own"), value: None };
-    let record = Record {
-        offset: 9,
-        timestamp: -1,
-        key: Some(Bytes::from_static(b"k")),
-        value: None,
-        headers: vec![own],
-    };
+    let record =
+        Record { offset: 9, timestamp: -1, key: Some(Bytes::from_static(b"k")), value: None, headers: vec![own] };
     let partition = TopicPartition::new("in", 3);
     let error = ProcessorError::Trap { message: "unreachable".to_owned(), backtrace: String::new() };
     let report = CallReport { cpu_us: 12, backtrace: "0x1 f\n0x2 g".to_owned() };

@@ -75,7 +75,10 @@ fn a_failed_call_names_task_partition_offsets_and_module() {
         error(42).to_string(),
         "task 0_2, reports-2, offset 40 to 42, module abc123: the call ran longer than 500 ms; raise it with the key processor.deadline.ms"
     );
-    assert_eq!(error(40).to_string(), "task 0_2, reports-2, offset 40, module abc123: the call ran longer than 500 ms; raise it with the key processor.deadline.ms");
+    assert_eq!(
+        error(40).to_string(),
+        "task 0_2, reports-2, offset 40, module abc123: the call ran longer than 500 ms; raise it with the key processor.deadline.ms"
+    );
     assert_eq!((error(40).remedy(), error(40).blame()), (Remedy::Fatal, Blame::Guest));
 }
 

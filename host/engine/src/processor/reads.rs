@@ -60,6 +60,11 @@ impl Reads {
         Self { max_bytes, ..Self::default() }
     }
 
+    /// Those of a call whose reads nobody has noted.
+    pub fn unknown() -> Self {
+        Self { truncated: true, ..Self::default() }
+    }
+
     fn note(&mut self, read: Read, bytes: usize) {
         self.bytes = self.bytes.saturating_add(bytes).saturating_add(ITEM_BYTES);
         // What comes after something missing would look complete.

@@ -1,3 +1,5 @@
+//! Tests of `replay`: the same call with the same reads, and what another version reads beyond them.
+
 use super::*;
 use crate::testing::{NativeProcessor, NativeSupplier, forward, topology};
 

@@ -18,6 +18,7 @@ use crate::state::memory::MemoryStoreProvider;
 use crate::state::{KeyRange, ReadView, StateStore, StoreError, StoreProvider, Visit, Write};
 use crate::stream_thread::{RunOnce, SharedProgress, StreamThread, StreamThreadOptions, StreamsConfig};
 use crate::testing::{Count, ManualClock, MockBroker, NativeSupplier, topology};
+use crate::topic_limits::SharedSinkLimits;
 use crate::topology::{StoreSpec, TaskId};
 
 pub(crate) const APPLICATION: &str = "app";
@@ -80,7 +81,7 @@ impl Fixture {
             standby_tasks: Arc::default(),
             clock: Arc::new(self.clock.clone()),
             partition_counts: Arc::new(prepared.counts),
-            sink_limits: Arc::new(prepared.limits),
+            sink_limits: Arc::new(SharedSinkLimits::new(prepared.limits)),
             queries: Arc::clone(&self.queries),
             metrics: Arc::clone(&self.metrics),
             progress: Arc::clone(&self.progress),

@@ -13,7 +13,7 @@ use crate::query::QueryRegistry;
 use crate::standby::StandbyTasks;
 use crate::state::StoreProvider;
 use crate::stream_thread::progress::SharedProgress;
-use crate::topic_limits::SinkLimits;
+use crate::topic_limits::SharedSinkLimits;
 use crate::topology::PartitionCounts;
 
 /// `processing.guarantee`.
@@ -138,8 +138,8 @@ pub struct StreamThreadOptions {
     pub clock: Arc<dyn Clock>,
     /// What `internal_topics::prepare` returned.
     pub partition_counts: Arc<PartitionCounts>,
-    /// What it returned for the topics that are written.
-    pub sink_limits: Arc<SinkLimits>,
+    /// What it returned for the topics that are written, and what they say later.
+    pub sink_limits: Arc<SharedSinkLimits>,
     /// Where committed state is offered to queries.
     pub queries: Arc<QueryRegistry>,
     /// The thread's counters; one for each thread.

@@ -4,6 +4,8 @@
 use super::{RunOnce, StreamThread};
 use crate::broker::{BrokerError, BrokerErrorKind};
 use crate::error::{EngineError, Remedy};
+use crate::exception_handlers::ExceptionHandler;
+use crate::internal_topics::sink_limits;
 use crate::metrics::Metric;
 use crate::processor::ProcessorError;
 use crate::state::StoreError;
@@ -90,7 +92,13 @@ impl StreamThread {
     /// Does what an error asks for. Returns how long to wait before the next turn, or the error that ends the thread.
     pub(super) fn remedy(&mut self, error: EngineError) -> Result<u64, EngineError> {
         let now_ms = self.options.clock.monotonic_ms();
-        let remedy = error.remedy();
+        let remedy = match error.remedy() {
+            Remedy::Fatal if self.may_ask_topics(&error) => {
+                self.ask_topics()?;
+                Remedy::Recycle
+            }
+            remedy => remedy,
+        };
         // What is tried every second until there is space again is told once.
         if remedy != Remedy::Fatal && (self.recovery.note(&error, now_ms) || remedy != Remedy::Pause) {
             tracing::warn!(thread = self.options.thread, %error, ?remedy, "trouble");
@@ -111,6 +119,26 @@ impl StreamThread {
             Remedy::TaskMigrated => self.rejoin(error),
             Remedy::TaskCorrupted => self.revive(error),
         }
+    }
+
+    /// A topic has refused a batch although its outputs were checked: it may take less than when that was asked, and then
+    /// the check finds the record that does not fit when the work is done again (R20).
+    fn may_ask_topics(&self, error: &EngineError) -> bool {
+        let refused = match error {
+            EngineError::Commit { error, .. } => return self.may_ask_topics(error),
+            EngineError::Broker(error) | EngineError::Send { error, .. } => error.kind == BrokerErrorKind::Rejected,
+            _ => false,
+        };
+        refused && self.options.config.exception_handlers.production != ExceptionHandler::Fail
+    }
+
+    fn ask_topics(&self) -> Result<(), EngineError> {
+        let topology = self.options.processors.topology();
+        let topics = topology.sink_topics();
+        let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
+        let found = self.options.clients.admin()?.describe_topics(&names)?;
+        self.options.sink_limits.set(sink_limits(topology, found.iter().flatten()));
+        Ok(())
     }
 
     /// Drops everything uncommitted and the producer; the tasks go on from the last commit (R5).

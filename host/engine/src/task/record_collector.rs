@@ -84,6 +84,23 @@ impl RecordCollector {
         Self { task, sinks, declared: declared.len(), pending: VecDeque::new() }
     }
 
+    /// The topics may say something else than at the start.
+    pub fn set_limits(&mut self, limits: &SinkLimits) {
+        self.sinks.iter_mut().for_each(|sink| sink.limits = limits.of(&sink.topic));
+    }
+
+    /// What a call's outputs are checked by, as settings: `sink.<name>.topic`, `.partitions`, and the topic's own.
+    pub fn settings(&self) -> Vec<(String, String)> {
+        let mut settings = Vec::new();
+        for sink in &self.sinks[..self.declared] {
+            let mut set = |key: &str, value: String| settings.push((format!("sink.{}.{key}", sink.name), value));
+            set("topic", sink.topic.to_string());
+            set("partitions", sink.partitions.to_string());
+            sink.limits.to_configs().into_iter().for_each(|(key, value)| set(key, value));
+        }
+        settings
+    }
+
     /// Checks the outputs of a call: well-formed columns, known sinks, partitions that exist, timestamps from 0 on.
     /// The error says which record and what was expected. What keeps the contract is checked against the bounds of the
     /// topics.

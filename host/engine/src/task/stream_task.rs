@@ -228,7 +228,8 @@ impl StreamTask {
         if is_piece {
             self.options.metrics.add(Metric::IsolationCalls, 1);
         }
-        let call = self.call(times, is_piece && info.count == 1, |processor, context| processor.process(context, batch));
+        let call =
+            self.call(times, is_piece && info.count == 1, |processor, context| processor.process(context, batch));
         let Succeeded { outcome, dropped } = match call.result {
             Ok(succeeded) => succeeded,
             Err(failure) => {
@@ -374,11 +375,7 @@ impl StreamTask {
     }
 
     /// Whether what a call came back with may be kept.
-    fn judge(
-        &self,
-        result: Result<Outcome, ProcessorError>,
-        wall_clock_ms: Timestamp,
-    ) -> Result<Succeeded, Failure> {
+    fn judge(&self, result: Result<Outcome, ProcessorError>, wall_clock_ms: Timestamp) -> Result<Succeeded, Failure> {
         let outcome = result.map_err(Failure::Failed)?;
         let checked = self.collector.check(&outcome.outputs, wall_clock_ms);
         let checked = checked.map_err(|fault| Failure::Failed(ProcessorError::Output(fault)))?;

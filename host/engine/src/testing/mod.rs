@@ -17,8 +17,8 @@ pub use driver::{DRIVER_APPLICATION_ID, DriverOptions, TopologyTestDriver};
 pub use membership_contract::{ContractHost, membership_contract};
 pub use mock_broker::{Call, MockBroker, Operation};
 pub use processors::{
-    Count, Hostile, Obedient, MajorityVote, NativeProcessor, NativeSupplier, PassThrough, ProcessWith, commands, forward, number,
-    topology,
+    Count, Hostile, MajorityVote, NativeProcessor, NativeSupplier, Obedient, PassThrough, ProcessWith, commands,
+    forward, number, topology,
 };
 pub use seed::Seed;
 pub use store_contract::{persistent_store_contract, store_contract};

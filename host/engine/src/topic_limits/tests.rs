@@ -1,3 +1,5 @@
+//! Tests of `topic_limits`: sizes as Kafka counts them, and each bound by its name.
+
 use super::*;
 use bytes::Bytes;
 
@@ -32,6 +34,8 @@ fn each_bound_refuses_by_its_name() {
         ("message.timestamp.before.max.ms", "1000"),
         ("message.timestamp.after.max.ms", "50"),
     ]));
+    let told = limits.to_configs().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    assert_eq!(TopicLimits::of_configs(&told), limits);
     let fault = |has_key, bytes, timestamp| limits.refusal(has_key, bytes, timestamp, 10_000).map(|one| one.fault);
     assert_eq!(fault(true, 100, 10_050), None);
     assert_eq!(fault(true, 100, 9_000), None);

@@ -35,9 +35,7 @@ pub enum TopologyFault {
         "store {store} of sub-topology {sub_topology} is backed by the source topic {topic}: that must be the only source, with no other store and no sink beside it"
     )]
     SourceBacked { sub_topology: usize, store: String, topic: String },
-    #[error(
-        "errors.dead.letter.queue.topic.name is {topic}, which is {what}: dead letters need a topic of their own"
-    )]
+    #[error("errors.dead.letter.queue.topic.name is {topic}, which is {what}: dead letters need a topic of their own")]
     DeadLetterTopic { topic: String, what: String },
     #[error("errors.dead.letter.queue.topic.name is no valid topic name: {reason}")]
     DeadLetterName { reason: String },

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use engine::broker::BrokerErrorKind;
+use engine::broker::{BrokerErrorKind, ProducerRecord};
 use engine::record::Header;
-use kafka::topics::{NewRecord, ReadFrom, ReadOptions, TopicReader, TopicRecord};
+use kafka::topics::{NewRecord, PartitionBounds, ReadFrom, ReadOptions, TopicReader, TopicRecord};
 
 use crate::cluster::{Cluster, PATIENCE, on_each_broker, unique, wait_for};
 
@@ -14,6 +14,9 @@ on_each_broker!(
     reading_can_begin_anywhere_and_follow,
     a_writer_reports_what_the_broker_refused,
     topics_that_do_not_exist_are_named,
+    records_are_deleted_below_an_offset,
+    what_cannot_be_deleted_is_told_by_partition,
+    a_transaction_shows_nothing_before_it_is_committed,
 );
 
 fn value(record: &TopicRecord) -> String {
@@ -127,4 +130,59 @@ fn topics_that_do_not_exist_are_named(cluster: &Cluster) {
         assert!(error.to_string().contains(&name) && error.to_string().contains(&cluster.bootstrap_servers), "{error}");
     }
     assert_eq!(clients.describe_topic(&name).expect("describe"), None);
+}
+
+fn records_are_deleted_below_an_offset(cluster: &Cluster) {
+    let topic = cluster.topic("cli", 2);
+    let clients = cluster.clients("cli");
+    cluster.fill(&topic, 0, 0, 10);
+    cluster.fill(&topic, 1, 0, 4);
+    let deleted = clients.delete_records(&topic, &BTreeMap::from([(0, 7), (1, 4)])).expect("delete");
+    assert_eq!(deleted, BTreeMap::from([(0, Ok(7)), (1, Ok(4))]));
+    let bounds = |partition, start, stable_end| PartitionBounds { partition, start, stable_end };
+    assert_eq!(clients.partition_bounds(&topic).expect("bounds"), [bounds(0, 7, 10), bounds(1, 4, 4)]);
+    let left = read_all(clients.topic_reader(&topic, &ReadOptions::default()).expect("reader"));
+    assert_eq!(left.iter().map(value).collect::<Vec<_>>(), ["value-7", "value-8", "value-9"]);
+}
+
+fn what_cannot_be_deleted_is_told_by_partition(cluster: &Cluster) {
+    let topic = cluster.topic("cli", 2);
+    let clients = cluster.clients("cli");
+    cluster.fill(&topic, 0, 0, 3);
+    cluster.fill(&topic, 1, 0, 3);
+    let deleted = clients.delete_records(&topic, &BTreeMap::from([(0, 2), (1, 99)])).expect("an answer");
+    assert_eq!(deleted.get(&0), Some(&Ok(2)));
+    let error = deleted[&1].as_ref().expect_err("it ends at 3");
+    assert_eq!(error.kind, BrokerErrorKind::OffsetOutOfRange, "{error}");
+    assert!(error.to_string().contains(&format!("{topic}-1")), "{error}");
+
+    let compacted = cluster.topic_with("cli", 1, &[("cleanup.policy", "compact")]);
+    cluster.fill(&compacted, 0, 0, 3);
+    let deleted = clients.delete_records(&compacted, &BTreeMap::from([(0, 2)])).expect("an answer");
+    assert_eq!(deleted[&0].as_ref().expect_err("compacted").kind, BrokerErrorKind::Rejected);
+    let error = clients.delete_records(&compacted, &BTreeMap::from([(0, -1)])).expect_err("no offset");
+    assert_eq!(error.kind, BrokerErrorKind::Rejected, "{error}");
+}
+
+fn a_transaction_shows_nothing_before_it_is_committed(cluster: &Cluster) {
+    let topic = cluster.topic("cli", 1);
+    let clients = cluster.clients("cli");
+    let mut producer = clients.transactional_producer(&unique("cli")).expect("producer");
+    producer.init_transactions(PATIENCE).expect("init");
+    producer.begin_transaction().expect("begin");
+    let record = ProducerRecord {
+        topic: &topic,
+        partition: Some(0),
+        timestamp: 1,
+        key: None,
+        value: Some(b"sent"),
+        headers: &[],
+    };
+    producer.send(record).expect("send");
+    producer.flush(PATIENCE).expect("flush");
+    assert_eq!(clients.partition_bounds(&topic).expect("bounds")[0].stable_end, 0);
+    producer.commit_transaction(PATIENCE).expect("commit");
+    wait_for("the end of the transaction", || {
+        (clients.partition_bounds(&topic).expect("bounds")[0].stable_end == 2).then_some(())
+    });
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use bytes::Bytes;
 use engine::state::{KeyRange, StateStore, StoreProvider};
 use engine::topology::TaskId;
-use rocks::{RocksOptions, RocksStoreProvider};
+use rocks::{RocksMemory, RocksOptions, RocksStoreProvider};
 
 use crate::folder::{Folder, spec};
 
@@ -80,4 +80,20 @@ fn two_hundred_stores_share_a_budget() {
     let data = STORES as usize * VALUES * VALUE_BYTES;
     println!("{STORES} stores with {} MiB of data took {} MiB", data / MIB, taken / MIB);
     assert!(taken <= allowed, "{} MiB, allowed are {} MiB", taken / MIB, allowed / MIB);
+}
+
+#[test]
+fn applications_may_share_their_memory() {
+    let folder = Folder::new("shared");
+    let memory = RocksMemory::new(BUDGET, 16 * MIB);
+    let open = |application: &str| {
+        let provider = RocksStoreProvider::open_within(RocksOptions::new(folder.path(), application), &memory);
+        provider.expect("a folder of its own")
+    };
+    let (one, other) = (open("one"), open("other"));
+    let mut store = one.open(TaskId::default(), &spec("store")).expect("open");
+    let before = other.memory_usage_bytes();
+    store.write(&[(Bytes::from("key"), Some(Bytes::from(vec![1; MIB])))], Some(1)).expect("write");
+    assert!(other.memory_usage_bytes() >= before + MIB as u64, "{before}, and then {}", other.memory_usage_bytes());
+    assert_eq!(one.memory_usage_bytes(), other.memory_usage_bytes());
 }

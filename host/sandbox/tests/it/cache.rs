@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Barrier;
 
 use sandbox::{Limits, LoadStage, Runtime, RuntimeConfig, RuntimeError};
 
@@ -40,6 +41,34 @@ fn the_second_load_comes_from_the_cache() {
         assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600, "{}", file.display());
     }
     assert_eq!(code_files(&dir.0).len(), 2);
+}
+
+#[test]
+fn applications_of_a_process_may_keep_the_same_module_at_once() {
+    const APPLICATIONS: usize = 4;
+    let dir = TempDir::new("at-once");
+    let first = Runtime::new(RuntimeConfig::default()).unwrap();
+    let config = RuntimeConfig { cache_dir: Some(dir.0.clone()), ..RuntimeConfig::default() };
+    let barrier = Barrier::new(APPLICATIONS);
+    let load = || {
+        let runtime = first.beside(config.clone()).unwrap();
+        let mut not_kept = Vec::new();
+        barrier.wait();
+        let mut note = |stage| {
+            if let LoadStage::NotCached { reason } = stage {
+                not_kept.push(reason);
+            }
+        };
+        runtime.load_with(&guest("count"), &Limits::default(), &mut note).unwrap();
+        not_kept
+    };
+    let not_kept: Vec<String> = std::thread::scope(|scope| {
+        let loading: Vec<_> = (0..APPLICATIONS).map(|_| scope.spawn(load)).collect();
+        loading.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(not_kept.is_empty(), "{not_kept:?}");
+    assert_eq!(fs::read_dir(dir.0.join("compiled")).unwrap().count(), 2, "the code and the key, and nothing half-done");
+    assert!(cached(&open(&dir.0), "count"));
 }
 
 #[test]

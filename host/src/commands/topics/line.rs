@@ -174,9 +174,14 @@ pub fn write(topic: &str, record: &TopicRecord, formats: &DataFormats) -> Result
     serde_json::to_string(&line).map_err(|error| error.to_string())
 }
 
-type Shown = (Option<Box<RawValue>>, Option<Box<RawValue>>);
+/// Bytes in a format, or else in base64.
+pub type Shown = (Option<Box<RawValue>>, Option<Box<RawValue>>);
 
-fn shown(bytes: Option<&Bytes>, format: DataFormat) -> Result<Shown, String> {
+/// Shows bytes in a format. Those that do not fit it are the second of the pair, in base64; no bytes at all are null.
+///
+/// # Errors
+/// When JSON cannot be written.
+pub fn shown(bytes: Option<&Bytes>, format: DataFormat) -> Result<Shown, String> {
     let null = || to_raw_value(&()).map_err(|error| error.to_string());
     let Some(bytes) = bytes else { return Ok((Some(null()?), None)) };
     match format.show(bytes) {

@@ -8,7 +8,7 @@ fn scan(accept: &str) -> (u16, String) {
     let request = Request::get(path).header(header::ACCEPT, accept).body(Body::empty()).expect("a request");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let response = router(running_host()).oneshot(request).await.expect("infallible");
+        let response = routes(running_host()).oneshot(request).await.expect("infallible");
         let code = response.status().as_u16();
         let what = response.headers()[header::CONTENT_TYPE].to_str().expect("text").to_owned();
         if code < 400 {

@@ -75,7 +75,7 @@ impl Subscribed {
                 request = request.header(*name, *value);
             }
             let request = request.body(Body::empty()).expect("a request");
-            router(Arc::clone(&self.status)).oneshot(request).await.expect("infallible")
+            routes(Arc::clone(&self.status)).oneshot(request).await.expect("infallible")
         })
     }
 

@@ -32,7 +32,7 @@ impl Server {
         let listener = bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("bound");
         let (sender, stop) = tokio::sync::watch::channel(false);
-        let router = router_within(BodyLimits { timeout: TIMEOUT, ..BodyLimits::default() }, status);
+        let router = router_within(BodyLimits { timeout: TIMEOUT, ..BodyLimits::default() }, Arc::new(status.into()));
         runtime.spawn(serve_within(limits, listener, router, stop));
         Self { address, _runtime: runtime, _stop: sender }
     }

@@ -141,7 +141,7 @@ fn hostile_names_have_the_answers_of_names() {
     let listener = bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("bound");
     let (_sender, stop) = tokio::sync::watch::channel(false);
-    runtime.spawn(serve(listener, router(running_host()), stop));
+    runtime.spawn(serve(listener, routes(running_host()), stop));
     let mut seed = Seed::new(17);
     let mut answers: BTreeMap<(u16, String), usize> = BTreeMap::new();
     for number in 0..NAMES {

@@ -35,7 +35,7 @@ fn a_route_answers_the_methods_that_it_names() {
         let path = route.path.replace("{app}", "none").replace("{store}", "none").replace("{key}", "none");
         for method in ["get", "put", "post", "delete", "patch"] {
             let request = Request::builder().method(method.to_uppercase().as_str()).uri(&path).body(Body::empty());
-            let answer = router(running_host()).oneshot(request.expect("a request"));
+            let answer = routes(running_host()).oneshot(request.expect("a request"));
             let status = runtime.block_on(answer).expect("infallible").status();
             let expected = route.methods.contains(&method);
             assert_eq!(status != StatusCode::METHOD_NOT_ALLOWED, expected, "{method} {path}: {status}");
@@ -101,6 +101,7 @@ fn the_parameters_are_those_that_a_route_takes() {
         ("/v1/apps/{app}/stores/{store}/keys/{key}", "/v1/apps/vote/stores/votes/keys/b"),
         ("/v1/apps/{app}/stores/{store}/entries", "/v1/apps/vote/stores/votes/entries"),
         ("/v1/apps/{app}/stores/{store}/changes", "/v1/apps/vote/stores/votes/changes"),
+        ("/readyz", "/readyz"),
     ] {
         // A refusal of an unknown parameter lists the known ones.
         let (code, body) = ask(&running_host(), &format!("{question}?not_a_parameter=1"));

@@ -71,7 +71,7 @@ impl Pair {
             status.wire(Wired { routing: Some(routing), ..Wired::clone(&status.wired().expect("it is wired")) });
         }
         let (sender, stop) = tokio::sync::watch::channel(false);
-        runtime.spawn(serve(listener, router(other), stop));
+        runtime.spawn(serve(listener, routes(other), stop));
         Self { runtime, asked, other: there, endpoint, answers, _stop: sender }
     }
 
@@ -102,7 +102,7 @@ impl Pair {
 
     pub fn send(&self, request: Request<Body>) -> (u16, HeaderMap, Value) {
         self.runtime.block_on(async {
-            let response = router(Arc::clone(&self.asked)).oneshot(request).await.expect("infallible");
+            let response = routes(Arc::clone(&self.asked)).oneshot(request).await.expect("infallible");
             let (code, headers) = (response.status().as_u16(), response.headers().clone());
             let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.expect("a body");
             (code, headers, serde_json::from_slice(&body).unwrap_or_default())
@@ -271,7 +271,7 @@ fn who_does_not_know_the_store_has_not_looked_for_the_key() {
     let listener = bind("127.0.0.1:0").expect("a port");
     let endpoint = listener.local_addr().expect("bound").to_string();
     let (_sender, stop) = tokio::sync::watch::channel(false);
-    pair.runtime.spawn(serve(listener, router(stranger), stop));
+    pair.runtime.spawn(serve(listener, routes(stranger), stop));
     pair.say([Some(members(&[("aa", "127.0.0.1:2", &[0]), ("bb", &endpoint, &[1])]))]);
     for path in ["keys/zz", "entries"] {
         let (code, body) = pair.ask(&format!("{STORE}/{path}"));

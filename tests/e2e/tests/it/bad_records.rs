@@ -36,11 +36,18 @@ impl Hello {
 
     /// Runs until nothing comes any more, or until it fails.
     fn run(&self) -> Result<(bool, String)> {
+        self.run_with(&[])
+    }
+
+    fn run_with(&self, settings: &[(&str, &str)]) -> Result<(bool, String)> {
         let manifest = repository::example("hello").join("sandbar.toml");
         let state_dir = self.folder.join("state");
         let mut options = Options::new(&manifest, &self.broker, &self.id, &state_dir)
             .set("sources.greetings.topic", &self.topic("greetings"))
             .set("sinks.answers.topic", &self.topic("answers"));
+        for (key, value) in settings {
+            options = options.set(key, value);
+        }
         options.arguments.extend(["--until-idle".into(), "1s".into()]);
         let mut host = Host::start(&options)?;
         let status = host.wait(LIMIT)?;
@@ -84,6 +91,24 @@ fn a_refused_record_stops_the_application_and_commits_nothing() -> Result<()> {
             ensure!(names_a_digest(error), "the module's digest is missing in:\n{log}");
             ensure!(hello.answers()?.is_empty(), "something was forwarded: {:?}", hello.answers()?);
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_refused_record_is_a_dead_letter_where_there_is_a_topic_for_it() -> Result<()> {
+    for broker in [None, Some(kafka::broker()?)] {
+        let hello = Hello::new("dead-letter", broker)?;
+        topics::create(&hello.broker, &hello.topic("dlq"), 1)?;
+        for (key, value) in [("a", json!("Hello")), ("b", json!(null)), ("c", json!("Bye"))] {
+            hello.produce(&json!({ "key": key, "value": value }).to_string())?;
+        }
+        let (succeeded, log) = hello.run_with(&[("errors.dead.letter.queue.topic.name", &hello.topic("dlq"))])?;
+        ensure!(succeeded, "{log}");
+        assert_eq!(hello.answers()?, ["Hello, World!", "Bye, World!"]);
+        let letters = topics::read(&hello.broker, &hello.topic("dlq"), Values::Text)?;
+        ensure!(letters.len() == 1, "{letters:?}");
+        assert_eq!((letters[0].key.as_str(), letters[0].value.is_null()), (Some("b"), true));
     }
     Ok(())
 }

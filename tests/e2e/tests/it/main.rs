@@ -1,16 +1,19 @@
 //! The built binary as a user meets it: processes, signals, REST, topics, on the embedded broker and on real Kafka.
 //! Whatever can be tested below this level is tested there. `make e2e` builds what these tests run.
 
+mod applications;
 mod bad_input;
 mod bad_records;
 mod changed_topics;
 mod changes;
 mod count;
+mod dead_letters;
 mod full_disk;
 mod java_tools;
 mod kcat;
 mod majority_vote;
 mod reference;
+mod repro;
 mod routing;
 mod several_sources;
 mod stand_alone;

@@ -1,3 +1,5 @@
+//! Tests of `reads`: what is noted, the bound, and the encoding in the hands of strangers.
+
 use super::*;
 
 fn entry(store: &'static str, key: &'static [u8], value: Option<&'static [u8]>) -> Read {

@@ -88,10 +88,7 @@ fn continue_leaves_the_record_out_and_fail_names_it() {
 
     for (command, expected) in [
         (commands::TRAP, "task 0_0, in-0, offset 2, module native: the processor crashed: told to trap"),
-        (
-            commands::REFUSE,
-            "task 0_0, in-0, offset 2, module native: the processor refused the record: told to refuse",
-        ),
+        (commands::REFUSE, "task 0_0, in-0, offset 2, module native: the processor refused the record: told to refuse"),
     ] {
         let mut fixture = with_dead_letters(|| Obedient);
         fixture.config.exception_handlers = ExceptionHandlers::default();
@@ -338,6 +335,29 @@ fn what_kafka_would_refuse_is_found_before_it_is_sent() {
     assert_eq!(dead_letters(&fixture), expected.map(|(offset, reason)| (offset.to_owned(), reason.to_owned())));
     let fault = said(&fixture.broker.records("dlq", 0)[0], header::MESSAGE);
     assert_eq!(fault, "an output that Kafka would refuse: output 0 to out: it has no key, and the topic is compacted");
+}
+
+#[test]
+fn a_topic_that_takes_less_than_at_the_start_costs_the_record_that_does_not_fit() {
+    for guarantee in [ProcessingGuarantee::ExactlyOnceV2, ProcessingGuarantee::AtLeastOnce] {
+        let mut fixture = with_dead_letters(copies);
+        fixture.config.processing_guarantee = guarantee;
+        let mut thread = fixture.thread();
+        fixture.append("in", 0, "k0", "a", 1);
+        fixture.settle(&mut thread).expect("no fault");
+        fixture.broker.set_topic_config("out", "cleanup.policy", "compact");
+        fixture.append("in", 0, "k1", "b", 2);
+        fixture.append("in", 0, "k2", "no key", 3);
+        fixture.append("in", 0, "k3", "c", 4);
+        fixture.settle(&mut thread).expect("no fault");
+        let read = fixture.texts("out", 0);
+        assert_eq!(read.iter().filter(|text| text.starts_with("null")).count(), 0, "{read:?}");
+        if guarantee == ProcessingGuarantee::ExactlyOnceV2 {
+            assert_eq!(read, ["k0=a", "k1=b", "k3=c"]);
+        }
+        assert_eq!(dead_letters(&fixture), [("2".to_owned(), "output".to_owned())]);
+        assert_eq!(fixture.committed("in", 0), Some(4));
+    }
 }
 
 #[test]

@@ -110,7 +110,9 @@ fn a_full_queue_keeps_the_rest_and_its_order() {
     broker.hold_deliveries(true);
     let mut producer = producer(&broker);
     let mut collector = collector(&[("x", 1)]);
-    collector.send(outputs(&[Some("1"), Some("2"), Some("3")]), Vec::new(), &mut producer).expect("backpressure is no error");
+    collector
+        .send(outputs(&[Some("1"), Some("2"), Some("3")]), Vec::new(), &mut producer)
+        .expect("backpressure is no error");
     collector.send(outputs(&[Some("4")]), Vec::new(), &mut producer).expect("backpressure is no error");
     assert!(collector.is_full());
     assert_eq!(collector.drain(&mut producer), Ok(false));

@@ -91,7 +91,7 @@ impl StreamTask {
             ExceptionHandler::Continue => self.skip(info, error),
             ExceptionHandler::DeadLetter => {
                 let options = self.options.clone();
-                let reads = self.init_reads.followed_by(reads);
+                let (reads, settings) = (self.init_reads.followed_by(reads), self.settings());
                 let Some(record) = self.group.record_in(info, 0) else { return Ok(()) };
                 let subject = Subject::Record { partition: self.group.partition_of(info), record };
                 let letter = DeadLetter {
@@ -104,7 +104,7 @@ impl StreamTask {
                     stream_time: times.stream_time,
                     write_time: times.write_time,
                     wall_clock_ms: times.wall_clock_ms,
-                    settings: &options.processors.settings(),
+                    settings: &settings,
                     reads: &reads,
                 };
                 self.collector.send_dead_letter(&letter, producer)?;
@@ -192,6 +192,7 @@ impl StreamTask {
             }
             ExceptionHandler::DeadLetter => {
                 tracing::warn!(task = %self.id, schedule = schedule.0, time, digest, %error, "punctuation dead-lettered");
+                let settings = self.settings();
                 let letter = DeadLetter {
                     subject: Subject::Punctuation { schedule: schedule.0, time },
                     error: &error,
@@ -202,7 +203,7 @@ impl StreamTask {
                     stream_time: times.stream_time,
                     write_time: times.write_time,
                     wall_clock_ms: times.wall_clock_ms,
-                    settings: &options.processors.settings(),
+                    settings: &settings,
                     reads: &self.init_reads.followed_by(&reads),
                 };
                 self.collector.send_dead_letter(&letter, producer)?;
@@ -214,6 +215,13 @@ impl StreamTask {
             return Err(stops(error));
         }
         Ok(())
+    }
+
+    /// What the call was judged by, beside the record.
+    fn settings(&self) -> Vec<(String, String)> {
+        let mut settings = self.options.processors.settings();
+        settings.extend(self.collector.settings());
+        settings
     }
 
     fn skip(&self, info: &BatchInfo, error: &ProcessorError) {

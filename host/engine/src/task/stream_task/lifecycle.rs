@@ -32,7 +32,7 @@ impl StreamTask {
         };
         let changelogs = sub_topology.stores.iter().map(changelog).collect();
         let is_table = sub_topology.stores.iter().any(StoreSpec::is_source_backed);
-        let collector = RecordCollector::new(id, topology, &options.partition_counts, &options.sink_limits);
+        let collector = RecordCollector::new(id, topology, &options.partition_counts, &options.sink_limits.get());
         Self {
             id,
             state: TaskState::Created,
@@ -330,6 +330,7 @@ impl StreamTask {
 
     /// Goes on after `suspend` and the rewind: SUSPENDED to RESTORING, with the stores still open.
     pub fn resume(&mut self) -> Result<(), EngineError> {
+        self.collector.set_limits(&self.options.sink_limits.get());
         self.move_to(TaskState::Restoring)
     }
 

@@ -12,7 +12,10 @@ fn topology() -> (Topology, PartitionCounts) {
         ..SubTopology::default()
     };
     let counts = [("a", 4), ("b", 2), ("c", 4)].map(|(topic, count)| (topic.into(), count));
-    (Topology { sub_topologies: vec![sub(&["a", "b"]), sub(&["c"])], ..Topology::default() }, PartitionCounts(counts.into()))
+    (
+        Topology { sub_topologies: vec![sub(&["a", "b"]), sub(&["c"])], ..Topology::default() },
+        PartitionCounts(counts.into()),
+    )
 }
 
 fn partitions(names: &[&str]) -> Vec<TopicPartition> {

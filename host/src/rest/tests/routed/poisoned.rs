@@ -122,7 +122,7 @@ fn a_request_goes_one_hop_whoever_says_where_it_should_go() {
     let listener = bind("127.0.0.1:0").expect("a port");
     let endpoint = listener.local_addr().expect("bound").to_string();
     let (_sender, stop) = tokio::sync::watch::channel(false);
-    pair.runtime.spawn(serve(listener, router(status), stop));
+    pair.runtime.spawn(serve(listener, routes(status), stop));
     pair.say([Some(members(&[("aa", "127.0.0.1:2", &[0]), ("dd", &endpoint, &[1])]))]);
     for path in ["keys/b", "entries"] {
         let (code, body) = pair.ask(&format!("{STORE}/{path}"));

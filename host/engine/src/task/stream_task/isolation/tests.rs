@@ -1,3 +1,5 @@
+//! Tests of `isolation`: where batches are cut. Whole turns with failing processors are among those of `stream_thread`.
+
 use super::*;
 
 fn refused(indexes: &[u32]) -> Vec<Refusal> {

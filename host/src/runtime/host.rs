@@ -1,0 +1,187 @@
+//! The process: REST, signals, a thread for each application, and how it all ends. An application that fails among
+//! several ends alone; the process ends when all have ended. Knows nothing of what an application does.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use serde_json::json;
+
+use super::application::Application;
+use super::settings;
+use super::shared::{RunOptions, Shared};
+use super::status::{Applications, Phase};
+use super::stop::{self, Stop};
+use super::threads::panic_text;
+use crate::config::Manifest;
+use crate::exit::{self, FailedApplication, FailedApplications, UsageError};
+use crate::rest;
+use crate::terminal::{self, Terminal};
+
+/// As a process's first thread has.
+const STACK_BYTES: usize = 8 << 20;
+
+/// Runs applications until they are told to stop, are idle, or fail. One alone ends the process with its failure; one of
+/// several does not, and the others go on. Keys that belong to the process must be the same in all manifests.
+///
+/// # Errors
+/// Why one could not start or what it failed of; of several, which failed and why, once all have ended.
+pub fn run(manifests: Vec<Manifest>, options: RunOptions, terminal: Terminal) -> Result<()> {
+    let first = manifests.first().ok_or_else(|| UsageError("there is no application to run".to_owned()))?;
+    let stop = Stop::default();
+    let applications = Arc::new(Applications::new(manifests.iter().map(Manifest::application_id)));
+    let services = Services::start(first, &applications, &stop, terminal)?;
+    let shared = Arc::new(Shared::new(first, options, manifests.len(), terminal));
+    let is_alone = manifests.len() == 1;
+    let parts = manifests.into_iter().zip(applications.all()).enumerate();
+    let runs = parts.map(|(place, (manifest, status))| Application {
+        endpoint: settings::endpoint(&manifest, services.port),
+        place,
+        status: Arc::clone(status),
+        stop: stop.below(),
+        terminal: if is_alone { terminal } else { terminal.of_application(manifest.application_id()) },
+        shared: Arc::clone(&shared),
+        manifest,
+    });
+    let failures = run_all(runs.map(Arc::new).collect());
+    stop.raise();
+    shared.end();
+    services.end();
+    outcome(failures, applications.all().len())
+}
+
+/// What an application failed of.
+struct Failure {
+    application: Arc<Application>,
+    error: anyhow::Error,
+}
+
+/// Runs each on a thread of its own, so that none waits for the start of another, until all have ended.
+fn run_all(applications: Vec<Arc<Application>>) -> Vec<Failure> {
+    let is_alone = applications.len() == 1;
+    let (sender, ended) = channel();
+    for application in applications {
+        let sender = sender.clone();
+        let of_thread = Arc::clone(&application);
+        let life = {
+            let sender = sender.clone();
+            move || {
+                let result = if is_alone { run_one(&of_thread) } else { run_beside_others(&of_thread) };
+                // It is received as long as one of them runs.
+                let _ = sender.send((of_thread, result));
+            }
+        };
+        let spawned = std::thread::Builder::new().name("application".to_owned()).stack_size(STACK_BYTES).spawn(life);
+        if let Err(error) = spawned {
+            let error = anyhow!(error).context("cannot start the thread of the application");
+            application.status.set_phase(Phase::Failed(format!("{error:#}")));
+            let _ = sender.send((application, Err(error)));
+        }
+    }
+    drop(sender);
+    ended.iter().filter_map(|(application, result)| Some(Failure { application, error: result.err()? })).collect()
+}
+
+/// The life of an application, with its failure in its status. A panic is one of them.
+fn run_one(application: &Application) -> Result<()> {
+    let result = caught(|| application.run());
+    if let Err(error) = &result {
+        application.status.set_phase(Phase::Failed(format!("{error:#}")));
+    }
+    // What of it still waits, such as the thread of its writes, need not wait for the others.
+    application.stop.raise();
+    application.shared.idle.withdraw(application.place);
+    result
+}
+
+/// As `run_one`, for one whose failure is not that of the process: tells of it, and lets go of what it held.
+fn run_beside_others(application: &Application) -> Result<()> {
+    let _entered = tracing::error_span!("app", id = application.manifest.application_id()).entered();
+    let result = run_one(application);
+    if let Err(error) = &result {
+        application.status.release();
+        let causes = terminal::causes(error);
+        let text = format!("ERRORED: {}", causes.join(": "));
+        application.terminal.notice("errored", &text, json!({ "error": causes[0], "causes": causes[1..] }));
+    }
+    result
+}
+
+/// Turns a panic into an error.
+fn caught(life: impl FnOnce() -> Result<()>) -> Result<()> {
+    // What the closure touches ends with it, or is a plain value behind a lock.
+    catch_unwind(AssertUnwindSafe(life)).unwrap_or_else(|panic| {
+        Err(anyhow!("it panicked, which is a defect of the host: {}", panic_text(panic.as_ref())))
+    })
+}
+
+/// How the process ends.
+fn outcome(mut failures: Vec<Failure>, applications: usize) -> Result<()> {
+    if applications == 1 {
+        return failures.pop().map_or(Ok(()), |failure| Err(failure.error));
+    }
+    if failures.is_empty() {
+        return Ok(());
+    }
+    failures.sort_by_key(|failure| failure.application.place);
+    let failed = failures.iter().map(|Failure { application, error }| FailedApplication {
+        application: application.manifest.application_id().to_owned(),
+        manifest: application.manifest.path.clone(),
+        reason: terminal::causes(error).join(": "),
+        code: exit::number_of(error),
+    });
+    Err(FailedApplications { applications, failed: failed.collect() }.into())
+}
+
+/// REST and signals: what serves while applications start, run and end.
+struct Services {
+    /// Where REST listens, also when the manifest leaves the choice to the machine.
+    port: u16,
+    runtime: tokio::runtime::Runtime,
+    rest: tokio::task::JoinHandle<std::io::Result<()>>,
+    stop: tokio::sync::watch::Sender<bool>,
+}
+
+impl Services {
+    fn start(manifest: &Manifest, applications: &Arc<Applications>, stop: &Stop, terminal: Terminal) -> Result<Self> {
+        let listener = rest::bind(manifest.text("application.server"))?;
+        let address = listener.local_addr().context("cannot ask for the REST address")?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            // Reads of stores: enough that slow ones do not hold up the others, few enough for a small machine.
+            .max_blocking_threads(64)
+            .thread_name("rest")
+            .enable_all()
+            .build()
+            .context("cannot start the threads of the REST interface")?;
+        let farewell = "stopping: committing and leaving the group; a second signal ends at once";
+        stop::on_signals(runtime.handle(), stop, farewell).context("cannot listen to signals")?;
+        let (sender, receiver) = tokio::sync::watch::channel(false);
+        let rest = runtime.spawn(rest::serve(listener, rest::router(Arc::clone(applications)), receiver));
+        terminal.notice("rest", &format!("REST at http://{address}"), json!({ "address": address.to_string() }));
+        if !address.ip().is_loopback() {
+            let text = format!("{address} is reachable from other machines, and there is no authentication yet");
+            terminal.notice("warning", &text, json!({ "warning": text }));
+        }
+        if address.ip().is_unspecified() && manifest.optional_text("advertised.listener").is_none() {
+            let text =
+                format!("other hosts cannot reach this one at {address} to pass on queries: set advertised.listener");
+            terminal.notice("warning", &text, json!({ "warning": text }));
+        }
+        Ok(Self { port: address.port(), runtime, rest, stop: sender })
+    }
+
+    /// Lets open requests end. Queries that still read a store are left behind.
+    fn end(self) {
+        self.stop.send_replace(true);
+        if let Ok(Err(error)) = self.runtime.block_on(self.rest) {
+            tracing::error!(%error, "the REST interface failed");
+        }
+        self.runtime.shutdown_timeout(Duration::from_secs(1));
+    }
+}
+
+#[cfg(test)]
+mod tests;

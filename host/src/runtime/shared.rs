@@ -1,0 +1,74 @@
+//! What the applications of a process share: the sandbox, the memory of their stores, the embedded broker, and how the
+//! process was told to run. Made once and handed to each of them; none of it stops with one of them.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Result;
+use rocks::RocksMemory;
+
+use super::brokers::{self, Broker};
+use super::idle::IdleVotes;
+use super::settings;
+use crate::components::Sandbox;
+use crate::config::Manifest;
+use crate::terminal::Terminal;
+
+/// What a run is told beside its manifests.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// Folder of the embedded broker, where that is asked for.
+    pub embedded: Option<PathBuf>,
+    pub until_idle: Option<Duration>,
+}
+
+/// See the module's head.
+pub struct Shared {
+    pub sandbox: Arc<Sandbox>,
+    pub memory: RocksMemory,
+    pub options: RunOptions,
+    pub idle: IdleVotes,
+    terminal: Terminal,
+    /// Once somebody needed it.
+    embedded: Mutex<Option<Arc<Broker>>>,
+}
+
+impl Shared {
+    /// For so many applications. The keys that belong to the process are the same in all of their manifests.
+    pub fn new(manifest: &Manifest, options: RunOptions, applications: usize, terminal: Terminal) -> Self {
+        Self {
+            sandbox: Arc::default(),
+            memory: settings::rocks_memory(manifest),
+            options,
+            idle: IdleVotes::new(applications),
+            terminal,
+            embedded: Mutex::default(),
+        }
+    }
+
+    /// The broker of an application. The embedded one is started by the first that needs it, while the others wait.
+    ///
+    /// # Errors
+    /// When none is named, or the embedded one does not start.
+    pub fn broker(&self, manifest: &Manifest) -> Result<Arc<Broker>> {
+        match (&self.options.embedded, manifest.bootstrap_servers()) {
+            (Some(folder), _) => {
+                let mut embedded = self.embedded.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(broker) = &*embedded {
+                    return Ok(Arc::clone(broker));
+                }
+                let broker = Arc::new(Broker::embedded(folder, self.terminal)?);
+                *embedded = Some(Arc::clone(&broker));
+                Ok(broker)
+            }
+            (None, Some(servers)) => Ok(Arc::new(Broker::cluster(&servers))),
+            (None, None) => Err(brokers::no_broker()),
+        }
+    }
+
+    /// Ends the embedded broker, once no application needs it any more.
+    pub fn end(&self) {
+        self.embedded.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}

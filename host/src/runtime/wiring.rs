@@ -1,0 +1,146 @@
+//! Makes the parts of an application out of its manifest and its clients: what REST sees of it, the way of writes, the
+//! routes to other hosts, the options of its threads. Starts nothing but the thread of the writes.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use engine::assignment::logged_tasks;
+use engine::broker::ClientSupplier;
+use engine::metrics::EngineMetrics;
+use engine::processor::ProcessorSupplier;
+use engine::query::QueryRegistry;
+use engine::standby::StandbyThreadOptions;
+use engine::state::StoreProvider;
+use engine::stream_thread::{SharedProgress, StreamThreadOptions};
+use engine::topology::{PartitionCounts, Topology};
+use kafka::KafkaClients;
+
+use super::clock::HostClock;
+use super::settings;
+use super::status::{Routing, StandbyStatus, Wired};
+use super::stop::Stop;
+use super::stores::Stores;
+use super::writer::Writer;
+use crate::app;
+use crate::config::Manifest;
+use crate::rest::peers::Peers;
+use crate::rest::writes::Writes;
+use crate::routes::RouteFinder;
+
+/// What a topology has before its clients are there.
+pub fn wire(manifest: &Manifest, topology: &Arc<Topology>, counts: PartitionCounts, digest: Option<String>) -> Wired {
+    let stores = topology.sub_topologies.iter().flat_map(|part| &part.stores).map(|store| Arc::clone(&store.name));
+    let threads = usize::try_from(manifest.count("num.stream.threads")).unwrap_or(1);
+    Wired {
+        topology: Arc::clone(topology),
+        partition_counts: Arc::new(counts),
+        sink_limits: Arc::default(),
+        queries: Arc::new(QueryRegistry::new(stores)),
+        threads: (0..threads).map(|_| Arc::new(SharedProgress::default())).collect(),
+        metrics: (0..threads).map(|_| Arc::new(EngineMetrics::new())).collect(),
+        standby: (manifest.count("num.standby.replicas") > 0).then(StandbyStatus::default),
+        module_digest: digest,
+        routing: None,
+        writes: None,
+        changelogs: None,
+    }
+}
+
+/// The way of REST writes, where a store takes any.
+///
+/// # Errors
+/// When the machine gives no thread.
+pub fn writes(
+    manifest: &Manifest,
+    topology: &Topology,
+    counts: &PartitionCounts,
+    clients: &Arc<KafkaClients>,
+    stop: &Stop,
+) -> Result<Option<Arc<Writes>>> {
+    // Where the broker does not say, the producer's own bound holds.
+    let record_bytes_max = |topic: &str| {
+        let described = clients.describe_topic(topic).ok().flatten()?;
+        described.configs.get("max.message.bytes")?.parse().ok()
+    };
+    let targets = app::write_targets(manifest, topology, counts, record_bytes_max);
+    if targets.is_empty() {
+        return Ok(None);
+    }
+    let clients: Arc<dyn ClientSupplier> = Arc::clone(clients) as _;
+    let writer = Writer::start(clients, stop)?;
+    Ok(Some(Arc::new(Writes { targets, writer, outcomes: Default::default() })))
+}
+
+/// How the other hosts of the application are found.
+///
+/// # Errors
+/// When no client can be made.
+pub fn routing(
+    manifest: &Manifest,
+    topology: &Arc<Topology>,
+    counts: &PartitionCounts,
+    clients: &KafkaClients,
+    host_id: &str,
+) -> Result<Routing> {
+    let tasks = logged_tasks(topology, counts);
+    let replicas = usize::try_from(manifest.count("num.standby.replicas")).unwrap_or(usize::MAX);
+    let finder = RouteFinder::new(host_id, clients, Arc::clone(topology), tasks, replicas)?;
+    Ok(Routing { finder: Arc::new(finder), peers: Arc::new(Peers::new(manifest.peer_networks())) })
+}
+
+/// The standby thread beside the stream threads, where standbys are asked for.
+pub fn standby_options(
+    manifest: &Manifest,
+    wired: &Wired,
+    threads: &[StreamThreadOptions],
+    host_id: &str,
+) -> Option<StandbyThreadOptions> {
+    let (status, stream) = (wired.standby.as_ref()?, threads.first()?);
+    let replicas = usize::try_from(manifest.count("num.standby.replicas")).unwrap_or(usize::MAX);
+    Some(StandbyThreadOptions {
+        metrics: Arc::clone(&status.metrics),
+        report: Arc::clone(&status.report),
+        ..StandbyThreadOptions::beside(stream, threads.len(), host_id, replicas)
+    })
+}
+
+/// One for each stream thread.
+///
+/// # Errors
+/// When the environment names a failpoint that does not exist.
+pub fn stream_thread_options(
+    manifest: &Manifest,
+    wired: &Wired,
+    clients: Arc<KafkaClients>,
+    processors: Arc<dyn ProcessorSupplier>,
+    stores: Arc<Stores>,
+) -> Result<Vec<StreamThreadOptions>> {
+    let config = settings::streams_config(manifest);
+    let host_id = stores.host_id().to_owned();
+    let clients: Arc<dyn ClientSupplier> = clients;
+    let stores: Arc<dyn StoreProvider> = stores;
+    #[cfg(feature = "failpoints")]
+    let (clients, stores) = crate::failpoints::wrap(clients, stores)?;
+    let clock = Arc::new(HostClock::default());
+    let processor_config = Arc::new(manifest.config.clone());
+    let standby_tasks = Arc::default();
+    let parts = wired.threads.iter().zip(&wired.metrics).enumerate();
+    let options = parts.map(|(thread, (progress, metrics))| StreamThreadOptions {
+        thread,
+        application_id: manifest.application_id().into(),
+        transactional_id: Some(settings::transactional_id(manifest.application_id(), &host_id, thread)),
+        config: config.clone(),
+        processor_config: Arc::clone(&processor_config),
+        clients: Arc::clone(&clients),
+        processors: Arc::clone(&processors),
+        stores: stores.clone(),
+        standby_tasks: Arc::clone(&standby_tasks),
+        clock: clock.clone(),
+        partition_counts: Arc::clone(&wired.partition_counts),
+        sink_limits: Arc::clone(&wired.sink_limits),
+        queries: Arc::clone(&wired.queries),
+        metrics: Arc::clone(metrics),
+        progress: Arc::clone(progress),
+    });
+    Ok(options.collect())
+}
