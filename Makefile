@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup build check test unit sim sim-long sim-mutants guests e2e conformance conformance-long chaos hostile demo \
 	bench bench-commits bench-peer bench-broker bench-queries bench-restore bench-restart docs stop-kafka
+.PHONY: help setup build check test unit sim sim-long sim-mutants guests e2e conformance conformance-long chaos demo \
+	bench bench-commits bench-peer bench-broker bench-isolation bench-queries bench-restore bench-restart docs stop-kafka
 
 # The workspace is always built as a whole and in one profile where native libraries are linked: features are then
 # resolved the same way everywhere, and RocksDB, librdkafka and wasmtime are compiled once.
@@ -75,6 +77,10 @@ bench-peer: ## Kafka Streams beside Sandbar on one real broker
 bench-broker: ## What the embedded broker does beside a real Kafka broker: rates, delays, starts, memory
 	@scripts/setup.sh test
 	@scripts/bench-broker.sh
+
+bench-isolation: ## What isolation costs: savepoints, poison records, a hostile neighbour
+	@scripts/setup.sh test
+	@scripts/bench-isolation.sh
 
 bench-queries: ## What queries and writes by REST cost, beside a route that does nothing and RocksDB by itself
 	@scripts/setup.sh test

@@ -2,7 +2,7 @@
 # `make bench`, and `make bench-commits`, `bench-restore` and `bench-restart` with that word as the argument: builds, makes
 # the guests, starts a fresh real broker and prints the tables. SANDBAR_BENCH_ROUNDS, SANDBAR_BENCH_CORE_RECORDS,
 # SANDBAR_BENCH_KAFKA_RECORDS, SANDBAR_BENCH_RESTORE_RECORDS, SANDBAR_BENCH_RESTORE_KEYS and SANDBAR_BENCH_RESTART_KEYS
-# make it shorter or longer. scripts/bench-queries.sh comes here too.
+# make it shorter or longer. scripts/bench-queries.sh and scripts/bench-isolation.sh come here too.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

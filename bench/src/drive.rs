@@ -22,6 +22,8 @@ use engine::stream_thread::{CloseMode, SharedProgress, StreamThread, StreamThrea
 use engine::topology::{StoreBackend, StoreSpec, TaskId};
 use rocks::{RocksOptions, RocksStoreProvider};
 
+use crate::measure::thread_cpu_time;
+
 /// The machine's clock.
 pub struct MachineClock {
     start: Instant,
@@ -183,7 +185,13 @@ pub struct Prepared {
 impl Prepared {
     /// Runs until every record is processed, then commits and closes. Returns the number processed.
     pub fn run(self) -> Result<u64> {
+        self.run_by_thread().map(|(processed, _)| processed)
+    }
+
+    /// The same, with the CPU time of the stream threads alone.
+    pub fn run_by_thread(self) -> Result<(u64, Duration)> {
         let processed = AtomicU64::new(0);
+        let cpu_ns = AtomicU64::new(0);
         let failed = AtomicBool::new(false);
         let (wanted, limit, start) = (self.records, self.limit, Instant::now());
         let turn = |mut thread: StreamThread| -> Result<()> {
@@ -198,7 +206,10 @@ impl Prepared {
                     std::thread::sleep(Duration::from_millis(done.wait_ms));
                 }
             }
-            Ok(thread.close(CloseMode::Clean)?)
+            thread.close(CloseMode::Clean)?;
+            // The thread has done nothing else.
+            cpu_ns.fetch_add(u64::try_from(thread_cpu_time()?.as_nanos())?, Ordering::Relaxed);
+            Ok(())
         };
         std::thread::scope(|scope| {
             let handles: Vec<_> = self
@@ -208,6 +219,6 @@ impl Prepared {
                 .collect();
             handles.into_iter().try_for_each(|handle| handle.join().map_err(|_| anyhow!("a stream thread panicked"))?)
         })?;
-        Ok(processed.into_inner())
+        Ok((processed.into_inner(), Duration::from_nanos(cpu_ns.into_inner())))
     }
 }

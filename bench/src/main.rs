@@ -3,12 +3,14 @@
 //! compared take turns, round by round, and the median of the rounds counts. It prints figures and judges nothing.
 //! With the argument `broker` it measures the embedded broker instead (`brokers`), with `commits` what transactions
 //! cost (`commits`), with `peer` Kafka Streams beside Sandbar (`peer`), with `restore` how fast stores come back
-//! (`restore`), with `restart` how fast a killed host does (`restart`).
+//! (`restore`), with `restart` how fast a killed host does (`restart`), with `isolation` what the isolation of bad records
+//! and modules costs (`isolation`).
 
 mod brokers;
 mod commits;
 mod drive;
 mod floors;
+mod isolation;
 mod measure;
 mod peer;
 mod queries;
@@ -53,13 +55,14 @@ fn main() -> Result<()> {
         None => records(),
         Some("broker") => brokers::run(),
         Some("commits") => commits::run(),
+        Some("isolation") => isolation::run(),
         Some("peer") => peer::run(),
         Some("plain-route") => queries::plain::serve(argument(2)?),
         Some("queries") => queries::run(),
         Some("restore") => restore::run(),
         Some("restart") => restart::run(),
         Some(other) => {
-            bail!("nothing, `broker`, `commits`, `peer`, `queries`, `restore` or `restart`, not `{other}`")
+            bail!("nothing, `broker`, `commits`, `isolation`, `peer`, `queries`, `restore` or `restart`, not `{other}`")
         }
     }
 }

@@ -44,6 +44,14 @@ pub fn cpu_time() -> Result<Duration> {
     cpu_time_of("self")
 }
 
+/// User and system time of the calling thread so far.
+pub fn thread_cpu_time() -> Result<Duration> {
+    let path = "/proc/thread-self/schedstat";
+    let text = fs::read_to_string(path).with_context(|| format!("read {path}"))?;
+    let field = text.split_ascii_whitespace().next().with_context(|| format!("{path} is empty"))?;
+    Ok(Duration::from_nanos(field.parse().with_context(|| format!("{path} begins with {field}"))?))
+}
+
 /// User and system time so far of a process, by its number or `self`.
 pub fn cpu_time_of(process: &str) -> Result<Duration> {
     let path = format!("/proc/{process}/stat");

@@ -16,11 +16,12 @@ use engine::processor::ProcessorSupplier;
 use engine::record::TopicPartition;
 use engine::stream_thread::StreamsConfig;
 use engine::testing::{Count, NativeSupplier, PassThrough};
+use engine::topology::Topology;
 use sandbox::{Limits, Runtime};
 
 use crate::drive::{Drive, MachineClock, Stores};
 use crate::measure::{Sample, measure};
-use crate::workload::{INPUT, OUTPUT, PARTITIONS, Work, input};
+use crate::workload::{INPUT, Input, OUTPUT, PARTITIONS, Work, input};
 
 /// Where a processor runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,19 +44,24 @@ pub fn processors(runtime: &Runtime, work: Work, place: Place) -> Result<Arc<dyn
             Work::Count(_) => Arc::new(NativeSupplier::new(work.topology(), |_| Count)),
         });
     }
-    let path = guests_dir().join(work.guest()).with_extension("wasm");
+    guest(runtime, work.guest(), work.topology())
+}
+
+/// The processors of a guest.
+pub fn guest(runtime: &Runtime, name: &str, topology: Topology) -> Result<Arc<dyn ProcessorSupplier>> {
+    let path = guests_dir().join(name).with_extension("wasm");
     let bytes =
         std::fs::read(&path).with_context(|| format!("read the guest {}: run `make guests` first", path.display()))?;
     let module = runtime.load(&bytes)?;
-    Ok(module.supplier(Arc::new(work.topology()), Limits::default()))
+    Ok(module.supplier(Arc::new(topology), Limits::default()))
 }
 
-/// A broker with `records` records of input.
-fn filled_broker(records: u64) -> Result<DirectBroker> {
+/// A broker with these topics and `records` records of input.
+pub fn filled_broker(records: u64, topics: &[&str], input: impl Fn(u64) -> Input) -> Result<DirectBroker> {
     let storage = Arc::new(MemoryStorage::new());
     let broker = DirectBroker::open(CoreOptions::default(), storage, Arc::new(MachineClock::new()), Faults::none())?;
     let mut admin = broker.clients(ClientOptions::new("bench", "fill")).admin()?;
-    for name in [INPUT, OUTPUT] {
+    for &name in topics {
         admin.create_topic(&NewTopic {
             name: name.to_owned(),
             partitions: PARTITIONS,
@@ -63,8 +69,8 @@ fn filled_broker(records: u64) -> Result<DirectBroker> {
             configs: std::collections::BTreeMap::new(),
         })?;
     }
-    let mut waiting: Vec<Vec<crate::workload::Input>> = (0..PARTITIONS).map(|_| Vec::new()).collect();
-    let flush = |partition: usize, inputs: &mut Vec<crate::workload::Input>| -> Result<()> {
+    let mut waiting: Vec<Vec<Input>> = (0..PARTITIONS).map(|_| Vec::new()).collect();
+    let flush = |partition: usize, inputs: &mut Vec<Input>| -> Result<()> {
         let records: Vec<NewRecord<'_>> = inputs
             .iter()
             .map(|input| NewRecord {
@@ -96,7 +102,7 @@ fn filled_broker(records: u64) -> Result<DirectBroker> {
 
 /// One measured run.
 pub fn run(runtime: &Runtime, work: Work, place: Place, batch: usize, records: u64) -> Result<Sample> {
-    let broker = filled_broker(records)?;
+    let broker = filled_broker(records, &[INPUT, OUTPUT], input)?;
     let application_id = "bench";
     let state_dir = std::env::temp_dir().join(format!("sandbar-bench-{}", std::process::id()));
     let drive = Drive {

@@ -141,7 +141,10 @@ pub fn check(
 ) -> Result<(), EngineError> {
     let sources = topology.source_topics();
     let required = required(application_id, topology, &prepared.counts);
-    let names = sources.iter().map(|topic| &**topic).chain(required.iter().map(|topic| &*topic.name));
+    // One that is written may be made anew, since nothing hangs on what is in it. Without it every send waits in vain.
+    let mut sinks = topology.sink_topics();
+    sinks.retain(|topic| !sources.contains(topic));
+    let names = sources.iter().chain(&sinks).map(|topic| &**topic).chain(required.iter().map(|topic| &*topic.name));
     let found = describe(admin, names)?;
     let found = |name: &str| found.get(name).and_then(Option::as_ref);
     for topic in &sources {
@@ -150,6 +153,10 @@ pub fn check(
         if now > expected {
             return Err(EngineError::PartitionsAdded { topic: topic.to_string(), expected, found: now });
         }
+    }
+    let missing: Vec<String> = sinks.iter().filter(|topic| found(topic).is_none()).map(ToString::to_string).collect();
+    if !missing.is_empty() {
+        return Err(EngineError::MissingTopics { topics: missing });
     }
     for topic in &required {
         prepared.topics.verify(&topic.name, TopicRole::Changelog, found(&topic.name))?;

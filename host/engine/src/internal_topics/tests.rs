@@ -127,6 +127,25 @@ fn a_start_knows_its_sources_and_changelogs() {
 }
 
 #[test]
+fn a_sink_that_is_deleted_is_missed_at_run_time_and_may_be_made_anew() {
+    let mut with_dead_letters = topology(&["in", "more"], &["counts"], &["out"]);
+    with_dead_letters.dead_letter_topic = Some("dlq".into());
+    for name in ["out", "dlq"] {
+        let broker = broker();
+        broker.create_topic("dlq", 1);
+        let mut admin = broker.admin().expect("the mock has an admin client");
+        let known = KnownTopics::default();
+        let prepared = prepare_known(&mut *admin, "app", &with_dead_letters, -1, &known).expect("all topics are there");
+        assert_eq!(check(&mut *admin, "app", &with_dead_letters, &prepared), Ok(()));
+        broker.delete_topic(name);
+        let expected = EngineError::MissingTopics { topics: vec![name.to_owned()] };
+        assert_eq!(check(&mut *admin, "app", &with_dead_letters, &prepared), Err(expected));
+        broker.create_topic(name, 1);
+        assert_eq!(check(&mut *admin, "app", &with_dead_letters, &prepared), Ok(()));
+    }
+}
+
+#[test]
 fn a_topic_that_was_deleted_is_never_taken_for_a_new_one() {
     for (name, role, partitions) in
         [("in", TopicRole::Source, 3), ("more", TopicRole::Source, 5), (CHANGELOG, TopicRole::Changelog, 5)]

@@ -57,6 +57,8 @@ pub struct ProcessorContext {
     first_schedule_of_call: u32,
     /// What the running call has read, where that is wanted.
     reads: Option<Box<Reads>>,
+    /// For a benchmark: the writes of a failed call stay.
+    without_savepoints: bool,
 }
 
 /// The task's side: what surrounds a call.
@@ -80,7 +82,14 @@ impl ProcessorContext {
             next_schedule: 0,
             first_schedule_of_call: 0,
             reads: None,
+            without_savepoints: false,
         }
+    }
+
+    /// Leaves out the savepoints: whoever asks for it must give up a task of which a call has failed.
+    #[must_use]
+    pub fn leave_out_savepoints(self, without_savepoints: bool) -> Self {
+        Self { without_savepoints, ..self }
     }
 
     /// Notes what the next call reads, at most about `max_bytes` of it, until `take_reads`.
@@ -106,7 +115,9 @@ impl ProcessorContext {
         self.wall_clock_ms = wall_clock_ms;
         self.requests.clear();
         self.first_schedule_of_call = self.next_schedule;
-        self.stores.iter_mut().for_each(TaskStore::savepoint);
+        if !self.without_savepoints {
+            self.stores.iter_mut().for_each(TaskStore::savepoint);
+        }
     }
 
     /// The call succeeded: keeps its writes and returns the schedule changes that it asked for, in order.

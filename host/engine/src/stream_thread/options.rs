@@ -85,6 +85,9 @@ pub struct StreamsConfig {
     pub accept_lost_changelogs: bool,
     /// What is done about records that cannot be processed.
     pub exception_handlers: ExceptionHandlers,
+    /// For the benchmark of what savepoints cost, and no setting of a host: calls are made without, and the first one that
+    /// fails stops the application, since nothing of it can be undone.
+    pub without_savepoints: bool,
 }
 
 impl Default for StreamsConfig {
@@ -112,6 +115,7 @@ impl Default for StreamsConfig {
             accept_missing_offsets: false,
             accept_lost_changelogs: false,
             exception_handlers: ExceptionHandlers::default(),
+            without_savepoints: false,
         }
     }
 }

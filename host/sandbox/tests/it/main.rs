@@ -13,4 +13,5 @@ mod load;
 mod log;
 mod malformed;
 mod support;
+mod traps;
 mod wasi;

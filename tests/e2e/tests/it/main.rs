@@ -20,5 +20,6 @@ mod stand_alone;
 mod standby;
 mod table;
 mod topics;
+mod unwritable_dead_letters;
 mod weather;
 mod writes;

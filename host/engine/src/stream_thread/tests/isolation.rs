@@ -395,6 +395,17 @@ fn a_dead_letter_that_its_topic_would_refuse_stops_the_task() {
     assert_ne!(fixture.committed("in", 0), Some(2));
 }
 
+#[test]
+fn without_savepoints_the_first_failure_is_the_last_one() {
+    let mut fixture = with_dead_letters(|| Obedient);
+    fixture.config.without_savepoints = true;
+    let mut thread = fixture.thread();
+    values(&fixture, &[b"", commands::TRAP, b""]);
+    let error = fixture.settle(&mut thread).expect_err("nothing can be undone");
+    assert_eq!(error.remedy(), Remedy::Fatal);
+    assert_eq!((dead_letters(&fixture).len(), fixture.committed("in", 0).unwrap_or(0)), (0, 0));
+}
+
 /// Does everything that a record may do, and stops in the middle of it where the record says so.
 struct Careless;
 

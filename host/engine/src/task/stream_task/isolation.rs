@@ -58,7 +58,9 @@ impl StreamTask {
             Failure::Refused(refused) => (ProcessorError::Returned(first_reason(&refused)), refused),
         };
         // What is no record's fault would be none either with a part of the batch.
-        if matches!(error, ProcessorError::Store(_) | ProcessorError::HostPanic(_) | ProcessorError::Start(_)) {
+        let is_no_records =
+            matches!(error, ProcessorError::Store(_) | ProcessorError::HostPanic(_) | ProcessorError::Start(_));
+        if is_no_records || self.options.config.without_savepoints {
             return Err(self.failed_at(info, error));
         }
         self.options.metrics.add(Metric::ProcessorErrors, u64::from(refused.is_empty()));
@@ -183,6 +185,7 @@ impl StreamTask {
             error: Box::new(error),
         };
         match options.config.exception_handlers.handler_of(&error) {
+            _ if options.config.without_savepoints => return Err(stops(error)),
             ExceptionHandler::Fail => return Err(stops(error)),
             ExceptionHandler::Continue => {
                 tracing::warn!(task = %self.id, schedule = schedule.0, time, digest, %error, "punctuation left out");

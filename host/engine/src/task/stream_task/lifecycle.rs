@@ -262,7 +262,8 @@ impl StreamTask {
     pub fn begin_running(&mut self, wall_clock_ms: Timestamp) -> Result<(), EngineError> {
         let (application_id, config) = (self.options.application_id.clone(), self.options.processor_config.clone());
         let stores = std::mem::take(&mut self.stores);
-        self.context = Some(ProcessorContext::new(self.id, application_id, config, stores));
+        let context = ProcessorContext::new(self.id, application_id, config, stores);
+        self.context = Some(context.leave_out_savepoints(self.options.config.without_savepoints));
         if let Err(error) = self.start_processor(wall_clock_ms) {
             self.stores = self.context.take().map(ProcessorContext::into_stores).unwrap_or_default();
             let digest = self.options.processors.digest().to_owned();
