@@ -1,8 +1,6 @@
 # Sandbar. `make demo` shows it working, `make test` proves it.
 .DEFAULT_GOAL := help
 .PHONY: help setup build check test unit sim sim-long sim-mutants guests e2e conformance conformance-long chaos hostile demo \
-	bench bench-commits bench-peer bench-broker bench-queries bench-restore bench-restart docs stop-kafka
-.PHONY: help setup build check test unit sim sim-long sim-mutants guests e2e conformance conformance-long chaos demo \
 	bench bench-commits bench-peer bench-broker bench-isolation bench-queries bench-restore bench-restart docs stop-kafka
 
 # The workspace is always built as a whole and in one profile where native libraries are linked: features are then
