@@ -1,5 +1,7 @@
 # Sandbar. `make demo` shows it working, `make test` proves it.
 .DEFAULT_GOAL := help
+.PHONY: help setup build check test unit sim sim-long sim-mutants guests e2e conformance conformance-long chaos hostile demo \
+	bench bench-commits bench-peer bench-broker bench-queries bench-restore bench-restart docs stop-kafka
 .PHONY: help setup build check test unit sim sim-long sim-mutants guests e2e conformance conformance-long chaos demo \
 	bench bench-commits bench-peer bench-broker bench-isolation bench-queries bench-restore bench-restart docs stop-kafka
 
@@ -53,6 +55,9 @@ conformance-long: ## The exactly-once loop under kills, 20 runs each
 chaos: guests ## Hosts killed on a real Kafka and judged record by record; PROFILE=ci|long, or ROW=A4 COUNT=50
 	@scripts/setup.sh test
 	@scripts/chaos.sh $(if $(ROW),$(ROW) $(COUNT),$(or $(PROFILE),ci))
+
+hostile: guests ## Modules and records that attack the host; ends with a line for each figure. FORM=long|short
+	@scripts/hostile.sh $(or $(FORM),long)
 
 demo: setup ## A majority vote over a year of weather reports, checked against the expected table
 	@scripts/demo.sh

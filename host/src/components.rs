@@ -1,14 +1,17 @@
 //! Loads the module of an application: reads the file once, bounded, and hands those bytes to the sandbox, so that
-//! what is checked is what runs. Shows what takes long.
+//! what is checked is what runs. Has it compiled by a process of its own. Shows what takes long.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, anyhow};
-use sandbox::{Limits, LoadError, LoadStage, Module, Runtime, RuntimeConfig, RuntimeError};
+use sandbox::{
+    ChildCompiler, CompileLimits, Compiler, Limits, LoadError, LoadStage, Module, Runtime, RuntimeConfig, RuntimeError,
+};
 use serde_json::json;
 
+use crate::commands::COMPILE_MODULE;
 use crate::exit::ModuleError;
 use crate::terminal::Terminal;
 
@@ -19,6 +22,7 @@ pub struct LoadRequest {
     pub cache_dir: PathBuf,
     pub module_max_bytes: usize,
     pub limits: Limits,
+    pub compile_limits: CompileLimits,
 }
 
 /// The sandbox of a process: one engine, and one thread behind its deadlines, for the modules of all applications.
@@ -37,14 +41,22 @@ impl Sandbox {
     }
 }
 
+/// This very program, also when another one lies at its path by now: its version is the one that fits.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+
 /// Reads, checks and compiles a module, or takes its compiled code from the cache.
 ///
 /// # Errors
 /// Names the file and why it was refused.
 pub fn load(request: &LoadRequest, sandbox: &Sandbox, terminal: Terminal) -> Result<Module> {
     let bytes = read(&request.path, request.module_max_bytes)?;
-    let config =
-        RuntimeConfig { cache_dir: Some(request.cache_dir.clone()), module_max_bytes: request.module_max_bytes };
+    let compiler = Compiler::Child(ChildCompiler {
+        program: PathBuf::from(OWN_PROGRAM),
+        arguments: vec![COMPILE_MODULE.to_owned()],
+        limits: request.compile_limits,
+    });
+    let cache_dir = Some(request.cache_dir.clone());
+    let config = RuntimeConfig { cache_dir, module_max_bytes: request.module_max_bytes, compiler };
     let runtime = sandbox.runtime(config).context("cannot start the sandbox")?;
     let bar = terminal.bar("compiling the module", None);
     let mut stage = |stage: LoadStage| match stage {

@@ -74,17 +74,16 @@ impl Cache {
     }
 
     /// Keeps compiled code; the file appears whole or not at all.
-    pub fn put(&self, digest: &str, component: &Component) -> Result<(), String> {
+    pub fn put(&self, digest: &str, code: &[u8]) -> Result<(), String> {
         // Two applications of a process may compile the same module at once.
         static WRITES: AtomicU64 = AtomicU64::new(0);
         let name = self.name(digest);
         let unique = format!("{name}.{}.{}", std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed));
         let (path, scratch) = (self.folder.join(&name), self.folder.join(unique));
         let write = || -> Result<(), String> {
-            let code = component.serialize().map_err(|error| format!("{error:#}"))?;
             let mut file = private_file(&scratch).map_err(|error| error.to_string())?;
-            let mac = self.mac(&name, &code);
-            file.write_all(&mac).and_then(|()| file.write_all(&code)).map_err(|error| error.to_string())?;
+            let mac = self.mac(&name, code);
+            file.write_all(&mac).and_then(|()| file.write_all(code)).map_err(|error| error.to_string())?;
             fs::rename(&scratch, &path).map_err(|error| error.to_string())
         };
         write().map_err(|detail| {
@@ -184,13 +183,15 @@ impl Hasher for Sha256Hasher {
 }
 
 /// The one unsafe call of this crate.
-mod load {
+pub(crate) mod load {
     use super::{Component, Engine};
 
-    /// `code` must have passed `Cache::verified`.
+    /// `code` must have passed `Cache::verified`, or have been compiled just now by `compiler::Compiler::compile`.
     pub fn component(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
-        // SAFETY: the caller checked an HMAC with a key that only this host's user can read, so these are bytes which
-        // `Component::serialize` returned in this crate; wasmtime itself refuses those of another version or setting.
+        // SAFETY: these are bytes which `Engine::precompile_component` returned in this crate. Either they come out of a
+        // file whose HMAC the caller checked with a key that only this host's user can read; or they were made for
+        // the caller by this process, or by a child process of it that runs this program, wrote them into a pipe which
+        // nobody else held, and ended with success. wasmtime itself refuses those of another version or setting.
         unsafe { Component::deserialize(engine, code) }
     }
 }

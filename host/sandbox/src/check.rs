@@ -7,8 +7,9 @@ use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 
 use crate::error::LoadError;
 
-/// `module.max.bytes`: components that carry an interpreter (Python, JavaScript) have up to 20 MB.
-pub const DEFAULT_MODULE_MAX_BYTES: usize = 32 << 20;
+/// `module.max.bytes`: a compiled language needs a tenth of it; components that carry an interpreter (Python,
+/// JavaScript) have up to 20 MB, so that whoever runs one raises the key.
+pub const DEFAULT_MODULE_MAX_BYTES: usize = 10 << 20;
 
 /// Bounds of what the compiler gets: its time grows faster than the size of a function. The interpreters inside Python
 /// and JavaScript modules have about 30,000 functions, the largest of some 100 KB.
@@ -96,8 +97,12 @@ pub(crate) fn inspect(bytes: &[u8], limit_bytes: usize) -> Result<ModuleFacts, L
 }
 
 pub(crate) fn validate(bytes: &[u8], digest: &str) -> Result<(), LoadError> {
-    let result = Validator::new_with_features(FEATURES).validate_all(bytes);
-    result.map_err(|error| LoadError::Malformed { digest: digest.to_owned(), detail: error.to_string() })?;
+    validate_code(bytes).map_err(|detail| LoadError::Malformed { digest: digest.to_owned(), detail })
+}
+
+/// What is wrong with a component, with the place in the file.
+pub(crate) fn validate_code(bytes: &[u8]) -> Result<(), String> {
+    Validator::new_with_features(FEATURES).validate_all(bytes).map_err(|error| error.to_string())?;
     Ok(())
 }
 

@@ -43,6 +43,15 @@ pub enum LoadError {
     Link { digest: String, detail: String },
     #[error("module {digest} could not be compiled: {detail}")]
     Compile { digest: String, detail: String },
+    /// The process that compiled it reached one of its limits.
+    #[error(
+        "module {digest} took too much to compile: {what} of {limit} exceeded; make it smaller, or raise the limit with \
+         the key {key}"
+    )]
+    CompileLimit { digest: String, what: &'static str, limit: String, key: &'static str },
+    /// No fault of the module: the process that compiles could not be started, or could not bound itself.
+    #[error("module {digest} was not compiled, because {detail}")]
+    Compiler { digest: String, detail: String },
     #[error("module {digest} could not say what it is (`describe`): {source}")]
     Describe { digest: String, source: ProcessorError },
     #[error("module {digest} declares an impossible topology: {}", faults.join("; "))]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use engine::processor::{CallReport, Processor, ProcessorContext, ProcessorError, ScheduleId};
 use engine::record::{InputBatch, Outcome, Timestamp};
 use engine::topology::TaskId;
-use wasmtime::Store;
+use wasmtime::{Store, UpdateDeadline};
 
 use crate::bindings::{Guest, types};
 use crate::failure;
@@ -17,7 +17,7 @@ use crate::limits::Limits;
 use crate::module::ModuleInner;
 use crate::random::Seed;
 use crate::task_state::TaskState;
-use crate::usage::{CallUsage, CpuMeter, Usage};
+use crate::usage::{CallUsage, CpuMeter, Usage, thread_cpu_ns};
 
 /// A reason or an error of the guest in a message.
 const REASON_MAX_BYTES: usize = 2_048;
@@ -45,12 +45,22 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// Makes an instance; its start functions run under the limits of a call.
-    pub fn new(module: &ModuleInner, task: Option<TaskId>, limits: &Arc<Limits>) -> Result<Self, ProcessorError> {
-        let mut store = Store::new(module.engine(), TaskState::new(task, Arc::clone(limits)));
+    /// Makes an instance; its start functions run under the limits of a call. `usage` is that of the application.
+    pub fn new(
+        module: &ModuleInner,
+        task: Option<TaskId>,
+        limits: &Arc<Limits>,
+        usage: &Arc<Usage>,
+    ) -> Result<Self, ProcessorError> {
+        let state = TaskState::new(task, Arc::clone(limits), Arc::clone(usage));
+        let mut store = Store::new(module.engine(), state);
         store.limiter(|state| &mut state.limiter);
         store.set_hostcall_fuel(usize::try_from(limits.output_max_bytes).unwrap_or(usize::MAX));
-        store.set_epoch_deadline(deadline_epochs(limits));
+        store.epoch_deadline_callback(|mut store| {
+            let next = store.data_mut().deadline.stop(thread_cpu_ns());
+            Ok(next.map_or(UpdateDeadline::Interrupt, UpdateDeadline::Continue))
+        });
+        begin_deadline(&mut store, limits, 0);
         let running = module.epochs().call();
         let result = catch_unwind(AssertUnwindSafe(|| module.pre().instantiate(&mut store)));
         drop(running);
@@ -65,9 +75,10 @@ impl Live {
     }
 }
 
-/// The epoch that is running has partly passed already, so one more.
-pub(crate) fn deadline_epochs(limits: &Limits) -> u64 {
-    limits.deadline_ms.saturating_add(1)
+/// Starts the time of a call with so many records.
+pub(crate) fn begin_deadline(store: &mut Store<TaskState>, limits: &Limits, records: usize) {
+    let epochs = store.data_mut().deadline.begin(limits, records);
+    store.set_epoch_deadline(epochs);
 }
 
 impl Instance {
@@ -77,7 +88,8 @@ impl Instance {
         usage: Arc<Usage>,
         task: TaskId,
     ) -> Result<Self, ProcessorError> {
-        let live = Live::new(&module, Some(task), &limits).map_err(|error| match error {
+        let live = Live::new(&module, Some(task), &limits, &usage);
+        let live = live.inspect_err(|error| usage.count_limit_of(error)).map_err(|error| match error {
             ProcessorError::Trap { message, backtrace } if backtrace.is_empty() => ProcessorError::Start(message),
             ProcessorError::Trap { message, backtrace } => ProcessorError::Start(format!("{message}\n{backtrace}")),
             other => other,
@@ -111,7 +123,7 @@ impl Instance {
         let seed = seed.number(i64::from(self.task.sub_topology)).number(i64::from(self.task.partition));
         let is_recording = context.is_recording();
         store.data_mut().begin(context, seed);
-        store.set_epoch_deadline(deadline_epochs(&self.limits));
+        begin_deadline(store, &self.limits, records);
         let running = self.module.epochs().call();
         let cpu = if is_recording { self.cpu.start_always() } else { self.cpu.start(records) };
         let result = catch_unwind(AssertUnwindSafe(|| call(guest, store)));
@@ -137,6 +149,9 @@ impl Instance {
             log_lines_dropped: said.dropped,
             memory_bytes: state.limiter.memory_bytes(),
         });
+        if let Err(error) = &result {
+            self.usage.count_limit_of(error);
+        }
         if matches!(&result, Err(error) if !error.leaves_instance()) {
             self.live = None;
         }

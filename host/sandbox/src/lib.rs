@@ -9,6 +9,8 @@
 mod bindings;
 mod cache;
 mod check;
+mod compiler;
+mod deadline;
 mod declaration;
 mod epoch;
 mod error;
@@ -16,6 +18,7 @@ mod failure;
 mod guest_log;
 mod imports;
 mod instance;
+mod limiter;
 mod limits;
 mod module;
 mod random;
@@ -24,6 +27,8 @@ mod task_state;
 mod usage;
 
 pub use check::{DEFAULT_MODULE_MAX_BYTES, ModuleFacts, check, check_with_limit};
+pub use compiler::child::serve_compilation;
+pub use compiler::{COMPILE_CPU_KEY, COMPILE_MEMORY_KEY, ChildCompiler, CompileLimits, Compiler};
 pub use declaration::{Declaration, StoreDeclaration, SubTopologyDeclaration, TopicDeclaration};
 pub use error::{LoadError, RuntimeError};
 pub use limits::{LimitKey, LimitKeyError, Limits};

@@ -6,11 +6,13 @@ use engine::processor::ProcessorError;
 /// The bounds of one application's instances. Each field has a key of the manifest with the same meaning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// `processor.deadline.ms`: how long one call may run, in wall-clock milliseconds; of a time in which the whole
-    /// process stood still a second counts at most.
+    /// `processor.deadline.ms`: CPU time that one call may take, in milliseconds; `crate::deadline` says how it is
+    /// counted.
     pub deadline_ms: u64,
     /// `processor.memory.max.bytes`: linear memory of one instance, all its memories together.
     pub memory_max_bytes: u64,
+    /// `processor.memory.total.max.bytes`: linear memory of all instances of the application on this host.
+    pub memory_total_max_bytes: u64,
     /// `processor.table.max.elements`: elements of all tables of one instance (function pointers, mostly).
     pub table_max_elements: u64,
     /// `processor.output.max.records`: records that one call may forward.
@@ -40,6 +42,7 @@ impl Default for Limits {
         Self {
             deadline_ms: 5_000,
             memory_max_bytes: 64 << 20,
+            memory_total_max_bytes: 1 << 30,
             table_max_elements: 100_000,
             output_max_records: 1_000_000,
             output_max_bytes: 64 << 20,
@@ -77,13 +80,35 @@ pub enum LimitKeyError {
 /// One row per key: the key, the smallest and the largest sensible value, the sentence for the reference, the field.
 type Row = (&'static str, u64, u64, &'static str, fn(&mut Limits) -> &mut u64);
 
+pub(crate) const DEADLINE_KEY: &str = "processor.deadline.ms";
+pub(crate) const MEMORY_KEY: &str = "processor.memory.max.bytes";
+pub(crate) const MEMORY_TOTAL_KEY: &str = "processor.memory.total.max.bytes";
+pub(crate) const LOG_KEY: &str = "processor.log.max.lines";
+
 const GIB: u64 = 1 << 30;
 const COUNT_MAX: u64 = 1 << 40;
 
-const ROWS: [Row; 12] = [
-    ("processor.deadline.ms", 1, 3_600_000, "How long one call of the module may run.", |l| &mut l.deadline_ms),
+/// How many limits there are.
+pub(crate) const KEYS: usize = 13;
+
+const ROWS: [Row; KEYS] = [
+    (
+        DEADLINE_KEY,
+        1,
+        3_600_000,
+        "CPU time that one call of the module may take: a start, `init`, `punctuate`, or `process` with one record; with \
+         more it has twice as much. A call that has not ended after ten times as long by the clock is ended too.",
+        |l| &mut l.deadline_ms,
+    ),
     // A 32-bit memory ends at 4 GiB; one page is the least that a memory can have.
-    ("processor.memory.max.bytes", 65_536, 4 * GIB, "Linear memory of one instance.", |l| &mut l.memory_max_bytes),
+    (MEMORY_KEY, 65_536, 4 * GIB, "Linear memory of one instance.", |l| &mut l.memory_max_bytes),
+    (
+        MEMORY_TOTAL_KEY,
+        65_536,
+        COUNT_MAX,
+        "Linear memory of all instances of the application on this host together. There is one instance for each task.",
+        |l| &mut l.memory_total_max_bytes,
+    ),
     ("processor.table.max.elements", 1, 10_000_000, "Elements of all tables of one instance.", |l| {
         &mut l.table_max_elements
     }),
@@ -108,9 +133,7 @@ const ROWS: [Row; 12] = [
     ("processor.state.max.write.bytes", 1_024, 64 * GIB, "Bytes that one call may write to its stores.", |l| {
         &mut l.state_max_write_bytes
     }),
-    ("processor.log.max.lines", 1, COUNT_MAX, "Log lines of one call; the rest is dropped and counted.", |l| {
-        &mut l.log_max_lines
-    }),
+    (LOG_KEY, 1, COUNT_MAX, "Log lines of one call; the rest is dropped and counted.", |l| &mut l.log_max_lines),
     ("processor.schedule.max.count", 1, 1_000_000, "Schedules that one instance may hold.", |l| {
         &mut l.schedule_max_count
     }),
@@ -129,6 +152,11 @@ impl Limits {
         let changed = ROWS.iter().filter(|(.., field)| *field(&mut own) != *field(&mut defaults));
         let keys: Vec<&Row> = changed.collect();
         keys.into_iter().map(|(key, _, _, _, field)| ((*key).to_owned(), field(&mut own).to_string())).collect()
+    }
+
+    /// The place of a key in `keys`.
+    pub(crate) fn position(key: &str) -> Option<usize> {
+        ROWS.iter().position(|row| row.0 == key)
     }
 
     /// Sets the limit with this manifest key.

@@ -9,14 +9,15 @@ use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine, OptLevel, Strategy};
 
 use crate::bindings::GuestPre;
-use crate::cache::Cache;
-use crate::check::{DEFAULT_MODULE_MAX_BYTES, FEATURES, ModuleFacts, inspect, validate};
+use crate::cache::{self, Cache};
+use crate::check::{DEFAULT_MODULE_MAX_BYTES, FEATURES, ModuleFacts, inspect};
+use crate::compiler::Compiler;
 use crate::declaration::Declaration;
 use crate::epoch::EpochThread;
 use crate::error::{LoadError, RuntimeError};
 use crate::failure;
 use crate::imports;
-use crate::instance::{Live, deadline_epochs};
+use crate::instance::{Live, begin_deadline};
 use crate::limits::Limits;
 use crate::module::{Module, ModuleInner};
 use crate::task_state::TaskState;
@@ -31,11 +32,12 @@ pub struct RuntimeConfig {
     pub cache_dir: Option<PathBuf>,
     /// `module.max.bytes`: the largest module that is read.
     pub module_max_bytes: usize,
+    pub compiler: Compiler,
 }
 
 impl Default for RuntimeConfig {
     fn default() -> Self {
-        Self { cache_dir: None, module_max_bytes: DEFAULT_MODULE_MAX_BYTES }
+        Self { cache_dir: None, module_max_bytes: DEFAULT_MODULE_MAX_BYTES, compiler: Compiler::InProcess }
     }
 }
 
@@ -61,6 +63,7 @@ pub struct Runtime {
     cache: Option<Cache>,
     epochs: Arc<EpochThread>,
     module_max_bytes: usize,
+    compiler: Compiler,
 }
 
 impl Runtime {
@@ -68,10 +71,10 @@ impl Runtime {
         let failed = |error: wasmtime::Error| RuntimeError::Engine { detail: format!("{error:#}") };
         let engine = Engine::new(&engine_config()).map_err(failed)?;
         let linker = imports::linker(&engine).map_err(failed)?;
-        let cache = config.cache_dir.map(|dir| Cache::open(&dir, &engine)).transpose()?;
+        let cache = config.cache_dir.as_deref().map(|dir| Cache::open(dir, &engine)).transpose()?;
         let epochs = EpochThread::start(engine.clone()).map_err(RuntimeError::Thread)?;
-        let module_max_bytes = config.module_max_bytes;
-        Ok(Self { engine, linker, cache, epochs: Arc::new(epochs), module_max_bytes })
+        let RuntimeConfig { module_max_bytes, compiler, .. } = config;
+        Ok(Self { engine, linker, cache, epochs: Arc::new(epochs), module_max_bytes, compiler })
     }
 
     /// A runtime with settings of its own on the same engine, with the same thread behind the deadlines.
@@ -79,9 +82,10 @@ impl Runtime {
     /// # Errors
     /// When its cache cannot be used.
     pub fn beside(&self, config: RuntimeConfig) -> Result<Self, RuntimeError> {
-        let cache = config.cache_dir.map(|dir| Cache::open(&dir, &self.engine)).transpose()?;
+        let RuntimeConfig { cache_dir, module_max_bytes, compiler } = config;
+        let cache = cache_dir.map(|dir| Cache::open(&dir, &self.engine)).transpose()?;
         let (engine, linker, epochs) = (self.engine.clone(), self.linker.clone(), Arc::clone(&self.epochs));
-        Ok(Self { engine, linker, cache, epochs, module_max_bytes: config.module_max_bytes })
+        Ok(Self { engine, linker, cache, epochs, module_max_bytes, compiler })
     }
 
     /// Checks, compiles (or takes from the cache) and describes a module under the default limits.
@@ -122,17 +126,12 @@ impl Runtime {
             progress(LoadStage::LoadedFromCache);
             return Ok(component);
         }
-        // Our own validator first: its messages name the place in the file.
-        validate(bytes, &facts.digest)?;
         progress(LoadStage::Compiling { size_bytes: bytes.len() });
-        let failed = |detail: String| LoadError::Compile { digest: facts.digest.clone(), detail };
-        // A compiler bug that panics must not take the host down.
-        let compiled = catch_unwind(AssertUnwindSafe(|| Component::from_binary(&self.engine, bytes)));
-        let component = compiled
-            .map_err(|panic| failed(failure::host_panic(&*panic).to_string()))?
-            .map_err(|error| failed(format!("{error:#}")))?;
+        let code = self.compiler.compile(&self.engine, bytes, &facts.digest)?;
+        let component = cache::load::component(&self.engine, &code)
+            .map_err(|error| LoadError::Compile { digest: facts.digest.clone(), detail: format!("{error:#}") })?;
         if let Some(cache) = &self.cache
-            && let Err(reason) = cache.put(&facts.digest, &component)
+            && let Err(reason) = cache.put(&facts.digest, &code)
         {
             progress(LoadStage::NotCached { reason });
         }
@@ -140,7 +139,8 @@ impl Runtime {
     }
 }
 
-fn engine_config() -> Config {
+/// The settings under which modules are compiled and run: the same in the host and in the process that compiles.
+pub(crate) fn engine_config() -> Config {
     let mut config = Config::new();
     config
         .strategy(Strategy::Cranelift)
@@ -161,9 +161,9 @@ fn engine_config() -> Config {
 fn describe(module: &Arc<ModuleInner>, facts: &ModuleFacts, limits: &Limits) -> Result<Declaration, LoadError> {
     let failed = |source| LoadError::Describe { digest: facts.digest.clone(), source };
     let limits = Arc::new(limits.clone());
-    let Live { mut store, guest } = Live::new(module, None, &limits).map_err(failed)?;
+    let Live { mut store, guest } = Live::new(module, None, &limits, &Arc::default()).map_err(failed)?;
     store.data_mut().begin_describe();
-    store.set_epoch_deadline(deadline_epochs(&limits));
+    begin_deadline(&mut store, &limits, 0);
     let running = module.epochs().call();
     let result = catch_unwind(AssertUnwindSafe(|| guest.sandbar_processor_processor().call_describe(&mut store)));
     drop(running);

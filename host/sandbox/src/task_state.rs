@@ -7,14 +7,17 @@ use std::sync::Arc;
 
 use engine::processor::{ProcessorContext, ProcessorError, ScheduleId, StoreIndex};
 use engine::topology::TaskId;
+use wasmtime::Result;
 use wasmtime::component::ResourceTable;
-use wasmtime::{ResourceLimiter, Result};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
+use crate::deadline::Deadline;
 use crate::guest_log::GuestLog;
 use crate::imports::wasi::VirtualTime;
+use crate::limiter::Limiter;
 use crate::limits::{Budget, Limits};
 use crate::random::{Random, Seed};
+use crate::usage::Usage;
 
 /// Resources of WASI that one instance may hold (streams, pollables, errors).
 const WASI_RESOURCES_MAX: usize = 1_024;
@@ -26,6 +29,7 @@ pub(crate) struct TaskState {
     pub limits: Arc<Limits>,
     pub budget: Budget,
     pub limiter: Limiter,
+    pub deadline: Deadline,
     pub log: GuestLog,
     pub random: Random,
     pub time: VirtualTime,
@@ -45,7 +49,8 @@ pub(crate) enum Phase {
 }
 
 impl TaskState {
-    pub fn new(task: Option<TaskId>, limits: Arc<Limits>) -> Self {
+    /// `usage` is that of the application, whose instances share a bound on their memory.
+    pub fn new(task: Option<TaskId>, limits: Arc<Limits>, usage: Arc<Usage>) -> Self {
         let mut wasi = WasiCtxBuilder::new();
         wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
         let mut table = ResourceTable::new();
@@ -54,7 +59,8 @@ impl TaskState {
             context: None,
             phase: Phase::Instantiation,
             budget: Budget::default(),
-            limiter: Limiter::new(&limits),
+            limiter: Limiter::new(&limits, usage),
+            deadline: Deadline::default(),
             log: GuestLog::new(task, limits.log_max_lines),
             random: Random::new(Seed::new()),
             time: VirtualTime::default(),
@@ -160,68 +166,5 @@ fn outside_call(import: &str, phase: Phase) -> wasmtime::Error {
 impl WasiView for TaskState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
-    }
-}
-
-/// Bounds memories and tables of one instance, all of them together. Growth above the bound traps, so that the error
-/// names the limit and not what the guest's allocator made of it.
-#[derive(Debug)]
-pub(crate) struct Limiter {
-    memory_max_bytes: u64,
-    memory_bytes: u64,
-    table_max_elements: u64,
-    table_elements: u64,
-}
-
-/// Core instances, memories and tables of one component: interpreters link a handful of shared libraries.
-const INSTANCES_MAX: usize = 100;
-const MEMORIES_MAX: usize = 10;
-const TABLES_MAX: usize = 100;
-
-impl Limiter {
-    fn new(limits: &Limits) -> Self {
-        Self {
-            memory_max_bytes: limits.memory_max_bytes,
-            memory_bytes: 0,
-            table_max_elements: limits.table_max_elements,
-            table_elements: 0,
-        }
-    }
-
-    pub fn memory_bytes(&self) -> u64 {
-        self.memory_bytes
-    }
-}
-
-impl ResourceLimiter for Limiter {
-    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> Result<bool> {
-        let grown = self.memory_bytes.saturating_add(desired.saturating_sub(current) as u64);
-        if grown > self.memory_max_bytes {
-            return Err(ProcessorError::Memory { limit_bytes: self.memory_max_bytes }.into());
-        }
-        self.memory_bytes = grown;
-        Ok(true)
-    }
-
-    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> Result<bool> {
-        let grown = self.table_elements.saturating_add(desired.saturating_sub(current) as u64);
-        if grown > self.table_max_elements {
-            let (name, key) = ("table elements", "processor.table.max.elements");
-            return Err(ProcessorError::Limit { name, key, limit: self.table_max_elements, found: grown }.into());
-        }
-        self.table_elements = grown;
-        Ok(true)
-    }
-
-    fn instances(&self) -> usize {
-        INSTANCES_MAX
-    }
-
-    fn tables(&self) -> usize {
-        TABLES_MAX
-    }
-
-    fn memories(&self) -> usize {
-        MEMORIES_MAX
     }
 }

@@ -2,7 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use engine::processor::ProcessorError;
 use rustix::time::{ClockId, clock_gettime};
+
+use crate::limits::{DEADLINE_KEY, KEYS, LOG_KEY, Limits, MEMORY_KEY};
 
 /// Counters of one application, shared by all its instances.
 #[derive(Debug, Default)]
@@ -16,6 +19,10 @@ pub struct Usage {
     log_lines: AtomicU64,
     log_lines_dropped: AtomicU64,
     memory_peak_bytes: AtomicU64,
+    /// Linear memory of all living instances.
+    memory_bytes: AtomicU64,
+    /// In the order of `Limits::keys`.
+    limit_hits: [AtomicU64; KEYS],
 }
 
 /// The counters at one moment; they are read one after the other, not as one.
@@ -38,6 +45,8 @@ pub struct UsageSnapshot {
     pub log_lines_dropped: u64,
     /// The largest linear memory that any instance had.
     pub memory_peak_bytes: u64,
+    /// Linear memory of all living instances together.
+    pub memory_bytes: u64,
 }
 
 /// What one call adds to the counters.
@@ -65,7 +74,44 @@ impl Usage {
             log_lines: read(&self.log_lines),
             log_lines_dropped: read(&self.log_lines_dropped),
             memory_peak_bytes: read(&self.memory_peak_bytes),
+            memory_bytes: read(&self.memory_bytes),
         }
+    }
+
+    /// How often each limit was hit, by its key, in the order of `Limits::keys`. Calls of which lines were dropped
+    /// count for the limit of log lines.
+    pub fn limit_hits(&self) -> Vec<(&'static str, u64)> {
+        let hits = self.limit_hits.iter().map(|hits| hits.load(Ordering::Relaxed));
+        Limits::keys().map(|key| key.key).zip(hits).collect()
+    }
+
+    /// Counts the limit that an error is about, if it is about one.
+    pub(crate) fn count_limit_of(&self, error: &ProcessorError) {
+        match error {
+            ProcessorError::Deadline { .. } => self.count_limit(DEADLINE_KEY),
+            ProcessorError::Memory { .. } => self.count_limit(MEMORY_KEY),
+            ProcessorError::Limit { key, .. } => self.count_limit(key),
+            _ => {}
+        }
+    }
+
+    fn count_limit(&self, key: &str) {
+        if let Some(hits) = Limits::position(key).and_then(|position| self.limit_hits.get(position)) {
+            hits.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes linear memory for an instance; where all instances together would have more than `limit`, nothing is
+    /// taken and the error says how much they would have.
+    pub(crate) fn take_memory(&self, bytes: u64, limit: u64) -> Result<(), u64> {
+        let grown = |taken: u64| taken.checked_add(bytes).filter(|grown| *grown <= limit);
+        let taken = self.memory_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown);
+        taken.map(|_| ()).map_err(|taken| taken.saturating_add(bytes))
+    }
+
+    /// Gives back what an instance had taken.
+    pub(crate) fn release_memory(&self, bytes: u64) {
+        self.memory_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn add_instance(&self) {
@@ -85,6 +131,9 @@ impl Usage {
         add(&self.failures, u64::from(call.failed));
         add(&self.log_lines, call.log_lines);
         add(&self.log_lines_dropped, call.log_lines_dropped);
+        if call.log_lines_dropped > 0 {
+            self.count_limit(LOG_KEY);
+        }
         if call.memory_bytes > self.memory_peak_bytes.load(Ordering::Relaxed) {
             self.memory_peak_bytes.fetch_max(call.memory_bytes, Ordering::Relaxed);
         }
@@ -135,7 +184,8 @@ impl CpuMeter {
     }
 }
 
-fn thread_cpu_ns() -> u64 {
+/// CPU time of this thread since it began; a system call.
+pub(crate) fn thread_cpu_ns() -> u64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     // The clock counts from the start of the thread, so neither part is negative.
     time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()

@@ -10,6 +10,7 @@ use crate::terminal::{Format, Terminal};
 
 mod broker;
 mod build;
+mod compile_module;
 mod completions;
 mod dlq;
 mod new;
@@ -19,6 +20,8 @@ mod run;
 mod stores;
 mod table;
 mod topics;
+
+pub use compile_module::COMPILE_MODULE;
 
 /// Runs stateful Kafka stream processors as sandboxed WebAssembly components.
 #[derive(Debug, Parser)]
@@ -64,6 +67,9 @@ enum Command {
     Stores(stores::Command),
     /// Print the completions of a shell
     Completions(completions::Arguments),
+    /// Compile a module for the host that started this process
+    #[command(hide = true)]
+    CompileModule(compile_module::Arguments),
     /// Print reference pages as Markdown
     #[command(subcommand, hide = true)]
     Reference(reference::Command),
@@ -88,6 +94,7 @@ pub fn run(command_line: CommandLine) -> Result<()> {
         Command::Repro(arguments) => repro::run(&arguments, terminal),
         Command::Stores(command) => stores::run(&command, terminal),
         Command::Completions(arguments) => completions::run(&arguments),
+        Command::CompileModule(arguments) => compile_module::run(&arguments),
         Command::Reference(command) => reference::run(&command),
     }
 }

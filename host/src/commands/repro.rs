@@ -7,13 +7,13 @@ use anyhow::{Context, Result, bail};
 use engine::dead_letter::DeadLetterReason;
 use engine::processor::{ProcessorError, ProcessorSupplier};
 use engine::replay::{Replay, ReplayedCall, replay};
-use sandbox::{Limits, Module};
+use sandbox::{CompileLimits, Limits, Module};
 
 use super::dlq::{self, DeadLetter, Position, Subject};
 use crate::components::{self, LoadRequest, Sandbox};
 use crate::config::{Manifest, Overrides};
 use crate::exit::UsageError;
-use crate::runtime::cache_dir;
+use crate::runtime::{cache_dir, compile_limits};
 use crate::terminal::{Format, Terminal, print_line};
 
 mod report;
@@ -41,6 +41,7 @@ pub struct Arguments {
 
 /// Of a module that no manifest bounds; the largest that one can allow.
 const MODULE_MAX_BYTES: u64 = 1 << 30;
+const COMPILE_LIMITS_MAX: CompileLimits = CompileLimits { cpu_max_seconds: 3_600, memory_max_bytes: 1 << 40 };
 
 /// Marks a module that failed again, which is what was asked for but no success.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +88,9 @@ fn load(arguments: &Arguments, limits: &Limits, terminal: Terminal) -> Result<Mo
     let folder = manifest.as_ref().map_or_else(|| PathBuf::from(".sandbar/cache"), cache_dir);
     let max_bytes = manifest.as_ref().map_or(MODULE_MAX_BYTES, |manifest| manifest.count("module.max.bytes"));
     let module_max_bytes = usize::try_from(max_bytes).unwrap_or(usize::MAX);
-    let request = LoadRequest { path, cache_dir: folder, module_max_bytes, limits: limits.clone() };
+    let compile_limits = manifest.as_ref().map_or(COMPILE_LIMITS_MAX, compile_limits);
+    let limits = limits.clone();
+    let request = LoadRequest { path, cache_dir: folder, module_max_bytes, limits, compile_limits };
     components::load(&request, &Sandbox::default(), terminal)
 }
 

@@ -445,10 +445,32 @@ const TABLE: &[ConfigOption] = &[
     )
     .or("4")
     .importance(Importance::Low),
-    option("module.max.bytes", integer(1024, GIB), "Size of a module at most.")
-        .or("33554432")
-        .unit("bytes")
-        .importance(Importance::Low),
+    option(
+        "module.max.bytes",
+        integer(1024, GIB),
+        "Size of a module at most. Modules that carry an interpreter, as those written in Python or JavaScript do, need up \
+         to 33554432, and a larger `module.compile.cpu.max.seconds`.",
+    )
+    .or("10485760")
+    .unit("bytes")
+    .importance(Importance::Low),
+    option(
+        sandbox::COMPILE_CPU_KEY,
+        integer(1, 3_600),
+        "CPU time that compiling the module may take, in a process of its own. A module in Rust takes 0.2 s, one that \
+         carries an interpreter 20 s or more. What is compiled once is kept.",
+    )
+    .or("10")
+    .unit("s")
+    .importance(Importance::Low),
+    option(
+        sandbox::COMPILE_MEMORY_KEY,
+        integer(64 << 20, TIB),
+        "Memory that compiling the module may take, in a process of its own.",
+    )
+    .or("1073741824")
+    .unit("bytes")
+    .importance(Importance::Low),
     option(
         "rocksdb.block.cache.bytes",
         integer(1 << 20, TIB),

@@ -76,6 +76,7 @@ fn render(seen: &[Seen<'_>]) -> String {
     partition_gauge(&mut page, seen, "sandbar_committed_offset", "The committed offset", |partition| {
         partition.committed_offset.map(|offset| offset.max(0).unsigned_abs())
     });
+    module_usage(&mut page, seen);
     if seen.iter().any(|one| one.standby.is_some()) {
         standby_lag(&mut page, seen);
     }
@@ -93,6 +94,33 @@ fn standby_lag(page: &mut Page, seen: &[Seen<'_>]) {
         }
     }
 }
+
+/// What the instances of modules have used together, and where they came to a limit.
+fn module_usage(page: &mut Page, seen: &[Seen<'_>]) {
+    let used = || seen.iter().filter_map(|one| Some((one.application, one.wired.as_ref()?.usage.as_ref()?)));
+    if used().next().is_none() {
+        return;
+    }
+    let name = "sandbar_limit_hits_total";
+    page.head(name, "counter", "Calls and starts of the module that came to a limit, by the key of the limit");
+    for (application, usage) in used() {
+        for (key, hits) in usage.limit_hits() {
+            page.sample(name, application, &[("key", key)], hits);
+        }
+    }
+    let name = "sandbar_module_memory_bytes";
+    page.head(name, "gauge", "Linear memory of all living instances of the module");
+    for (application, usage) in used() {
+        page.sample(name, application, &[], usage.snapshot().memory_bytes);
+    }
+    let name = "sandbar_module_cpu_seconds_total";
+    page.head(name, "counter", "CPU time inside calls of the module; of small calls a sample stands for all");
+    for (application, usage) in used() {
+        page.sample(name, application, &[], seconds(usage.snapshot().cpu_ns / NS_PER_MS));
+    }
+}
+
+const NS_PER_MS: u64 = 1_000_000;
 
 fn engine_metrics(page: &mut Page, seen: &[Seen<'_>]) {
     let mut last = "";

@@ -86,6 +86,7 @@ fn host() -> (Arc<Status>, Arc<QueryRegistry>) {
         metrics: vec![metrics],
         standby: None,
         module_digest: Some("00ff".to_owned()),
+        usage: Some(Arc::default()),
         routing: None,
         writes: None,
         changelogs: None,
@@ -338,6 +339,8 @@ fn metrics_are_prometheus_text() {
         text.contains("sandbar_commit_duration_seconds_bucket{app=\"vote\",thread=\"0\",le=\"+Inf\"} 0\n"),
         "{text}"
     );
+    let hits = "sandbar_limit_hits_total{app=\"vote\",key=\"processor.deadline.ms\"} 0\n";
+    assert!(text.contains(hits) && text.contains("sandbar_module_memory_bytes{app=\"vote\"} 0\n"), "{text}");
     let heads = text.lines().filter(|line| line.starts_with("# TYPE")).count();
     let distinct: std::collections::BTreeSet<&str> = text.lines().filter(|line| line.starts_with("# TYPE")).collect();
     assert_eq!(heads, distinct.len(), "a metric's head comes once");

@@ -68,7 +68,7 @@ impl Application {
         let Some(processors) = load_processors(manifest, status, stop, &shared.sandbox, *terminal)? else {
             return Ok(());
         };
-        let topology = Arc::clone(processors.topology());
+        let topology = Arc::clone(processors.supplier.topology());
         topology.validate(manifest.application_id()).map_err(EngineError::from)?;
 
         status.set_phase(Phase::Starting("connecting to the broker"));
@@ -94,7 +94,7 @@ impl Application {
     fn process(
         &self,
         clients: &Arc<KafkaClients>,
-        processors: Arc<dyn ProcessorSupplier>,
+        Processors { supplier: processors, usage }: Processors,
         stores: &Arc<Stores>,
         prepared: Prepared,
     ) -> Result<()> {
@@ -110,6 +110,7 @@ impl Application {
         let readers: Arc<dyn ClientSupplier> = clients.clone();
         let digest = manifest.tables.is_empty().then(|| processors.digest().to_owned());
         let wired = Wired {
+            usage,
             routing: Some(routing),
             writes,
             changelogs: Some(Changelogs::new(readers, stop.clone())),
@@ -208,22 +209,30 @@ fn is_committed(report: &ThreadReport) -> bool {
         })
 }
 
-/// What the application does: its module, or nothing but tables. `None` when the wish to stop came first.
+/// What the application does, and what counts what a module uses.
+struct Processors {
+    supplier: Arc<dyn ProcessorSupplier>,
+    usage: Option<Arc<sandbox::Usage>>,
+}
+
+/// The application's module, or nothing but tables. `None` when the wish to stop came first.
 fn load_processors(
     manifest: &Manifest,
     status: &Status,
     stop: &Stop,
     sandbox: &Arc<Sandbox>,
     terminal: Terminal,
-) -> Result<Option<Arc<dyn ProcessorSupplier>>> {
+) -> Result<Option<Processors>> {
     if !manifest.tables.is_empty() {
         let topology = Arc::new(app::tables(manifest));
-        return Ok(Some(Arc::new(TableSupplier::new(topology))));
+        return Ok(Some(Processors { supplier: Arc::new(TableSupplier::new(topology)), usage: None }));
     }
     status.set_phase(Phase::Starting("loading the module"));
     let Some(module) = load_module(manifest, stop, sandbox, terminal)? else { return Ok(None) };
     let topology = Arc::new(app::bind(manifest, module.declaration())?);
-    Ok(Some(module.supplier(topology, manifest.limits())))
+    let supplier = module.supplier(topology, manifest.limits());
+    let usage = Some(Arc::clone(supplier.usage()));
+    Ok(Some(Processors { supplier, usage }))
 }
 
 /// Loads the module on a thread of its own, so that a signal need not wait for the compiler.
@@ -238,6 +247,7 @@ fn load_module(
         cache_dir: settings::cache_dir(manifest),
         module_max_bytes: usize::try_from(manifest.count("module.max.bytes")).unwrap_or(usize::MAX),
         limits: manifest.limits(),
+        compile_limits: settings::compile_limits(manifest),
     };
     let (sender, receiver) = channel();
     let sandbox = Arc::clone(sandbox);

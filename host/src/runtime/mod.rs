@@ -21,5 +21,5 @@ pub mod writer;
 
 pub use clock::wall_clock_ms;
 pub use host::run;
-pub use settings::{cache_dir, parse_duration};
+pub use settings::{cache_dir, compile_limits, parse_duration};
 pub use shared::RunOptions;

@@ -8,6 +8,7 @@ use engine::stream_thread::{AutoOffsetReset, ProcessingGuarantee, StreamsConfig}
 use engine::topology::Topology;
 use kafka::KafkaClientsConfig;
 use rocks::{RocksMemory, RocksOptions};
+use sandbox::CompileLimits;
 
 use crate::config::Manifest;
 
@@ -15,6 +16,14 @@ use crate::config::Manifest;
 pub fn cache_dir(manifest: &Manifest) -> PathBuf {
     let state = manifest.path_of("state.dir");
     state.parent().unwrap_or(Path::new(".")).join("cache")
+}
+
+/// What compiling the module may take.
+pub fn compile_limits(manifest: &Manifest) -> CompileLimits {
+    CompileLimits {
+        cpu_max_seconds: manifest.count(sandbox::COMPILE_CPU_KEY),
+        memory_max_bytes: manifest.count(sandbox::COMPILE_MEMORY_KEY),
+    }
 }
 
 pub fn clients_config(manifest: &Manifest, topology: &Topology, bootstrap_servers: &str) -> KafkaClientsConfig {

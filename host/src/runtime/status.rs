@@ -10,6 +10,7 @@ use engine::stream_thread::{SharedProgress, ThreadReport, ThreadState};
 use engine::task::TaskState;
 use engine::topic_limits::SharedSinkLimits;
 use engine::topology::{PartitionCounts, Topology};
+use sandbox::Usage;
 
 use crate::rest::changes::Changelogs;
 use crate::rest::peers::Peers;
@@ -40,6 +41,8 @@ pub struct Wired {
     pub standby: Option<StandbyStatus>,
     /// `None` where topics are served as tables, without a module.
     pub module_digest: Option<String>,
+    /// What the module has used; `None` where there is none.
+    pub usage: Option<Arc<Usage>>,
     /// How other hosts are found and asked; `None` where there are none to be asked.
     pub routing: Option<Routing>,
     /// Where writes go; `None` where no store takes any.

@@ -40,6 +40,7 @@ pub fn wire(manifest: &Manifest, topology: &Arc<Topology>, counts: PartitionCoun
         metrics: (0..threads).map(|_| Arc::new(EngineMetrics::new())).collect(),
         standby: (manifest.count("num.standby.replicas") > 0).then(StandbyStatus::default),
         module_digest: digest,
+        usage: None,
         routing: None,
         writes: None,
         changelogs: None,

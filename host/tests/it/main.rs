@@ -3,7 +3,9 @@
 
 mod applications;
 mod bad_input;
+mod compiling;
 mod disk_full;
+mod hostile;
 mod http;
 mod manifest;
 mod running;

@@ -64,3 +64,10 @@ fn a_topic_that_sets_the_time_itself_looks_at_none() {
     ]));
     assert_eq!(limits.refusal(true, 1, i64::MAX, 0), None);
 }
+
+#[test]
+fn lengths_have_the_bytes_of_the_protocol() {
+    for (length, bytes) in [(0, 1), (1, 1), (63, 1), (64, 2), (8191, 2), (8192, 3), (1 << 20, 4)] {
+        assert_eq!(varint_bytes(length), bytes, "{length}");
+    }
+}

@@ -90,15 +90,32 @@ fn planted_and_damaged_code_is_never_loaded() {
     fs::copy(&count, &path).unwrap();
     assert!(!cached(&open(&dir.0), "passthrough"), "code of another module was loaded");
 
+    let mut planted = 2;
     for damaged in [&ours[..0], &ours[..31], &ours[..ours.len() / 2], b"garbage"] {
         fs::write(&path, damaged).unwrap();
         assert!(!cached(&open(&dir.0), "passthrough"));
+        planted += 1;
     }
     let mut flipped = ours.clone();
     let middle = flipped.len() / 2;
     flipped[middle] ^= 1;
     fs::write(&path, &flipped).unwrap();
     assert!(!cached(&open(&dir.0), "passthrough"));
+    planted += 1;
+
+    // Under the name of a module that was never compiled here, with the mark of the one that was.
+    let name = path.file_name().unwrap().to_str().unwrap();
+    let (_, settings) = name.split_once('-').unwrap();
+    let probe = sandbox::check(&guest("probe")).unwrap().digest;
+    fs::write(path.with_file_name(format!("{probe}-{settings}")), &ours).unwrap();
+    assert!(!cached(&open(&dir.0), "probe"), "code of another module was loaded");
+    planted += 1;
+    // As a module, with and without what the cache puts before it.
+    for bytes in [&ours[..], &ours[32..]] {
+        open(&dir.0).load(bytes).unwrap_err();
+        planted += 1;
+    }
+    println!("hostile: G4 {planted} planted files of compiled code, 0 loaded");
     fs::write(&path, &ours).unwrap();
     assert!(cached(&open(&dir.0), "passthrough"), "the untouched file must pass");
 }

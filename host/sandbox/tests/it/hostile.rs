@@ -1,12 +1,14 @@
 //! Modules that try to use too much (D1, D2) or die half-way (D3): each ends in an error of its own kind, in time and
 //! in bounded memory, and the next instance works as if nothing had been.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use engine::processor::{ProcessorError, ProcessorSupplier};
+use rustix::time::{ClockId, clock_gettime};
 use sandbox::Limits;
 
-use crate::support::{TASK, Task};
+use crate::support::{TASK, Task, batch};
 
 /// The error of a command under limits; afterwards a new instance works.
 fn failure(limits: Limits, command: &str, argument: &str) -> ProcessorError {
@@ -34,13 +36,51 @@ fn an_endless_loop_ends_at_its_deadline() {
     let limits = Limits { deadline_ms: 300, ..Limits::default() };
     for (command, argument) in [("loop", ""), ("fill", "30000000")] {
         let mut task = Task::start("probe", limits.clone());
-        let start = Instant::now();
+        let start = thread_cpu();
         assert_eq!(task.call(command, argument), Err(ProcessorError::Deadline { limit_ms: 300 }));
-        let elapsed = start.elapsed();
-        assert!(elapsed >= Duration::from_millis(295), "{command} was cut after {elapsed:?}");
-        assert!(elapsed < Duration::from_millis(900), "{command} ran for {elapsed:?}");
+        let used = thread_cpu() - start;
+        // A machine that is busy with other tests takes nothing of a call's time, and gives it none either (D1).
+        assert!(used >= Duration::from_millis(295), "{command} was cut after {used:?}");
+        assert!(used < Duration::from_millis(600), "{command} took {used:?}");
+        assert_eq!(task.hits("processor.deadline.ms"), 1);
     }
     assert_eq!(failure(limits, "loop", ""), ProcessorError::Deadline { limit_ms: 300 });
+}
+
+#[test]
+fn a_batch_has_twice_the_time_of_a_record() {
+    let mut task = Task::start("probe", Limits { deadline_ms: 200, ..Limits::default() });
+    let start = thread_cpu();
+    let error = task.process(batch(&[("loop", ""), ("nothing", "")])).unwrap_err();
+    let used = thread_cpu() - start;
+    assert_eq!(error, ProcessorError::Deadline { limit_ms: 200 });
+    assert!((395..700).contains(&used.as_millis()), "it took {used:?}");
+}
+
+/// Three threads for each processor: the call gets a part of one.
+#[test]
+fn a_busy_machine_does_not_end_an_innocent_call() {
+    let stop = AtomicBool::new(false);
+    let processors = std::thread::available_parallelism().unwrap().get();
+    std::thread::scope(|scope| {
+        for _ in 0..3 * processors {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let mut task = Task::start("probe", Limits { deadline_ms: 200, ..Limits::default() });
+        let (start, cpu_start) = (Instant::now(), thread_cpu());
+        let outcome = task.call("work", "5000000");
+        let (elapsed, used) = (start.elapsed(), thread_cpu() - cpu_start);
+        let ended = task.call("loop", "");
+        stop.store(true, Ordering::Relaxed);
+        if used < Duration::from_millis(200) {
+            outcome.unwrap_or_else(|error| panic!("{error} after {elapsed:?}, {used:?} of CPU"));
+        }
+        assert_eq!(ended, Err(ProcessorError::Deadline { limit_ms: 200 }));
+    });
 }
 
 #[test]
@@ -50,9 +90,14 @@ fn calls_after_a_pause_have_their_whole_deadline() {
     std::thread::sleep(Duration::from_millis(400));
     task.ask("context", "");
     std::thread::sleep(Duration::from_millis(400));
-    let start = Instant::now();
+    let start = thread_cpu();
     assert_eq!(task.call("loop", ""), Err(ProcessorError::Deadline { limit_ms: 200 }));
-    assert!(start.elapsed() >= Duration::from_millis(195));
+    assert!(thread_cpu() - start >= Duration::from_millis(195));
+}
+
+pub fn thread_cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap())
 }
 
 #[test]
@@ -60,6 +105,33 @@ fn memory_ends_at_its_limit() {
     let limits = Limits { memory_max_bytes: 16 << 20, ..Limits::default() };
     assert_eq!(failure(limits, "grow", ""), ProcessorError::Memory { limit_bytes: 16 << 20 });
     assert_eq!(failure(Limits::default(), "grow", ""), ProcessorError::Memory { limit_bytes: 64 << 20 });
+}
+
+/// Each instance stays within its own limit, and all together pass that of the application.
+#[test]
+fn the_memory_of_all_instances_ends_at_its_limit() {
+    let limits = Limits { memory_total_max_bytes: 24 << 20, ..Limits::default() };
+    let mut task = Task::start("probe", limits);
+    let at_rest = task.usage().memory_bytes;
+    assert!((1 << 20..4 << 20).contains(&at_rest), "{at_rest}");
+    let mut others = Vec::new();
+    let error = loop {
+        match task.supplier.create(TASK) {
+            Ok(other) => others.push(other),
+            Err(error) => break error,
+        }
+        assert!(others.len() < 100, "nothing ends it");
+    };
+    let message = error.to_string();
+    assert!(message.starts_with("limit memory of all instances = 25165824 exceeded ("), "{message}");
+    assert!(message.ends_with("; raise it with the key processor.memory.total.max.bytes"), "{message}");
+    let Err(ProcessorError::Limit { key, .. }) = task.call("grow", "") else { panic!("it grew") };
+    assert_eq!(key, "processor.memory.total.max.bytes");
+    assert_eq!(task.hits(key), 2);
+    // What is dropped gives everything back.
+    drop(others);
+    task.replace();
+    assert_eq!(task.usage().memory_bytes, at_rest);
 }
 
 #[test]

@@ -77,6 +77,7 @@ fn a_flood_is_cut_and_counted() {
     );
     let usage = task.usage();
     assert_eq!((usage.log_lines, usage.log_lines_dropped), (20, 480));
+    assert_eq!(task.hits("processor.log.max.lines"), 1);
     // The next call has its own lines.
     assert_eq!(recorded(|| _ = task.ask("log-flood", "5")).len(), 5);
 }

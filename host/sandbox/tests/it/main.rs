@@ -2,8 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops where something is wrong")]
 
+mod attacks;
 mod cache;
 mod calls;
+mod compiler;
+mod figures;
+mod handmade;
 mod hostile;
 mod load;
 mod log;

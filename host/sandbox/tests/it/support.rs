@@ -69,7 +69,11 @@ impl Task {
 
     /// An instance before `init`; `config` is the manifest's `[config]` table.
     pub fn create(guest: &str, limits: Limits, config: &[(&str, &str)]) -> Self {
-        let module = module(guest);
+        Self::of(&module(guest), limits, config)
+    }
+
+    /// An instance of any module before `init`.
+    pub fn of(module: &Module, limits: Limits, config: &[(&str, &str)]) -> Self {
         let declared = &module.declaration().sub_topologies[0];
         let stores: Vec<&str> = declared.stores.iter().map(|store| store.name.as_str()).collect();
         let topology = Arc::new(topology(&["commands"], &stores, &["answers"]));
@@ -135,6 +139,12 @@ impl Task {
     pub fn replace(&mut self) {
         self.processor = self.supplier.create(TASK).unwrap();
         self.init().unwrap();
+    }
+
+    /// How often the limit with this key was hit.
+    pub fn hits(&self, key: &str) -> u64 {
+        let hits = self.supplier.usage().limit_hits();
+        hits.into_iter().find(|hits| hits.0 == key).unwrap_or_else(|| panic!("no limit {key}")).1
     }
 
     pub fn usage(&self) -> UsageSnapshot {

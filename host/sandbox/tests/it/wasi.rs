@@ -27,6 +27,54 @@ fn environment_files_and_network_do_not_exist() {
     assert!(network.contains("access-denied") && network.contains("permanent-resolver-failure"), "{network}");
 }
 
+/// Everything by which a module may try to reach out of the sandbox or to be different from run to run (D5): what it
+/// gets is nothing, a refusal, a trap, or the same in two runs.
+#[test]
+fn no_probe_gets_out() {
+    let nothing = [
+        ("variables", "", "[]"),
+        ("arguments", "", "[]"),
+        ("working-folder", "", "None"),
+        ("standard-input", "", "false"),
+        ("terminals", "", "false false false"),
+        ("files", "", "0 folders"),
+        ("tcp-4", "", "Some(ErrorCode { code: 1, name: \"access-denied\", message: \"\" })"),
+        ("tcp-6", "", "access-denied"),
+        ("udp-4", "", "access-denied"),
+        ("udp-6", "", "access-denied"),
+        ("resolve", "localhost", "permanent-resolver-failure"),
+        ("resolve", "169.254.169.254", "permanent-resolver-failure"),
+    ];
+    let mut listed = Vec::new();
+    for (command, argument, part) in nothing {
+        let answer = probe().ask(command, argument);
+        assert!(answer.contains(part), "{command} {argument}: {answer}");
+        listed.push(command);
+    }
+    for (command, argument, part) in [
+        (
+            "http",
+            "http://169.254.169.254/",
+            "called wasi:http/outgoing-handler@0.2.0#handle, which this host does not offer",
+        ),
+        ("not-offered", "", "called wasi:keyvalue/store@0.2.0#open, which this host does not offer"),
+        ("exit", "", "the module called exit(1)"),
+    ] {
+        let Err(ProcessorError::Trap { message, .. }) = probe().call(command, argument) else {
+            panic!("{command} passed")
+        };
+        assert!(message.contains(part), "{command}: {message}");
+        listed.push(command);
+    }
+    for command in ["random", "insecure", "seed", "wall-clock", "monotonic", "sleep"] {
+        let first = probe().ask(command, "");
+        std::thread::sleep(std::time::Duration::from_millis(3));
+        assert_eq!(probe().ask(command, ""), first, "{command} differs from run to run");
+        listed.push(command);
+    }
+    println!("hostile: D5 {} probes, 0 succeeded: {}", listed.len(), listed.join(", "));
+}
+
 #[test]
 fn time_is_the_time_of_the_call() {
     let mut task = probe();

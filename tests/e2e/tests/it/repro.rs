@@ -70,7 +70,9 @@ impl Place {
 
     /// Saves every dead letter, and returns the files by reason.
     fn saved(&self) -> Result<BTreeMap<String, PathBuf>> {
-        let listed = sandbar(&[&["dlq", "list", "dlq", "-o", "json"][..], &strings(&self.broker.flags())].concat())?;
+        let flags = self.broker.flags();
+        let flags = strings(&flags);
+        let listed = sandbar(&[&["dlq", "list", "dlq", "-o", "json"][..], &flags].concat())?;
         let mut files = BTreeMap::new();
         for line in String::from_utf8(listed.stdout)?.lines() {
             let letter: Value = serde_json::from_str(line)?;
@@ -78,8 +80,7 @@ impl Place {
             let position = letter["position"].as_str().context("it has no position")?;
             let file = self.folder.join(format!("{reason}-{}.json", files.len()));
             let path = file.display().to_string();
-            let arguments = [&["dlq", "show", position, "--save", &path][..], &strings(&self.broker.flags())].concat();
-            let output = sandbar(&arguments)?;
+            let output = sandbar(&[&["dlq", "show", position, "--save", &path][..], &flags].concat())?;
             ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             files.insert(reason, file);
         }

@@ -13,6 +13,11 @@ pub fn run(command: &str, argument: &str) -> Option<Result<Outcome, String>> {
         "loop" => loop {
             black_box(0);
         },
+        "work" => {
+            // Innocent, and its time is known: some tens of milliseconds for each million.
+            let mixed = (0..number() as u64 * 16).fold(1_u64, |hash, part| (hash ^ black_box(part)).wrapping_mul(31));
+            Ok(answer(&mixed.to_string()))
+        }
         "fill" => loop {
             // One instruction that runs long: the deadline is looked at between two of them.
             black_box(vec![1_u8; number()]);

@@ -27,6 +27,11 @@ pub fn run(command: &str) -> Option<Result<Outcome, String>> {
         "null-with-bytes" => outputs.keys.nulls = vec![1],
         "keys-missing" => outputs.keys = NullableColumns { bytes: b"ab".to_vec(), ends: vec![2], nulls: Vec::new() },
         "values-missing" => outputs.values = NullableColumns::default(),
+        // Only the task knows its sinks and their partitions.
+        "sink-undeclared" => outputs.sinks = vec![0, 7],
+        "partition-beyond" => outputs.partitions = vec![99, -1],
+        "partition-negative" => outputs.partitions = vec![-1, -2],
+        "timestamp-negative" => outputs.timestamps = vec![1, -5],
         "timestamps-missing" => outputs.timestamps = Vec::new(),
         "sinks-missing" => outputs.sinks = vec![0],
         "partitions-missing" => outputs.partitions = vec![-1, -1, -1],

@@ -11,11 +11,12 @@ use exports::sandbar::processor::processor::Guest;
 use sandbar::processor::types::{
     Columns, Headers, InputBatch, NullableColumns, Outcome, OutputBatch, Sink, Source, SubTopology, TaskId, Topology,
 };
-use wasi::cli::{environment, exit, stderr, stdout};
+use wasi::cli::{environment, exit, stderr, stdin, stdout, terminal_stderr, terminal_stdin, terminal_stdout};
 use wasi::clocks::{monotonic_clock, wall_clock};
 use wasi::filesystem::preopens;
-use wasi::random::{insecure_seed, random};
-use wasi::sockets::{instance_network, ip_name_lookup, tcp_create_socket};
+use wasi::random::{insecure, insecure_seed, random};
+use wasi::sockets::network::IpAddressFamily;
+use wasi::sockets::{instance_network, ip_name_lookup, tcp_create_socket, udp_create_socket};
 
 struct Probe;
 
@@ -34,8 +35,11 @@ impl Guest for Probe {
     }
 
     fn process(batch: InputBatch) -> Result<Outcome, String> {
-        let argument = text(&batch.values);
-        Ok(answer(&match text(&batch.keys).as_str() {
+        let (command, argument) = (text(&batch.keys), text(&batch.values));
+        if let Some(found) = reach_out(&command, &argument) {
+            return Ok(answer(&found));
+        }
+        Ok(answer(&match command.as_str() {
             "environment" => format!(
                 "{:?} {:?} {:?}",
                 environment::get_environment(),
@@ -49,6 +53,11 @@ impl Guest for Probe {
                 let addresses = ip_name_lookup::resolve_addresses(&network, "localhost");
                 format!("{:?} {:?}", socket.err(), addresses.err())
             }
+            "insecure" => {
+                format!("{:?} {}", insecure::get_insecure_random_bytes(9), insecure::get_insecure_random_u64())
+            }
+            "seed" => format!("{:?}", insecure_seed::insecure_seed()),
+            "monotonic" => format!("{}", monotonic_clock::now()),
             "wall-clock" => {
                 let (first, second) = (wall_clock::now(), wall_clock::now());
                 format!("{}.{:09} {}", first.seconds, first.nanoseconds, first.nanoseconds == second.nanoseconds)
@@ -94,6 +103,32 @@ impl Guest for Probe {
 }
 
 export!(Probe);
+
+/// Asks for one part of the world outside and tells what there is of it.
+fn reach_out(command: &str, argument: &str) -> Option<String> {
+    Some(match command {
+        "variables" => format!("{:?}", environment::get_environment()),
+        "arguments" => format!("{:?}", environment::get_arguments()),
+        "working-folder" => format!("{:?}", environment::initial_cwd()),
+        "standard-input" => format!("{:?}", stdin::get_stdin().blocking_read(100).is_ok()),
+        "terminals" => format!(
+            "{} {} {}",
+            terminal_stdin::get_terminal_stdin().is_some(),
+            terminal_stdout::get_terminal_stdout().is_some(),
+            terminal_stderr::get_terminal_stderr().is_some()
+        ),
+        "tcp-4" => format!("{:?}", tcp_create_socket::create_tcp_socket(IpAddressFamily::Ipv4).err()),
+        "tcp-6" => format!("{:?}", tcp_create_socket::create_tcp_socket(IpAddressFamily::Ipv6).err()),
+        "udp-4" => format!("{:?}", udp_create_socket::create_udp_socket(IpAddressFamily::Ipv4).err()),
+        "udp-6" => format!("{:?}", udp_create_socket::create_udp_socket(IpAddressFamily::Ipv6).err()),
+        "resolve" => {
+            let network = instance_network::instance_network();
+            format!("{:?}", ip_name_lookup::resolve_addresses(&network, argument).err())
+        }
+        "http" => wasi::http::outgoing_handler::handle(argument).to_string(),
+        _ => return None,
+    })
+}
 
 fn answer(text: &str) -> Outcome {
     let column =

@@ -89,10 +89,3 @@ fn what_cannot_go_is_told() {
     unknown.subject = Subject::Unknown;
     assert!(matches!(redriven(unknown, Some("again"), &most(1)), Err(Unsent::NoRecord(_))));
 }
-
-#[test]
-fn lengths_have_the_bytes_of_the_protocol() {
-    for (length, bytes) in [(0, 1), (1, 1), (63, 1), (64, 2), (8191, 2), (8192, 3), (1 << 20, 4)] {
-        assert_eq!(varint_bytes(length), bytes, "{length}");
-    }
-}
