@@ -115,11 +115,8 @@ fn run_one(
         ..ExceptionHandlers::default()
     };
     let metrics = Arc::new(EngineMetrics::new());
-    let config = StreamsConfig {
-        exception_handlers,
-        without_savepoints: !protection.savepoints,
-        ..StreamsConfig::default()
-    };
+    let config =
+        StreamsConfig { exception_handlers, without_savepoints: !protection.savepoints, ..StreamsConfig::default() };
     let drive = Drive {
         application_id: application_id.to_owned(),
         threads: 1,
@@ -146,7 +143,10 @@ fn cpu_ratio(costs: &[Cost], base: &[Cost]) -> Option<Spread> {
 
 /// Part (a).
 fn nothing_fails(runtime: &Runtime, plan: &Plan) -> Result<()> {
-    println!("\n## (a) nothing fails: CPU time of the stream thread, {} records, modules in the sandbox\n", plan.records);
+    println!(
+        "\n## (a) nothing fails: CPU time of the stream thread, {} records, modules in the sandbox\n",
+        plan.records
+    );
     println!(
         "| work | without savepoints µs/rec | with savepoints µs/rec | ratio | and a dead letter topic µs/rec | ratio |"
     );

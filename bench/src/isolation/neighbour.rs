@@ -4,7 +4,7 @@
 //! reader of committed records has its output. Driver, reader and broker share the machine with both.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -77,7 +77,10 @@ pub fn run(plan: &Plan) -> Result<()> {
 
 fn print_table(plan: &Plan, place: &Place, alone: &[Turn], beside: &[Turn]) {
     let processes = if place.one_process { "one process" } else { "two processes" };
-    println!("\n## (c) {} records/s beside a hostile application, {processes}, {} s a turn\n", plan.per_second, plan.seconds);
+    println!(
+        "\n## (c) {} records/s beside a hostile application, {processes}, {} s a turn\n",
+        plan.per_second, plan.seconds
+    );
     println!("| victim | of the rate that came | p50 ms | p99 ms | CPU µs/rec | the neighbour's dead letters |");
     println!("| --- | ---: | ---: | ---: | ---: | ---: |");
     for (name, turns) in [("alone", alone), ("beside the hostile one", beside)] {
@@ -156,18 +159,16 @@ impl Place {
              1000000000\n"
         );
         let neighbour = self.manifest(HOSTILE, "fragile", &more)?;
-        let state = |name: &str| self.folder.join(name);
-        let one = |manifest: &Path, application: &str, state: &Path, other: Option<&Path>| -> Result<Host> {
-            let mut options = Options::new(manifest, &broker, application, state);
-            options.command.extend(other.into_iter().flat_map(|other| ["-f".into(), other.into()]));
-            Host::start_ready(&options)
+        let start = |manifests: &[PathBuf], state: &str| {
+            Host::start_ready(&Options::several(manifests, &broker, &self.folder.join(state)))
         };
         if self.one_process {
-            return Ok(vec![one(&victim, VICTIM, &state("both"), hostile.then_some(&*neighbour))?]);
+            let manifests = if hostile { vec![victim, neighbour] } else { vec![victim] };
+            return Ok(vec![start(&manifests, "both")?]);
         }
-        let mut hosts = vec![one(&victim, VICTIM, &state("victim"), None)?];
+        let mut hosts = vec![start(&[victim], "victim")?];
         if hostile {
-            hosts.push(one(&neighbour, HOSTILE, &state("hostile"), None)?);
+            hosts.push(start(&[neighbour], "hostile")?);
         }
         Ok(hosts)
     }

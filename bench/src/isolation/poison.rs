@@ -129,7 +129,8 @@ fn run_share(runtime: &Runtime, plan: &Plan, place: Place, share: Share) -> Resu
 fn line(place: Place, share: Share, costs: &[Cost], without: &[Cost]) -> String {
     let pairs = || costs.iter().zip(without);
     let letters = |cost: &Cost| cost.metrics.get(Metric::DeadLetters) as f64;
-    let per_poison = pairs().map(|(cost, without)| (cost.cpu.as_secs_f64() - without.cpu.as_secs_f64()) * 1e6 / letters(cost));
+    let per_poison =
+        pairs().map(|(cost, without)| (cost.cpu.as_secs_f64() - without.cpu.as_secs_f64()) * 1e6 / letters(cost));
     let calls = costs.iter().map(|cost| cost.metrics.get(Metric::IsolationCalls) as f64 / letters(cost));
     let has_poison = share.one_in > 0;
     format!(

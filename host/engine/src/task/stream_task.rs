@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::error::EngineError;
 use crate::exception_handlers::ExceptionHandler;
 use crate::metrics::Metric;
-use crate::processor::{CallReport, Processor, ProcessorContext, ProcessorError, PunctuationType, Reads};
+use crate::processor::{CallReport, Processor, ProcessorContext, ProcessorError, PunctuationType, Reads, ScheduleId};
 use crate::query::{RegistrationId, SourcePositions};
 use crate::record::{Offset, Outcome, Record, Refusal, Timestamp, TopicPartition};
 use crate::standby::ActiveClaim;
@@ -302,8 +302,9 @@ impl StreamTask {
         wall_clock_ms: Timestamp,
     ) -> Result<u64, EngineError> {
         let mut punctuations = 0;
-        for schedule in self.schedules.due(kind, now) {
-            if !self.schedules.contains(schedule) {
+        for schedule in self.due_schedules(kind, now, wall_clock_ms)? {
+            // After a failed one, the others wait for the schedules of the next instance.
+            if self.processor.is_none() || !self.schedules.contains(schedule) {
                 continue;
             }
             let stream_time = self.group.stream_time();
@@ -327,6 +328,27 @@ impl StreamTask {
         Ok(punctuations)
     }
 
+    /// The schedules that are due, by the ids that the instance gave them: one that is gone is replaced first, and with it
+    /// the ids.
+    fn due_schedules(
+        &mut self,
+        kind: PunctuationType,
+        now: Timestamp,
+        wall_clock_ms: Timestamp,
+    ) -> Result<Vec<ScheduleId>, EngineError> {
+        if self.processor.is_none() && self.schedules.next_due(kind).is_some_and(|next| next <= now) {
+            self.replace_processor(wall_clock_ms).map_err(|error| self.not_started(error))?;
+        }
+        Ok(self.schedules.due(kind, now))
+    }
+
+    /// Makes a new instance after a failed call.
+    fn replace_processor(&mut self, wall_clock_ms: Timestamp) -> Result<(), ProcessorError> {
+        self.start_processor(wall_clock_ms)?;
+        self.options.metrics.add(Metric::InstancesReplaced, 1);
+        Ok(())
+    }
+
     /// Runs one call of the processor between `begin_call` and `complete_call`, or `fail_call` when it failed, when
     /// it refused records, or when its outputs break the contract or would be refused by Kafka. `records` its reads
     /// where that may be asked for.
@@ -336,11 +358,10 @@ impl StreamTask {
         records: bool,
         call: impl FnOnce(&mut dyn Processor, ProcessorContext) -> (ProcessorContext, Result<Outcome, ProcessorError>),
     ) -> Call {
-        if self.processor.is_none() {
-            if let Err(error) = self.start_processor(times.wall_clock_ms) {
-                return Call::not_begun(Failure::NotStarted(error));
-            }
-            self.options.metrics.add(Metric::InstancesReplaced, 1);
+        if self.processor.is_none()
+            && let Err(error) = self.replace_processor(times.wall_clock_ms)
+        {
+            return Call::not_begun(Failure::NotStarted(error));
         }
         let was_fresh = std::mem::replace(&mut self.fresh, false);
         let (Some(processor), Some(mut context)) = (self.processor.as_deref_mut(), self.context.take()) else {

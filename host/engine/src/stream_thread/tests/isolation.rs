@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::*;
 use crate::dead_letter::header;
 use crate::exception_handlers::{DESERIALIZATION, ExceptionHandler, ExceptionHandlers};
-use crate::processor::{Read, Reads};
+use crate::processor::{Read, Reads, ScheduleId};
 use crate::record::{Record, Refusal};
 use crate::testing::{Obedient, ProcessWith, Seed, forward};
 
@@ -255,6 +255,48 @@ fn schedules_of_init_keep_their_time_through_failures() {
     assert!(fixture.metrics.get(Metric::Punctuations) >= 1);
 }
 
+/// Knows its schedules by their ids, fails at records and at the first of its two schedules.
+#[derive(Default)]
+struct Particular {
+    own: Vec<ScheduleId>,
+}
+
+impl NativeProcessor for Particular {
+    fn init(&mut self, context: &mut ProcessorContext) -> Result<(), ProcessorError> {
+        self.own =
+            [600_000, 600_001].map(|interval_ms| context.schedule(interval_ms, PunctuationType::WallClockTime)).into();
+        Ok(())
+    }
+
+    fn process(&mut self, _: &mut ProcessorContext, _: &InputBatch) -> Result<Outcome, ProcessorError> {
+        Err(ProcessorError::Trap { message: "at a record".to_owned(), backtrace: String::new() })
+    }
+
+    fn punctuate(&mut self, _: &mut ProcessorContext, schedule: ScheduleId, _: i64) -> Result<Outcome, ProcessorError> {
+        let message = match self.own.iter().position(|own| *own == schedule) {
+            Some(0) => "at the first schedule",
+            Some(_) => return Ok(Outcome::default()),
+            None => "at a schedule that it does not know",
+        };
+        Err(ProcessorError::Trap { message: message.to_owned(), backtrace: String::new() })
+    }
+}
+
+#[test]
+fn an_instance_is_called_for_its_own_schedules_only() {
+    let fixture = with_dead_letters(Particular::default);
+    let mut thread = fixture.thread();
+    values(&fixture, &[b""]);
+    fixture.settle(&mut thread).expect("no fault");
+    // The instance is gone, and both schedules are due.
+    fixture.clock.advance_ms(600_500);
+    fixture.settle(&mut thread).expect("no fault");
+    let messages: Vec<String> =
+        fixture.broker.records("dlq", 0).iter().map(|letter| said(letter, header::MESSAGE)).collect();
+    assert_eq!(messages, ["at a record", "at the first schedule"].map(|at| format!("the processor crashed: {at}")));
+    assert_eq!(fixture.metrics.get(Metric::Punctuations), 1);
+}
+
 #[test]
 fn a_punctuation_that_fails_is_a_dead_letter_without_a_record() {
     struct Punctual;
@@ -271,7 +313,7 @@ fn a_punctuation_that_fails_is_a_dead_letter_without_a_record() {
         fn punctuate(
             &mut self,
             context: &mut ProcessorContext,
-            _: crate::processor::ScheduleId,
+            _: ScheduleId,
             time: i64,
         ) -> Result<Outcome, ProcessorError> {
             let store = context.store_at(0)?;

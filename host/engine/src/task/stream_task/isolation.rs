@@ -242,7 +242,7 @@ impl StreamTask {
         tracing::warn!(task = %self.id, %partition, offset, digest, reason, %error, "first dead letter of the task");
     }
 
-    fn not_started(&self, error: ProcessorError) -> EngineError {
+    pub(super) fn not_started(&self, error: ProcessorError) -> EngineError {
         let digest = self.options.processors.digest().to_owned();
         EngineError::Start { task: self.id, digest, error: Box::new(error) }
     }
