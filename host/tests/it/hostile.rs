@@ -33,8 +33,10 @@ const ATTACKS: [(&str, &str, &str, &str); 24] = [
     ("put-and-fail", "half", "refused", "after a put"),
 ];
 
+/// The guest looks at the first record of a call only.
 const MANIFEST: &str = "\
 application.id = \"hostile\"
+batch.max.records = 1
 errors.dead.letter.queue.topic.name = \"dlq\"
 processor.deadline.ms = 200
 processor.memory.max.bytes = 8388608
