@@ -106,7 +106,7 @@ impl Place {
     fn create_topics(&self) -> Result<()> {
         let clients = clients(&self.bootstrap, "bench-neighbour")?;
         let mut admin = clients.admin()?;
-        for (application, kinds) in [(VICTIM, &["in", "out"][..]), (HOSTILE, &["in", "out", "dead-letters"])] {
+        for (application, kinds) in [(VICTIM, &["in", "out"][..]), (HOSTILE, &["in", "out", "dead-letters"][..])] {
             for kind in kinds {
                 let name = format!("{application}-{kind}");
                 let configs = BTreeMap::new();
