@@ -183,10 +183,14 @@ impl ClientSupplier for KafkaClients {
         let client_id = self.client_id(&format!("StreamThread-{thread}-producer"));
         /// librdkafka's own bound, which larger topics do not raise.
         const BATCH_BYTES: usize = 1_000_000;
-        let is_set = config::passed_through(&self.config, Role::Producer).contains_key("batch.size");
-        let bound = self.batch_max_bytes.get().copied().filter(|&bytes| bytes < BATCH_BYTES && !is_set);
+        /// What a topic takes is the topic's to say, and looked at before a record is sent.
+        const RECORD_BYTES: &str = "67108864";
+        let bound = self.batch_max_bytes.get().copied().filter(|&bytes| bytes < BATCH_BYTES);
         let bound = bound.map(|bytes| bytes.max(1).to_string());
-        let settings: Vec<(&str, &str)> = bound.iter().map(|bytes| ("batch.size", bytes.as_str())).collect();
+        let mut settings = vec![("message.max.bytes", RECORD_BYTES)];
+        settings.extend(bound.iter().map(|bytes| ("batch.size", bytes.as_str())));
+        let is_set = config::passed_through(&self.config, Role::Producer);
+        settings.retain(|(property, _)| !is_set.contains_key(property));
         Ok(Box::new(self.record_producer(&client_id, transactional_id, &settings)?))
     }
 

@@ -212,8 +212,6 @@ fn defaults(role: Role) -> &'static [(&'static str, &'static str)] {
         ],
         Role::Producer => &[
             ("linger.ms", "5"),
-            // What a topic takes is the topic's to say, and looked at before a record is sent.
-            ("message.max.bytes", "67108864"),
             // 100, the default, is waited out after nearly every commit of back-to-back transactions.
             ("retry.backoff.ms", "5"),
             ("log.connection.close", "false"),
