@@ -113,7 +113,7 @@ fn a_failing_record_leaves_nothing_and_others_go_on() -> Result<()> {
 
     let reasons: Vec<_> = refused.iter().map(|refused| (refused.index, refused.reason.as_str())).collect();
     assert_eq!(reasons[0], (1, "failed after 2"));
-    assert_eq!(reasons[1], (2, "the key is null where UTF-8 text was expected"));
+    assert_eq!(reasons[1], (2, "deserialization: the key is null where UTF-8 text was expected"));
     assert!(
         reasons[2].0 == 3 && reasons[2].1.starts_with("deserialization: the value is not UTF-8 text"),
         "{reasons:?}"
