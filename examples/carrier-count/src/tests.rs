@@ -34,7 +34,7 @@ fn counts_a_carrier() -> Result<()> {
 fn refuses_a_flight_without_a_carrier() -> Result<()> {
     let mut driver = TestDriver::<CarrierCount>::new()?;
     let refused = driver.pipe_all(vec![TestRecord { timestamp: 1, ..TestRecord::default() }])?;
-    assert_eq!(refused[0].reason, "the key is null where UTF-8 text was expected");
+    assert_eq!(refused[0].reason, "deserialization: the key is null where UTF-8 text was expected");
     Ok(())
 }
 
