@@ -13,6 +13,8 @@ on_each_broker!(
     acknowledged_offsets_are_the_highest_of_each_partition,
     a_full_queue_is_told_apart_from_a_failure,
     a_record_above_the_producers_limit_is_refused,
+    a_record_may_be_as_large_as_its_topic_takes,
+    no_batch_is_larger_than_the_least_of_the_topics_takes,
     a_record_above_the_topics_limit_fails_its_delivery,
     a_null_key_in_a_compacted_topic_fails_its_delivery,
     an_unknown_topic_fails_its_delivery,
@@ -73,7 +75,9 @@ fn a_full_queue_is_told_apart_from_a_failure(cluster: &Cluster) {
 
 fn a_record_above_the_producers_limit_is_refused(cluster: &Cluster) {
     let topic = cluster.topic("large", 1);
-    let mut producer = cluster.clients("large").producer(0, None).expect("producer");
+    let mut config = cluster.config("large");
+    config.properties.insert("producer.message.max.bytes".into(), "1000000".into());
+    let mut producer = KafkaClients::new(config).expect("clients").producer(0, None).expect("producer");
     let value = vec![0; 2_000_000];
     let Err(SendError::Failed(error)) = producer.send(record(&topic, None, Some(&value))) else {
         panic!("a record of 2 MB was taken")
@@ -83,6 +87,27 @@ fn a_record_above_the_producers_limit_is_refused(cluster: &Cluster) {
     assert!(text.contains(&*topic) && text.contains("2000000") && text.contains("message.max.bytes"), "{text}");
     send(&mut *producer, &topic, Some(0), "k", "v");
     producer.flush(PATIENCE).expect("the next record is not affected");
+}
+
+fn a_record_may_be_as_large_as_its_topic_takes(cluster: &Cluster) {
+    let topic = cluster.topic_with("larger", 1, &[("max.message.bytes", "3000000")]);
+    let mut producer = cluster.clients("larger").producer(0, None).expect("producer");
+    producer.send(record(&topic, None, Some(&vec![7; 2_000_000]))).expect("queued");
+    producer.flush(PATIENCE).expect("the topic takes it");
+}
+
+fn no_batch_is_larger_than_the_least_of_the_topics_takes(cluster: &Cluster) {
+    let topic = cluster.topic_with("small", 1, &[("max.message.bytes", "1000")]);
+    let send_all = |bound: Option<usize>| {
+        let clients = cluster.clients("small");
+        bound.into_iter().for_each(|bytes| clients.bound_batches(bytes));
+        let mut producer = clients.producer(0, None).expect("producer");
+        (0..100).for_each(|_| producer.send(record(&topic, None, Some(&[7; 100]))).expect("queued"));
+        producer.flush(PATIENCE).map(|()| producer.take_acknowledged().into_values().max())
+    };
+    // Each of these records fits by itself, and their batch does not.
+    assert_eq!(send_all(None).expect_err("the batch is refused").kind, BrokerErrorKind::Rejected);
+    assert!(send_all(Some(1_000)).expect("each batch fits").is_some());
 }
 
 fn a_record_above_the_topics_limit_fails_its_delivery(cluster: &Cluster) {
