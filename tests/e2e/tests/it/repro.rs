@@ -103,8 +103,10 @@ fn repro(file: &Path, module: &Path) -> Result<(Option<i32>, Value)> {
     command.args(["repro", "--from-file", &file_text, "--module", &module, "-o", "json"]);
     let output = command.current_dir(file.parent().context("it is in a folder")?).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let last = text.lines().last().with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
-    Ok((output.status.code(), serde_json::from_str(last)?))
+    // The module's notices come before it, and the error after it.
+    let report = text.lines().find(|line| line.contains("\"verdict\""));
+    let report = report.with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+    Ok((output.status.code(), serde_json::from_str(report)?))
 }
 
 #[test]
