@@ -126,8 +126,8 @@ fn what_cannot_be_read_is_told() {
 
 #[test]
 fn what_is_not_known_yet_is_kept() {
-    let letter = with("__sandbar.settings", b"a=b");
-    assert_eq!(letter.other_headers, [header("__sandbar.settings", b"a=b")]);
+    let letter = with("__sandbar.later", b"a=b");
+    assert_eq!(letter.other_headers, [header("__sandbar.later", b"a=b")]);
 }
 
 #[test]
