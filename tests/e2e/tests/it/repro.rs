@@ -134,8 +134,6 @@ fn a_dead_letter_of_each_kind_fails_in_the_same_way_elsewhere() -> Result<()> {
         ensure!(said["reason"] == json!(reason), "{reason}: {said:#}");
         if reason == "trap" {
             ensure!(said["backtrace"].as_str().is_some_and(|text| text.lines().count() > 1), "{said:#}");
-            let undone = said["writes"][0].as_str().unwrap_or_default();
-            ensure!(undone.starts_with("balances k = "), "{said:#}");
         }
     }
     // Another module is what mends it.
