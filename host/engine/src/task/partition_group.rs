@@ -132,19 +132,8 @@ impl PartitionGroup {
         let other = self.choose(Some(chosen));
         let queue = &self.queues[chosen];
         let max_records = queue.piece().map_or(limits.max_records, |piece| piece.min(limits.max_records)).max(1);
-        let first_offset = queue.records.front().map_or(queue.next_offset, |record| record.offset);
-        let mut info = BatchInfo {
-            queue: chosen,
-            count: 0,
-            first_offset,
-            last_offset: first_offset,
-            stream_time: self.stream_time,
-            partition_time: queue.partition_time,
-            bytes: 0,
-            header_bytes: 0,
-            headers: 0,
-            key_bytes: 0,
-        };
+        let mut info = self.no_records_of(chosen);
+        let first_offset = info.first_offset;
         for record in &queue.records {
             let invalid = record.timestamp < NO_TIMESTAMP;
             if invalid && info.count == 0 {
@@ -191,20 +180,25 @@ impl PartitionGroup {
     /// The first record, where that may not be processed because of its timestamp: a batch that changes no time.
     pub fn first_alone(&self) -> Option<BatchInfo> {
         let (_, chosen) = self.choose(None)?;
+        Some(BatchInfo { count: 1, ..self.no_records_of(chosen) })
+    }
+
+    /// The batch of a queue before its first record is taken.
+    fn no_records_of(&self, chosen: usize) -> BatchInfo {
         let queue = &self.queues[chosen];
-        let offset = queue.records.front()?.offset;
-        Some(BatchInfo {
+        let first_offset = queue.records.front().map_or(queue.next_offset, |record| record.offset);
+        BatchInfo {
             queue: chosen,
-            count: 1,
-            first_offset: offset,
-            last_offset: offset,
+            count: 0,
+            first_offset,
+            last_offset: first_offset,
             stream_time: self.stream_time,
             partition_time: queue.partition_time,
             bytes: 0,
             header_bytes: 0,
             headers: 0,
             key_bytes: 0,
-        })
+        }
     }
 
     /// The records of a batch that was built and not completed are processed in these pieces, one after the other.

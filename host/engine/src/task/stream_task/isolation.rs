@@ -90,24 +90,11 @@ impl StreamTask {
             ExceptionHandler::Fail => return Err(self.failed_at(info, error.clone())),
             ExceptionHandler::Continue => self.skip(info, error),
             ExceptionHandler::DeadLetter => {
-                let options = self.options.clone();
-                let (reads, settings) = (self.init_reads.followed_by(reads), self.settings());
-                let Some(record) = self.group.record_in(info, 0) else { return Ok(()) };
-                let subject = Subject::Record { partition: self.group.partition_of(info), record };
-                let letter = DeadLetter {
-                    subject,
-                    error,
-                    report,
-                    task: self.id,
-                    application_id: &options.application_id,
-                    digest: options.processors.digest(),
-                    stream_time: times.stream_time,
-                    write_time: times.write_time,
-                    wall_clock_ms: times.wall_clock_ms,
-                    settings: &settings,
-                    reads: &reads,
-                };
-                self.collector.send_dead_letter(&letter, producer)?;
+                // Their bytes are shared, not copied.
+                let Some(record) = self.group.record_in(info, 0).cloned() else { return Ok(()) };
+                let partition = self.group.partition_of(info).clone();
+                let subject = Subject::Record { partition: &partition, record: &record };
+                self.send_dead_letter(subject, error, (reads, report), times, producer)?;
                 self.note_dead_letter(info, error);
             }
         }
@@ -176,9 +163,9 @@ impl StreamTask {
         };
         self.options.metrics.add(Metric::ProcessorErrors, 1);
         let options = self.options.clone();
-        let digest = options.processors.digest();
+        let (task, digest) = (self.id, options.processors.digest());
         let stops = |error: ProcessorError| EngineError::Punctuation {
-            task: self.id,
+            task,
             schedule: schedule.0,
             time,
             digest: digest.to_owned(),
@@ -192,22 +179,8 @@ impl StreamTask {
             }
             ExceptionHandler::DeadLetter => {
                 tracing::warn!(task = %self.id, schedule = schedule.0, time, digest, %error, "punctuation dead-lettered");
-                let settings = self.settings();
-                let letter = DeadLetter {
-                    subject: Subject::Punctuation { schedule: schedule.0, time },
-                    error: &error,
-                    report: &report,
-                    task: self.id,
-                    application_id: &options.application_id,
-                    digest,
-                    stream_time: times.stream_time,
-                    write_time: times.write_time,
-                    wall_clock_ms: times.wall_clock_ms,
-                    settings: &settings,
-                    reads: &self.init_reads.followed_by(&reads),
-                };
-                self.collector.send_dead_letter(&letter, producer)?;
-                options.metrics.add(Metric::DeadLetters, 1);
+                let subject = Subject::Punctuation { schedule: schedule.0, time };
+                self.send_dead_letter(subject, &error, (&reads, &report), times, producer)?;
             }
         }
         self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
@@ -217,11 +190,35 @@ impl StreamTask {
         Ok(())
     }
 
-    /// What the call was judged by, beside the record.
-    fn settings(&self) -> Vec<(String, String)> {
-        let mut settings = self.options.processors.settings();
+    /// Sends what could not be processed with all that is known of the call.
+    fn send_dead_letter(
+        &mut self,
+        subject: Subject<'_>,
+        error: &ProcessorError,
+        (reads, report): (&Reads, &CallReport),
+        times: CallTimes,
+        producer: &mut StreamsProducer,
+    ) -> Result<(), EngineError> {
+        let options = self.options.clone();
+        // What the call was judged by, beside the record.
+        let mut settings = options.processors.settings();
         settings.extend(self.collector.settings());
-        settings
+        let letter = DeadLetter {
+            subject,
+            error,
+            report,
+            task: self.id,
+            application_id: &options.application_id,
+            digest: options.processors.digest(),
+            stream_time: times.stream_time,
+            write_time: times.write_time,
+            wall_clock_ms: times.wall_clock_ms,
+            settings: &settings,
+            reads: &self.init_reads.followed_by(reads),
+        };
+        self.collector.send_dead_letter(&letter, producer)?;
+        options.metrics.add(Metric::DeadLetters, 1);
+        Ok(())
     }
 
     fn skip(&self, info: &BatchInfo, error: &ProcessorError) {
@@ -233,7 +230,6 @@ impl StreamTask {
 
     /// The first of a task is told; the others are counted, and there for everybody to read.
     fn note_dead_letter(&mut self, info: &BatchInfo, error: &ProcessorError) {
-        self.options.metrics.add(Metric::DeadLetters, 1);
         if std::mem::replace(&mut self.dead_letter_reported, true) {
             return;
         }
