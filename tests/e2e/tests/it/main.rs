@@ -9,6 +9,7 @@ mod changes;
 mod count;
 mod dead_letters;
 mod full_disk;
+mod invoices;
 mod java_tools;
 mod kcat;
 mod majority_vote;
