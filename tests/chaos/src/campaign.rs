@@ -426,7 +426,8 @@ fn record(bootstrap: &str, id: &str, plan: &Plan) -> Result<Recording> {
     Reader::new(bootstrap, &topics, partitions)?.read_to_end(&ends, |topic, record| {
         let key = record.key().context("a record without a key")?;
         if topic == 0 {
-            let input = Input::parse(key, record.payload().unwrap_or_default())?;
+            let timestamp = record.timestamp().to_millis().context("an entry without a timestamp")?;
+            let input = Input::parse(timestamp, key, record.payload().unwrap_or_default())?;
             let partition = usize::try_from(record.partition())?;
             recording.input.get_mut(partition).context("a partition too many")?.push(input);
             return Ok(());

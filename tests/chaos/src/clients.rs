@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, TryRecvError, channel};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::message::{BorrowedMessage, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 
 use crate::checker::LogEnd;
-use crate::workload::{Input, Output, Plan};
+use crate::workload::{Input, Output, PLACE_HEADER, Plan};
 
 /// How long a broker may take for an answer, its restart included.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -116,9 +116,16 @@ impl Load {
 
     fn send(&self, producer: &ThreadedProducer<Failures>, partition: u32, seq: u64) -> Result<()> {
         let entry = self.plan.entry(partition, seq);
-        let (key, value) = (entry.key.text(), Input { partition, seq, entry }.value());
-        let to = i32::try_from(partition)?;
-        let mut record = BaseRecord::to(&self.topic).partition(to).key(key.as_bytes()).payload(&value[..]);
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).context("the clock is before 1970")?;
+        let input = Input { partition, seq, timestamp: i64::try_from(now.as_millis())?, entry };
+        let (key, value, place) = (entry.key.text(), input.value(), input.place());
+        let headers = OwnedHeaders::new().insert(Header { key: PLACE_HEADER, value: Some(&place) });
+        let mut record = BaseRecord::to(&self.topic)
+            .partition(i32::try_from(partition)?)
+            .key(key.as_bytes())
+            .payload(&value[..])
+            .timestamp(input.timestamp)
+            .headers(headers);
         loop {
             match producer.send(record) {
                 Ok(()) => return Ok(()),

@@ -88,7 +88,14 @@ pub struct DeadLetter {
     pub reason: String,
     pub key: Vec<u8>,
     pub value: Vec<u8>,
+    /// In milliseconds.
+    pub timestamp: i64,
+    /// The headers that are not the letter's own, with their values as text.
+    pub headers: Vec<(String, String)>,
 }
+
+/// How the headers begin that a dead letter adds to those of its record.
+const OWN_HEADERS: [&str; 2] = ["__streams.errors.", "__sandbar."];
 
 impl DeadLetter {
     /// # Errors
@@ -101,7 +108,12 @@ impl DeadLetter {
             let value = found.and_then(|header| header.value).with_context(|| format!("no header {name}"))?;
             Ok(std::str::from_utf8(value)?.to_owned())
         };
+        let foreign = record.headers().into_iter().flat_map(Headers::iter);
+        let foreign = foreign.filter(|header| !OWN_HEADERS.iter().any(|own| header.key.starts_with(own)));
+        let text = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
         Ok(Self {
+            headers: foreign.map(|header| (header.key.to_owned(), text(header.value))).collect(),
+            timestamp: record.timestamp().to_millis().context("a dead letter without a timestamp")?,
             partition: record.partition(),
             offset: record.offset(),
             topic: said("__streams.errors.topic")?,

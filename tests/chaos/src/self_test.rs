@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use crate::checker::{self, Defect, Dump, LogEnd, Recording};
 use crate::poison::{DeadLetter, Poison};
 use crate::random::{Random, scatter};
-use crate::workload::{Balance, Input, Output, Plan};
+use crate::workload::{Balance, Input, Output, PLACE_HEADER, Plan};
 
 /// Puts one defect into a recording.
 type PutIn = fn(&mut Recording, &mut Random);
@@ -74,7 +74,7 @@ fn recording(random: &mut Random) -> Recording {
             .entries(partition)
             .take(entries)
             .zip(0..)
-            .map(|(entry, seq)| Input { partition, seq, entry })
+            .map(|(entry, seq)| Input { partition, seq, timestamp: 1_000 + seq.cast_signed(), entry })
             .collect();
         recording.input.push(input);
     }
@@ -134,6 +134,8 @@ fn letter(input: &Input, poison: Poison, offset: i64) -> DeadLetter {
         reason: poison.reason().to_owned(),
         key: input.entry.key.text().into_bytes(),
         value: input.value(),
+        timestamp: input.timestamp,
+        headers: vec![(PLACE_HEADER.to_owned(), input.place())],
     }
 }
 
@@ -232,11 +234,14 @@ fn double_letter(recording: &mut Recording, random: &mut Random) {
 
 fn falsify_letter(recording: &mut Recording, random: &mut Random) {
     let at = random.index(recording.dead_letters.len());
-    match random.below(5) {
+    match random.below(8) {
         0 => recording.dead_letters[at].reason = "deadline".to_owned(),
         1 => recording.dead_letters[at].value.push(0),
         2 => recording.dead_letters[at].key.push(b'0'),
         3 => recording.dead_letters[at].topic.push('s'),
+        4 => recording.dead_letters[at].timestamp += 1,
+        5 => recording.dead_letters[at].headers[0].1.push('0'),
+        6 => recording.dead_letters[at].headers.clear(),
         // A healthy entry that was given up.
         _ => {
             let (topic, partition, at) = place(recording, random, 1);

@@ -81,17 +81,27 @@ impl Plan {
 pub struct Input {
     pub partition: u32,
     pub seq: u64,
+    /// Of the record, in milliseconds; no part of its value.
+    pub timestamp: i64,
     pub entry: Entry,
 }
+
+/// The header that each entry has, with its place as text.
+pub const PLACE_HEADER: &str = "place";
 
 /// How a value begins that is no entry.
 const NO_ENTRY: &str = "this record is no entry: ";
 
 impl Input {
+    /// What its header says.
+    pub fn place(&self) -> String {
+        format!("{}/{}", self.partition, self.seq)
+    }
+
     pub fn value(&self) -> Vec<u8> {
-        let Self { partition, seq, entry } = self;
+        let Self { partition, seq, entry, .. } = self;
         if entry.poison == Some(Poison::NoEntry) {
-            return format!("{NO_ENTRY}{partition}/{seq}").into_bytes();
+            return format!("{NO_ENTRY}{}", self.place()).into_bytes();
         }
         let mut bytes = Vec::with_capacity(21);
         bytes.extend(partition.to_be_bytes());
@@ -103,12 +113,12 @@ impl Input {
 
     /// # Errors
     /// When the bytes are no entry.
-    pub fn parse(key: &[u8], value: &[u8]) -> Result<Self> {
+    pub fn parse(timestamp: i64, key: &[u8], value: &[u8]) -> Result<Self> {
         let key = Key::parse(key)?;
         if let Some(place) = value.strip_prefix(NO_ENTRY.as_bytes()) {
             let (partition, seq) = std::str::from_utf8(place)?.split_once('/').context("no place of a record")?;
             let entry = Entry { key, amount: 0, poison: Some(Poison::NoEntry) };
-            return Ok(Self { partition: partition.parse()?, seq: seq.parse()?, entry });
+            return Ok(Self { partition: partition.parse()?, seq: seq.parse()?, timestamp, entry });
         }
         ensure!(matches!(value.len(), 20 | 21), "an entry has 20 or 21 bytes, found {}", value.len());
         let poison = match value.get(20) {
@@ -116,7 +126,8 @@ impl Input {
             None => None,
         };
         let entry = Entry { key, amount: number(&value[12..20])?, poison };
-        Ok(Self { partition: u32::from_be_bytes(value[..4].try_into()?), seq: unsigned(&value[4..12])?, entry })
+        let partition = u32::from_be_bytes(value[..4].try_into()?);
+        Ok(Self { partition, seq: unsigned(&value[4..12])?, timestamp, entry })
     }
 }
 

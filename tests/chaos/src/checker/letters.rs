@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{Defect, Recording, Verdict};
 use crate::poison::DeadLetter;
+use crate::workload::PLACE_HEADER;
 
 pub fn check(recording: &Recording, verdict: &mut Verdict) {
     let mut found: BTreeMap<(u32, u64), u64> = BTreeMap::new();
@@ -51,6 +52,12 @@ fn fault(recording: &Recording, letter: &DeadLetter) -> Option<String> {
     }
     if (&key[..], value) != (input.entry.key.text().as_bytes(), &input.value()) {
         return Some(format!("it is {value:?} with the key {key:?}"));
+    }
+    if letter.timestamp != input.timestamp {
+        return Some(format!("its timestamp is {}, not {}", letter.timestamp, input.timestamp));
+    }
+    if letter.headers != [(PLACE_HEADER.to_owned(), input.place())] {
+        return Some(format!("its headers are {:?}", letter.headers));
     }
     None
 }

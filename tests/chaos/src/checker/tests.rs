@@ -11,7 +11,7 @@ fn every_kind_of_defect_is_found_and_nothing_else() {
 
 #[test]
 fn nothing_that_was_done_is_not_taken_for_a_success() {
-    let entry = Input::parse(b"0-00001", &[0; 20]).expect("an entry");
+    let entry = Input::parse(0, b"0-00001", &[0; 20]).expect("an entry");
     let recording = Recording {
         input: vec![vec![entry]],
         outputs: [vec![Vec::new()], vec![Vec::new()]],

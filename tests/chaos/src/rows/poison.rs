@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::{Request, options};
 use crate::campaign::{self, Campaign};
@@ -31,7 +31,10 @@ pub fn poison(request: &Request) -> Slice {
             campaign.kill_and_restart(victim, pause)?;
         }
         rest(campaign)?;
-        (0..campaign.options.hosts).try_for_each(|number| note_calls(campaign, number))
+        let isolated: u64 =
+            (0..campaign.options.hosts).map(|number| note_calls(campaign, number)).sum::<Result<_>>()?;
+        ensure!(isolated > 0, "the hosts say that they isolated nothing");
+        Ok(())
     })
 }
 
@@ -40,13 +43,14 @@ fn rest(campaign: &mut Campaign) -> Result<()> {
     campaign.go_on(Duration::from_millis(pause_ms))
 }
 
-/// How often a host has called its module to isolate records, since its start.
-fn note_calls(campaign: &mut Campaign, number: usize) -> Result<()> {
-    let metric = |name| campaign.hosts.metric(number, name, "").unwrap_or(0);
-    let (calls, letters) = (metric("sandbar_isolation_calls_total"), metric("sandbar_dead_letters_total"));
+/// How many records a host has isolated since its start; it has called its module so often as that takes, at most.
+fn note_calls(campaign: &mut Campaign, number: usize) -> Result<u64> {
+    let metric =
+        |name| campaign.hosts.metric(number, name, "").with_context(|| format!("host {number} shows no {name}"));
+    let (calls, letters) = (metric("sandbar_isolation_calls_total")?, metric("sandbar_dead_letters_total")?);
     // The last one may not be isolated yet.
     ensure!(calls <= CALLS_MAX * (letters + 1), "host {number}: {calls} calls to isolate {letters} records");
     campaign.count("calls to isolate", calls);
     campaign.count("records isolated", letters);
-    Ok(())
+    Ok(letters)
 }
