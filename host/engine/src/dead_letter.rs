@@ -127,13 +127,31 @@ pub struct DeadLetter<'a> {
     pub reads: &'a Reads,
 }
 
-/// A message in a header; the whole is in no log.
-const TEXT_MAX_BYTES: usize = 8 << 10;
+/// How much a dead letter says, for topics that take no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    Whole,
+    /// Without what is only there to repeat the call: the reads and the stack.
+    WithoutDetails,
+    /// And with the beginning of the message only, and no settings.
+    Brief,
+}
+
+impl Form {
+    /// From the most to the least.
+    pub const ALL: [Self; 3] = [Self::Whole, Self::WithoutDetails, Self::Brief];
+
+    /// Bytes of a message in a header; the whole is in no log.
+    fn text_max_bytes(self) -> usize {
+        if self == Self::Brief { 100 } else { 8 << 10 }
+    }
+}
 
 impl DeadLetter<'_> {
-    /// The dead letter as one record for a sink. Without `details` it leaves out what is only there to repeat the call
-    /// (the reads and the stack), for topics that take no more.
-    pub fn to_output(&self, sink: u32, details: bool) -> OutputBatch {
+    /// The dead letter as one record for a sink. With `now` it has the time at which it is written, where its topic does
+    /// not take the record's own, which is then in a header.
+    pub fn to_output(&self, sink: u32, form: Form, now: bool) -> OutputBatch {
+        let details = form == Form::Whole;
         let mut output = OutputBatch { sinks: vec![sink], ..OutputBatch::default() };
         let mut headers: Vec<(&[u8], Option<Vec<u8>>)> = Vec::new();
         let fallback = self.stream_time.unwrap_or(self.wall_clock_ms).max(0);
@@ -144,12 +162,13 @@ impl DeadLetter<'_> {
         output.keys.push(key);
         output.values.push(value);
         // Kafka's clients replace 0 by the wall clock (T6), and so would hide it.
-        output.timestamps.push(if timestamp > 0 { timestamp } else { fallback });
+        let kept = if timestamp > 0 { timestamp } else { fallback };
+        output.timestamps.push(if now { self.wall_clock_ms } else { kept });
         if let Subject::Record { record, .. } = self.subject {
             headers.extend(record.headers.iter().map(|one| (&one.key[..], one.value.as_deref().map(<[u8]>::to_vec))));
         }
         let text = |text: &str| Some(text.as_bytes().to_vec());
-        for (name, value) in self.added(timestamp != output.timestamps[0]) {
+        for (name, value) in self.added(form, timestamp != output.timestamps[0]) {
             headers.push((name.as_bytes(), text(&value)));
         }
         headers.push((header::STACKTRACE.as_bytes(), text(if details { &self.report.backtrace } else { "" })));
@@ -164,13 +183,13 @@ impl DeadLetter<'_> {
         output
     }
 
-    fn added(&self, other_timestamp: bool) -> Vec<(&'static str, String)> {
+    fn added(&self, form: Form, other_timestamp: bool) -> Vec<(&'static str, String)> {
         let reason = DeadLetterReason::of(self.error);
         let message = match self.error {
             ProcessorError::Returned(reason) => reason.clone(),
             other => other.to_string(),
         };
-        let message = &message[..message.floor_char_boundary(TEXT_MAX_BYTES)];
+        let message = &message[..message.floor_char_boundary(form.text_max_bytes())];
         let mut added = vec![
             (header::EXCEPTION, format!("{}: {message}", reason.exception())),
             (header::MESSAGE, message.to_owned()),
@@ -200,7 +219,7 @@ impl DeadLetter<'_> {
         if let (Subject::Record { record, .. }, true) = (self.subject, other_timestamp) {
             added.push((header::TIMESTAMP, record.timestamp.to_string()));
         }
-        if !self.settings.is_empty() {
+        if !self.settings.is_empty() && form != Form::Brief {
             let lines: Vec<String> = self.settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
             added.push((header::SETTINGS, lines.join("\n")));
         }

@@ -76,7 +76,7 @@ pub enum EngineError {
 
     /// The processor fails at one record after the other.
     #[error(
-        "task {task}, {partition}, offset {offset}, module {digest}: the processor failed at {times} records in a row, so the fault is hardly theirs; the first of them are dead letters; mend the module, or raise processing.exception.consecutive.max: {error}"
+        "task {task}, {partition}, offset {offset}, module {digest}: the processor failed at {times} records in a row, so the fault is hardly theirs; those before it were given up; mend the module, or raise processing.exception.consecutive.max: {error}"
     )]
     ConsecutiveFailures {
         task: TaskId,
@@ -86,6 +86,11 @@ pub enum EngineError {
         times: u32,
         error: Box<ProcessorError>,
     },
+    /// Schedules fail one after the other.
+    #[error(
+        "{error}; it is the failure number {times} in a row without a schedule that succeeded; mend the module, or raise processing.exception.consecutive.max"
+    )]
+    ConsecutivePunctuations { times: u32, error: Box<EngineError> },
     #[error("task {task}: there is no topic for dead letters; set errors.dead.letter.queue.topic.name")]
     NoDeadLetterTopic { task: TaskId },
     /// A dead letter cannot be written, and nothing may be dropped instead (E4).
@@ -215,9 +220,10 @@ impl EngineError {
             Self::Processing { error, .. } | Self::Punctuation { error, .. } | Self::Start { error, .. } => {
                 processor_remedy(error)
             }
-            Self::Refused { .. } | Self::InvalidTimestamp { .. } | Self::ConsecutiveFailures { .. } => {
-                (Remedy::Fatal, Blame::Guest)
-            }
+            Self::Refused { .. }
+            | Self::InvalidTimestamp { .. }
+            | Self::ConsecutiveFailures { .. }
+            | Self::ConsecutivePunctuations { .. } => (Remedy::Fatal, Blame::Guest),
             Self::Commit { error, .. } => error.classify(),
             Self::TimedOut { error, .. } | Self::Recycled { error, .. } => (Remedy::Fatal, error.blame()),
             Self::Topology(_)

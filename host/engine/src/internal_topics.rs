@@ -104,7 +104,7 @@ pub fn prepare_known(
     warn_of_retention(topology, found.values().flatten());
     let counts = found.iter().filter_map(|(name, found)| Some((Arc::from(&**name), found.as_ref()?.partitions)));
     let counts = PartitionCounts(counts.collect());
-    let limits = sink_limits(topology, found.values().flatten());
+    let sinks_found: Vec<TopicDescription> = found.values().flatten().cloned().collect();
     verify_partition_counts(topology, &counts, known)?;
 
     let mut prepared = KnownTopics::default();
@@ -122,14 +122,24 @@ pub fn prepare_known(
     // Once more, for the ids of those that were created.
     let found = describe(admin, required.iter().map(|topic| &*topic.name))?;
     found.values().for_each(|found| prepared.note(found.as_ref()));
+    let written = written_topics(application_id, topology);
+    let limits = topic_limits(&written, sinks_found.iter().chain(found.values().flatten()));
     Ok(Prepared { counts, limits, topics: prepared })
 }
 
-/// What the topics that the application writes take.
-pub(crate) fn sink_limits<'a>(topology: &Topology, found: impl Iterator<Item = &'a TopicDescription>) -> SinkLimits {
-    let sinks = topology.sink_topics();
-    let of_sinks = found.filter(|found| sinks.iter().any(|sink| **sink == *found.name));
-    SinkLimits(of_sinks.map(|found| (Arc::from(&*found.name), TopicLimits::of_configs(&found.configs))).collect())
+/// The topics that the application writes: sinks, the dead letter topic, changelogs.
+pub(crate) fn written_topics(application_id: &str, topology: &Topology) -> Vec<Arc<str>> {
+    let mut topics = topology.sink_topics();
+    let stores = topology.sub_topologies.iter().flat_map(|sub| &sub.stores);
+    let own = stores.filter(|store| store.changelog == StoreChangelog::Internal);
+    topics.extend(own.map(|store| Arc::from(changelog_topic(application_id, &store.name))));
+    topics
+}
+
+/// What topics take.
+pub(crate) fn topic_limits<'a>(topics: &[Arc<str>], found: impl Iterator<Item = &'a TopicDescription>) -> SinkLimits {
+    let wanted = found.filter(|found| topics.iter().any(|topic| **topic == *found.name));
+    SinkLimits(wanted.map(|found| (Arc::from(&*found.name), TopicLimits::of_configs(&found.configs))).collect())
 }
 
 /// Whether everything is still as a start has found it. Called from time to time while the application runs.

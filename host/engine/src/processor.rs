@@ -47,9 +47,10 @@ pub enum ProcessorError {
 }
 
 impl ProcessorError {
-    /// Whether the instance can be entered again.
-    pub fn leaves_instance(&self) -> bool {
-        matches!(self, Self::Returned(_) | Self::Production { .. })
+    /// Whether the call did not end in good order. What a processor says in good order is its own judgement of a record;
+    /// a crash may as well come from what earlier ones have left in its memory.
+    pub fn is_crash(&self) -> bool {
+        !matches!(self, Self::Returned(_) | Self::Production { .. })
     }
 }
 
@@ -62,7 +63,7 @@ pub struct CallReport {
     pub backtrace: String,
 }
 
-/// One instance, owned by one task. After an error that does not leave the instance it is dropped, never reused.
+/// One instance, owned by one task. After a call that is undone it is dropped, never reused.
 pub trait Processor: Send {
     /// Called once, before anything else.
     fn init(&mut self, context: ProcessorContext) -> (ProcessorContext, Result<(), ProcessorError>);

@@ -18,12 +18,14 @@ mod options;
 mod progress;
 mod recovery;
 mod reporting;
+mod search;
 
 pub use options::{AutoOffsetReset, ProcessingGuarantee, StreamThreadOptions, StreamsConfig};
 pub use progress::{PartitionReport, RestoreReport, SharedProgress, TaskReport, ThreadReport, ThreadState};
 
 use recovery::Recovery;
 use reporting::Reporting;
+use search::Search;
 
 /// What one turn did, and when the next one is worth it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -85,6 +87,7 @@ pub struct StreamThread {
     initialising: Option<Box<dyn Producer>>,
     manager: TaskManager,
     recovery: Recovery,
+    search: Search,
     reporting: Reporting,
     /// How many batches each task may process before the thread looks at the time again; adapted by what happens.
     batches_per_round: u32,
@@ -114,6 +117,7 @@ impl StreamThread {
             initialising: None,
             manager: TaskManager::new(Arc::clone(&options), reader, now_ms),
             recovery: Recovery::default(),
+            search: Search::default(),
             reporting: Reporting::new(now_ms),
             batches_per_round: 1,
             last_poll_ms: now_ms,
@@ -259,7 +263,13 @@ impl StreamThread {
         };
         let (now_ms, wall_clock_ms) = (self.options.clock.monotonic_ms(), self.options.clock.wall_clock_ms());
         self.manager.look_for_more(consumer, now_ms)?;
-        let processed = self.manager.process(self.batches_per_round, producer, now_ms, wall_clock_ms)?;
+        let processed = if self.search.is_on() {
+            let (processed, place) = self.manager.process_one(producer, now_ms, wall_clock_ms)?;
+            place.into_iter().for_each(|place| self.search.suspect(place));
+            processed
+        } else {
+            self.manager.process(self.batches_per_round, producer, now_ms, wall_clock_ms)?
+        };
         turn.records_processed += processed.records;
         turn.punctuations += processed.punctuations;
         turn.failed_calls += processed.failed_calls;
@@ -270,6 +280,10 @@ impl StreamThread {
 
     fn punctuate(&mut self, turn: &mut RunOnce) -> Result<u64, EngineError> {
         let Some(producer) = self.producer.as_mut() else { return Ok(0) };
+        // A transaction in which the search is on holds the work of one record.
+        if self.search.is_on() {
+            return Ok(0);
+        }
         let punctuations = self.manager.punctuate(producer, self.options.clock.wall_clock_ms())?;
         turn.punctuations += punctuations;
         self.reporting.punctuated(punctuations);
@@ -284,6 +298,7 @@ impl StreamThread {
         let committed = self.manager.maybe_commit(producer, consumer, clock.monotonic_ms(), clock.wall_clock_ms())?;
         if committed {
             turn.committed = true;
+            self.search.committed(|partition| self.manager.committed_offset(partition));
             self.reporting.committed();
         }
         self.check_commit_time()?;

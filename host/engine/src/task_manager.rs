@@ -14,7 +14,7 @@ use crate::stream_thread::{PartitionReport, StreamThreadOptions, TaskReport};
 use crate::task::TaskState;
 use crate::task::commit::{Commit, CommitParts};
 use crate::task::record_queue::RecordQueue;
-use crate::task::stream_task::{Processed, StreamTask};
+use crate::task::stream_task::{Condemned, Processed, StreamTask};
 use crate::task::streams_producer::StreamsProducer;
 use crate::topology::TaskId;
 
@@ -62,6 +62,8 @@ pub struct TaskManager {
     missing_offsets: BTreeMap<TaskId, (u64, u64)>,
     /// The commit on its way.
     commit: Option<Commit>,
+    /// The next commit does not wait for its time.
+    commit_requested: bool,
     last_commit_ms: u64,
     last_flush_ms: u64,
 }
@@ -83,6 +85,7 @@ impl TaskManager {
             in_line: BTreeSet::new(),
             missing_offsets: BTreeMap::new(),
             commit: None,
+            commit_requested: false,
             last_commit_ms: now_ms,
             last_flush_ms: now_ms,
         }
@@ -216,6 +219,47 @@ impl TaskManager {
         Ok(total)
     }
 
+    /// Lets one task process one record, unless another one waits for its commit, and begins the commit of it. Returns
+    /// which it was, once it is done with.
+    pub fn process_one(
+        &mut self,
+        producer: &mut StreamsProducer,
+        now_ms: u64,
+        wall_clock_ms: Timestamp,
+    ) -> Result<(Processed, Option<(TopicPartition, Offset)>), EngineError> {
+        let mut processed = Processed::default();
+        let waits = self.commit.is_some() || self.tasks.values().any(StreamTask::commit_needed);
+        for task in self.tasks.values_mut().filter(|task| !waits && task.is_processable(now_ms)) {
+            let place = task.process_one(&mut processed, producer, now_ms, wall_clock_ms)?;
+            if place.is_some() {
+                return Ok((processed, place));
+            }
+        }
+        self.commit_requested |= waits;
+        Ok((processed, None))
+    }
+
+    /// Where the work of each partition ends that is not committed.
+    pub fn uncommitted_ends(&self) -> BTreeMap<TopicPartition, Offset> {
+        let queues = self.tasks.values().flat_map(|task| task.group().queues());
+        let ends = queues.filter(|queue| queue.committed_offset().is_none_or(|offset| offset < queue.next_offset()));
+        ends.map(|queue| (queue.partition.clone(), queue.next_offset())).collect()
+    }
+
+    /// What the group has committed of a partition of this thread.
+    pub fn committed_offset(&self, partition: &TopicPartition) -> Option<Offset> {
+        let mut queues = self.tasks.values().flat_map(|task| task.group().queues());
+        queues.find(|queue| queue.partition == *partition).map(|queue| queue.committed_offset().unwrap_or(0))
+    }
+
+    /// The outputs of a record are refused: it is given up when its task comes to it again.
+    pub fn condemn(&mut self, (partition, offset): (TopicPartition, Offset), fault: &str) {
+        let id = self.options.processors.topology().task_of(&partition);
+        if let Some(task) = id.and_then(|id| self.tasks.get_mut(&id)) {
+            task.condemn(Condemned { partition, offset, fault: fault.to_owned() });
+        }
+    }
+
     /// Runs the wall-clock schedules that are due.
     pub fn punctuate(&mut self, producer: &mut StreamsProducer, wall_clock_ms: Timestamp) -> Result<u64, EngineError> {
         let mut punctuations = 0;
@@ -255,7 +299,8 @@ impl TaskManager {
             let config = &self.options.config;
             let by_time = now_ms.saturating_sub(self.last_commit_ms) >= config.commit_interval_ms;
             let by_bytes = self.uncommitted_bytes() > config.statestore_uncommitted_max_bytes;
-            if !by_time && !by_bytes && !self.tasks.values().any(StreamTask::awaits_initial_commit) {
+            let requested = std::mem::take(&mut self.commit_requested);
+            if !by_time && !by_bytes && !requested && !self.tasks.values().any(StreamTask::awaits_initial_commit) {
                 return Ok(false);
             }
             if by_bytes && !by_time {

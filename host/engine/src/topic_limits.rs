@@ -10,7 +10,8 @@ use crate::record::{Header, Timestamp};
 /// The bounds of one topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopicLimits {
-    /// `max.message.bytes`, of a record batch before compression.
+    /// `max.message.bytes`, which Kafka compares with a batch as it arrives. What a record comes to compressed is not known
+    /// before it is sent, so it is compared with the record uncompressed.
     pub message_max_bytes: usize,
     /// `cleanup.policy` names `compact`: a record needs a key.
     pub is_compacted: bool,
@@ -69,6 +70,9 @@ impl Default for TopicLimits {
 /// The header of a record batch (Kafka's `DefaultRecordBatch.RECORD_BATCH_OVERHEAD`).
 const BATCH_OVERHEAD_BYTES: usize = 61;
 
+/// More than a record in a batch takes beside its key, value and headers.
+const RECORD_FRAME_MAX_BYTES: usize = 32;
+
 impl TopicLimits {
     /// From a topic's settings.
     pub fn of_configs(configs: &BTreeMap<String, String>) -> Self {
@@ -108,6 +112,17 @@ impl TopicLimits {
             && bytes <= self.message_max_bytes
             && now_ms.saturating_sub(times.0) <= self.timestamp_before_max_ms
             && times.1.saturating_sub(now_ms) <= self.timestamp_after_max_ms
+    }
+
+    /// Key and value of a record without headers may have so many bytes together.
+    pub fn entry_max_bytes(&self) -> usize {
+        self.message_max_bytes.saturating_sub(BATCH_OVERHEAD_BYTES + RECORD_FRAME_MAX_BYTES)
+    }
+
+    /// Whether the topic takes a timestamp.
+    pub fn takes_timestamp(&self, timestamp: Timestamp, now_ms: Timestamp) -> bool {
+        now_ms.saturating_sub(timestamp) <= self.timestamp_before_max_ms
+            && timestamp.saturating_sub(now_ms) <= self.timestamp_after_max_ms
     }
 
     /// Why the topic would refuse a record of `bytes` (`batch_bytes`), if it would.

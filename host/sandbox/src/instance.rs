@@ -152,7 +152,7 @@ impl Instance {
         if let Err(error) = &result {
             self.usage.count_limit_of(error);
         }
-        if matches!(&result, Err(error) if !error.leaves_instance()) {
+        if matches!(&result, Err(error) if error.is_crash()) {
             self.live = None;
         }
         (context, result)

@@ -41,7 +41,7 @@ fn a_dead_letter_is_the_record_with_what_happened_behind_its_own_headers() {
     let report = CallReport { cpu_us: 12, backtrace: "0x1 f\n0x2 g".to_owned() };
     let reads = Reads::new(0);
     let subject = Subject::Record { partition: &partition, record: &record };
-    let output = letter(subject, &error, &report, &reads).to_output(2, true);
+    let output = letter(subject, &error, &report, &reads).to_output(2, Form::Whole, false);
     assert_eq!((output.sinks.as_slice(), output.timestamps.as_slice()), (&[2][..], &[70][..]));
     assert_eq!((output.keys.get(0), output.values.get(0)), (Some(&b"k"[..]), None));
     let expected = [
@@ -66,7 +66,7 @@ fn a_dead_letter_is_the_record_with_what_happened_behind_its_own_headers() {
     let expected = expected.map(|(name, value)| (name.to_owned(), value.map(str::to_owned)));
     assert_eq!(headers(&output), expected);
     assert_eq!(output.validate(), Ok(()));
-    let bare = letter(subject, &error, &report, &reads).to_output(2, false);
+    let bare = letter(subject, &error, &report, &reads).to_output(2, Form::WithoutDetails, false);
     assert_eq!(headers(&bare)[expected.len() - 2..], [(header::STACKTRACE.to_owned(), Some(String::new()))]);
 }
 
@@ -74,7 +74,11 @@ fn a_dead_letter_is_the_record_with_what_happened_behind_its_own_headers() {
 fn a_punctuation_has_no_record_but_its_schedule_and_time() {
     let error = ProcessorError::Deadline { limit_ms: 5 };
     let (report, reads) = (CallReport::default(), Reads::new(0));
-    let output = letter(Subject::Punctuation { schedule: 4, time: 60 }, &error, &report, &reads).to_output(0, true);
+    let output = letter(Subject::Punctuation { schedule: 4, time: 60 }, &error, &report, &reads).to_output(
+        0,
+        Form::Whole,
+        false,
+    );
     assert_eq!((output.keys.get(0), output.values.get(0), output.timestamps[0]), (None, None, 60));
     let found = headers(&output);
     for (name, value) in [(header::SCHEDULE, "4"), (header::PUNCTUATION_TIME, "60"), (header::REASON, "deadline")] {

@@ -133,6 +133,15 @@ impl ProcessorContext {
         self.next_schedule = self.first_schedule_of_call;
     }
 
+    /// Why a changelog would refuse an entry that the call has written, if one would.
+    pub fn too_large_entry(&self) -> Option<String> {
+        let found = |store: &TaskStore| store.too_large().map(|(bytes, max)| (store.spec().name.clone(), bytes, max));
+        let (store, bytes, max) = self.stores.iter().find_map(found)?;
+        Some(format!(
+            "an entry of store {store} has {bytes} bytes with its key, and max.message.bytes of the changelog allows {max}"
+        ))
+    }
+
     /// The task's stores, in the order of their declaration.
     pub fn stores(&self) -> &[TaskStore] {
         &self.stores

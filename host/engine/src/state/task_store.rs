@@ -23,12 +23,34 @@ pub struct TaskStore {
     backend: Box<dyn StateStore>,
     cache_hits: u64,
     cache_misses: u64,
+    /// What the changelog takes of an entry, key and value together.
+    entry_max_bytes: usize,
+    /// The bytes of an entry that it would not take, written since the last savepoint.
+    too_large: Option<usize>,
 }
 
 impl TaskStore {
     /// Wraps an opened store. `cache_max_bytes` bounds its clean entries (its share of `statestore.cache.max.bytes`).
     pub fn new(spec: StoreSpec, backend: Box<dyn StateStore>, cache_max_bytes: usize) -> Self {
-        Self { spec, overlay: Overlay::new(cache_max_bytes), backend, cache_hits: 0, cache_misses: 0 }
+        Self {
+            spec,
+            overlay: Overlay::new(cache_max_bytes),
+            backend,
+            cache_hits: 0,
+            cache_misses: 0,
+            entry_max_bytes: usize::MAX,
+            too_large: None,
+        }
+    }
+
+    /// Sets what the changelog takes of an entry, key and value together.
+    pub fn set_entry_max_bytes(&mut self, entry_max_bytes: usize) {
+        self.entry_max_bytes = entry_max_bytes;
+    }
+
+    /// The size of an entry that is larger, written since the last savepoint, and the bound.
+    pub fn too_large(&self) -> Option<(usize, usize)> {
+        self.too_large.map(|bytes| (bytes, self.entry_max_bytes))
     }
 
     pub fn spec(&self) -> &StoreSpec {
@@ -99,6 +121,10 @@ impl TaskStore {
 
     /// Writes an entry, `None` deletes it. `timestamp` is that of the changelog record.
     pub fn put(&mut self, key: &[u8], value: Option<&[u8]>, timestamp: Timestamp) {
+        let bytes = key.len() + value.map_or(0, <[u8]>::len);
+        if bytes > self.entry_max_bytes {
+            self.too_large = Some(bytes);
+        }
         self.overlay.put(key, value.map(Bytes::copy_from_slice), timestamp);
     }
 
@@ -145,6 +171,7 @@ impl TaskStore {
 
     /// Marks the state to which `rollback` returns. Savepoints nest.
     pub fn savepoint(&mut self) {
+        self.too_large = None;
         self.overlay.savepoint();
     }
 

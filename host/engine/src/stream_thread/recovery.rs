@@ -5,7 +5,7 @@ use super::{RunOnce, StreamThread};
 use crate::broker::{BrokerError, BrokerErrorKind};
 use crate::error::{EngineError, Remedy};
 use crate::exception_handlers::ExceptionHandler;
-use crate::internal_topics::sink_limits;
+use crate::internal_topics::{topic_limits, written_topics};
 use crate::metrics::Metric;
 use crate::processor::ProcessorError;
 use crate::state::StoreError;
@@ -93,10 +93,7 @@ impl StreamThread {
     pub(super) fn remedy(&mut self, error: EngineError) -> Result<u64, EngineError> {
         let now_ms = self.options.clock.monotonic_ms();
         let remedy = match error.remedy() {
-            Remedy::Fatal if self.may_ask_topics(&error) => {
-                self.ask_topics()?;
-                Remedy::Recycle
-            }
+            Remedy::Fatal if self.is_refused(&error) && self.look_for_the_refused(&error, now_ms) => Remedy::Recycle,
             remedy => remedy,
         };
         // What is tried every second until there is space again is told once.
@@ -121,23 +118,40 @@ impl StreamThread {
         }
     }
 
-    /// A topic has refused a batch although its outputs were checked: it may take less than when that was asked, and then
-    /// the check finds the record that does not fit when the work is done again (R20).
-    fn may_ask_topics(&self, error: &EngineError) -> bool {
+    /// Whether a topic has refused a batch although its outputs were checked, and a handler answers for that.
+    fn is_refused(&self, error: &EngineError) -> bool {
         let refused = match error {
-            EngineError::Commit { error, .. } => return self.may_ask_topics(error),
+            EngineError::Commit { error, .. } => return self.is_refused(error),
             EngineError::Broker(error) | EngineError::Send { error, .. } => error.kind == BrokerErrorKind::Rejected,
             _ => false,
         };
         refused && self.options.config.exception_handlers.production != ExceptionHandler::Fail
     }
 
+    /// Has the refused work done again so that the record shows whose outputs do not fit (R20). A topic may take less than
+    /// when it was asked, and then the check finds it; else the records are processed alone. False when there is nothing
+    /// left to try.
+    fn look_for_the_refused(&mut self, error: &EngineError, now_ms: u64) -> bool {
+        let before = self.options.sink_limits.get();
+        if let Err(error) = self.ask_topics() {
+            tracing::warn!(thread = self.options.thread, %error, "cannot ask what topics take; the limits stay");
+        } else if self.options.sink_limits.get() != before {
+            return true;
+        }
+        if !self.search.is_on() {
+            return self.search.begin(self.manager.uncommitted_ends(), now_ms);
+        }
+        let Some(place) = self.search.convict() else { return false };
+        self.manager.condemn(place, &error.to_string());
+        true
+    }
+
     fn ask_topics(&self) -> Result<(), EngineError> {
-        let topology = self.options.processors.topology();
-        let topics = topology.sink_topics();
+        let (application_id, topology) = (&*self.options.application_id, self.options.processors.topology());
+        let topics = written_topics(application_id, topology);
         let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
         let found = self.options.clients.admin()?.describe_topics(&names)?;
-        self.options.sink_limits.set(sink_limits(topology, found.iter().flatten()));
+        self.options.sink_limits.set(topic_limits(&topics, found.iter().flatten()));
         Ok(())
     }
 
@@ -150,6 +164,7 @@ impl StreamThread {
             return Err(EngineError::Recycled { times: RECYCLES_MAX, error: Box::new(error) });
         }
         self.producer = None;
+        self.search.recycled();
         self.manager.suspend_all()?;
         Ok(self.options.config.retry_backoff_ms)
     }
@@ -171,6 +186,7 @@ impl StreamThread {
             return Err(EngineError::Recycled { times: REJOINS_MAX, error: Box::new(error) });
         }
         self.producer = None;
+        self.search.end();
         let closed = self.manager.close_all(false);
         if let Some(mut consumer) = self.consumer.take() {
             // The membership is gone; leaving is a courtesy that may fail.
@@ -192,6 +208,7 @@ impl StreamThread {
         let in_transaction = self.options.config.processing_guarantee == ProcessingGuarantee::ExactlyOnceV2;
         if in_transaction {
             self.producer = None;
+            self.search.recycled();
             self.manager.suspend_all()?;
         }
         self.manager.revive(task, &store)?;

@@ -27,6 +27,7 @@ fn a_record_goes_all_the_way() {
 
 mod isolation;
 mod rebalancing;
+mod refusals;
 mod restoring;
 mod scheduling;
 mod time;

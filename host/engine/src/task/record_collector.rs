@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::broker::{ProducerRecord, SendError};
-use crate::dead_letter::DeadLetter;
+use crate::dead_letter::{DeadLetter, Form};
 use crate::error::EngineError;
 use crate::partitioner::partition_for_key;
 use crate::processor::ProcessorError;
@@ -60,6 +60,11 @@ pub struct Checked {
 }
 
 impl Checked {
+    /// What is wrong with the first that is refused.
+    pub fn fault(&self) -> &str {
+        &self.fault
+    }
+
     /// As the failure of the call.
     pub fn into_error(self) -> ProcessorError {
         let others = match self.refused.len() {
@@ -198,7 +203,7 @@ impl RecordCollector {
         self.drain(producer).map(|_| ())
     }
 
-    /// Sends a dead letter, after everything that is still pending; without its details where the topic takes no more.
+    /// Sends a dead letter, after everything that is still pending; shorter where the topic takes no more.
     ///
     /// # Errors
     /// When there is no topic for dead letters, or when it does not take this one: nothing may be dropped instead.
@@ -211,8 +216,10 @@ impl RecordCollector {
             return Err(EngineError::NoDeadLetterTopic { task: self.task });
         };
         let mut fault = String::new();
-        for details in [true, false] {
-            let output = letter.to_output(self.declared as u32, details);
+        let own = letter.to_output(self.declared as u32, Form::Brief, false).timestamps[0];
+        let now = !sink.limits.takes_timestamp(own, letter.wall_clock_ms);
+        for form in Form::ALL {
+            let output = letter.to_output(self.declared as u32, form, now);
             let headers = take_headers(&mut output.headers.clone());
             let (key, value) = (output.keys.get(0), output.values.get(0));
             let bytes = batch_bytes(key, value, &headers);

@@ -81,6 +81,15 @@ impl Call {
     }
 }
 
+/// A record whose outputs a topic has refused, found by the search of the thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condemned {
+    pub partition: TopicPartition,
+    pub offset: Offset,
+    /// What the broker said.
+    pub fault: String,
+}
+
 /// A call that failed, as `isolation` gets it.
 struct FailedCall {
     failure: Failure,
@@ -132,12 +141,19 @@ pub struct StreamTask {
     is_table: bool,
     dropped_reported: bool,
     dead_letter_reported: bool,
+    dropped_output_reported: bool,
     /// The instance has done nothing since its `init`.
     fresh: bool,
     /// What that read.
     init_reads: Reads,
-    /// Records and schedules at which the processor has failed since it last succeeded.
+    /// Records at which the processor has failed since it last succeeded with one.
     failures_in_a_row: u32,
+    /// And so for schedules.
+    failed_punctuations_in_a_row: u32,
+    /// The next record has failed alone in an instance with a history: it is called again in one without.
+    wants_fresh: bool,
+    /// It is given up whatever its call comes to.
+    condemned: Option<Condemned>,
     /// Nothing is processed before (monotonic), because of them.
     resume_at_ms: u64,
     /// The stores came from the standby thread, and the records that are left to restore were not counted yet.
@@ -203,6 +219,37 @@ impl StreamTask {
         now_ms: u64,
         wall_clock_ms: Timestamp,
     ) -> Result<Processed, EngineError> {
+        self.process_at_most(self.options.config.batch_max_records, producer, now_ms, wall_clock_ms)
+    }
+
+    /// Processes the next record alone. Returns its place once it is done with, which may take several calls where it
+    /// fails.
+    pub fn process_one(
+        &mut self,
+        processed: &mut Processed,
+        producer: &mut StreamsProducer,
+        now_ms: u64,
+        wall_clock_ms: Timestamp,
+    ) -> Result<Option<(TopicPartition, Offset)>, EngineError> {
+        let next = self.group.first_alone().map(|info| (self.group.partition_of(&info).clone(), info.first_offset));
+        *processed = self.process_at_most(1, producer, now_ms, wall_clock_ms)?;
+        let Some((partition, offset)) = next else { return Ok(None) };
+        let is_done = self.group.queue_mut(&partition).is_some_and(|queue| queue.next_offset() > offset);
+        Ok(is_done.then_some((partition, offset)))
+    }
+
+    /// Its outputs were refused: gives a record up when it comes again.
+    pub fn condemn(&mut self, condemned: Condemned) {
+        self.condemned = Some(condemned);
+    }
+
+    fn process_at_most(
+        &mut self,
+        max_records: usize,
+        producer: &mut StreamsProducer,
+        now_ms: u64,
+        wall_clock_ms: Timestamp,
+    ) -> Result<Processed, EngineError> {
         let mut processed = Processed::default();
         if self.state != TaskState::Running || self.initial_commit || now_ms < self.resume_at_ms {
             return Ok(processed);
@@ -211,8 +258,7 @@ impl StreamTask {
         if !self.finish_outputs(producer, wall_clock_ms, &mut processed)? || !self.group.is_ready(now_ms) {
             return Ok(processed);
         }
-        let config = &self.options.config;
-        let limits = BatchLimits { max_records: config.batch_max_records, max_bytes: config.batch_max_bytes };
+        let limits = BatchLimits { max_records, max_bytes: self.options.config.batch_max_bytes };
         let due = self.schedules.next_due(PunctuationType::StreamTime);
         let next = match self.group.next_batch(limits, due) {
             Err(error @ EngineError::InvalidTimestamp { .. }) => {
@@ -222,14 +268,25 @@ impl StreamTask {
             next => next?,
         };
         let Some((batch, info)) = next else { return Ok(processed) };
+        let condemned = self.condemned_fault(&info);
         let without_key = batch.keys.nulls.len() as u64;
         let is_piece = self.group.is_piece(&info);
+        if self.wants_fresh && !self.fresh {
+            // Something else was called meanwhile, a schedule for example.
+            self.processor = None;
+        }
         let times = CallTimes { stream_time: self.group.stream_time(), write_time: info.stream_time, wall_clock_ms };
         if is_piece {
             self.options.metrics.add(Metric::IsolationCalls, 1);
         }
-        let call =
-            self.call(times, is_piece && info.count == 1, |processor, context| processor.process(context, batch));
+        let call = self.call(times, is_piece && info.count == 1, |processor, context| {
+            match (processor.process(context, batch), condemned) {
+                ((context, Ok(_)), Some(fault)) => {
+                    (context, Err(ProcessorError::Production { fault, too_large: false }))
+                }
+                (called, _) => called,
+            }
+        });
         let Succeeded { outcome, dropped } = match call.result {
             Ok(succeeded) => succeeded,
             Err(failure) => {
@@ -239,6 +296,7 @@ impl StreamTask {
             }
         };
         self.failures_in_a_row = 0;
+        self.wants_fresh = false;
         self.group.complete(&info);
         if self.is_table && without_key > 0 {
             self.count_dropped(&info, without_key);
@@ -253,6 +311,19 @@ impl StreamTask {
         self.collector.send(outcome.outputs, dropped, producer)?;
         self.finish_outputs(producer, wall_clock_ms, &mut processed)?;
         Ok(processed)
+    }
+
+    /// What the broker said of the one record of a batch, where that is condemned.
+    fn condemned_fault(&mut self, info: &BatchInfo) -> Option<String> {
+        let condemned = self.condemned.as_ref().filter(|_| info.count == 1)?;
+        if condemned.offset != info.first_offset || condemned.partition != *self.group.partition_of(info) {
+            return None;
+        }
+        let fault = condemned.fault.clone();
+        if !self.group.is_piece(info) {
+            self.group.split(info, &[1]);
+        }
+        Some(fault)
     }
 
     /// Runs the wall-clock schedules that are due. Returns how many ran.
@@ -288,7 +359,10 @@ impl StreamTask {
                 processed.punctuations +=
                     self.punctuate(PunctuationType::StreamTime, stream_time, producer, wall_clock_ms)?;
             }
-            self.stream_time_moved = false;
+            // After one that failed the others are due still.
+            let stream_time = self.group.stream_time();
+            let due = self.schedules.next_due(PunctuationType::StreamTime);
+            self.stream_time_moved = due.is_some_and(|due| stream_time.is_some_and(|stream_time| due <= stream_time));
         }
         Ok(!self.collector.is_full())
     }
@@ -313,6 +387,7 @@ impl StreamTask {
             match call.result {
                 Ok(Succeeded { outcome, dropped }) => {
                     self.options.metrics.add(Metric::Punctuations, 1);
+                    self.failed_punctuations_in_a_row = 0;
                     self.collector.send(outcome.outputs, dropped, producer)?;
                 }
                 Err(failure) => {
@@ -375,20 +450,19 @@ impl StreamTask {
         context.begin_call(times.stream_time, times.write_time, times.wall_clock_ms);
         let (mut context, result) = call(processor, context);
         let reads = context.take_reads();
-        let result = self.judge(result, times.wall_clock_ms);
+        let result = self.judge(result, &context, times.wall_clock_ms);
         let mut report = CallReport::default();
         match &result {
             Ok(_) => {
                 let requests = context.complete_call();
                 self.schedules.apply(requests, times.wall_clock_ms);
             }
-            Err(failure) => {
+            Err(_) => {
                 context.fail_call();
                 report = self.processor.as_deref().map(Processor::report).unwrap_or_default();
-                // Whatever it has left in its memory would be guesswork (S8).
-                if matches!(failure, Failure::Failed(error) if !error.leaves_instance()) {
-                    self.processor = None;
-                }
+                // Its memory knows of records that were undone, and after a crash it is guesswork (S8): whatever such an
+                // instance does next may be wrong, the records of this call among it, which are processed again.
+                self.processor = None;
             }
         }
         self.context = Some(context);
@@ -396,18 +470,30 @@ impl StreamTask {
     }
 
     /// Whether what a call came back with may be kept.
-    fn judge(&self, result: Result<Outcome, ProcessorError>, wall_clock_ms: Timestamp) -> Result<Succeeded, Failure> {
+    fn judge(
+        &mut self,
+        result: Result<Outcome, ProcessorError>,
+        context: &ProcessorContext,
+        wall_clock_ms: Timestamp,
+    ) -> Result<Succeeded, Failure> {
         let outcome = result.map_err(Failure::Failed)?;
         let checked = self.collector.check(&outcome.outputs, wall_clock_ms);
         let checked = checked.map_err(|fault| Failure::Failed(ProcessorError::Output(fault)))?;
         if !outcome.refused.is_empty() {
             return Err(Failure::Refused(outcome.refused));
         }
+        if let Some(fault) = context.too_large_entry() {
+            return Err(Failure::Failed(ProcessorError::Production { fault, too_large: true }));
+        }
         if checked.refused.is_empty() {
             return Ok(Succeeded { outcome, dropped: Vec::new() });
         }
         if self.options.config.exception_handlers.production == ExceptionHandler::Continue {
             self.options.metrics.add(Metric::OutputsDropped, checked.refused.len() as u64);
+            if !std::mem::replace(&mut self.dropped_output_reported, true) {
+                let (task, digest) = (self.id, self.options.processors.digest());
+                tracing::warn!(%task, digest, fault = checked.fault(), "output left out, the first of the task");
+            }
             return Ok(Succeeded { outcome, dropped: checked.refused });
         }
         Err(Failure::Failed(checked.into_error()))

@@ -128,6 +128,8 @@ pub(super) struct State {
     /// Records that a producer takes before it reports a full queue.
     pub(super) queue_limit: usize,
     pub(super) unauthorized: BTreeSet<String>,
+    /// Records with this value are refused on their way, and with them all that are in flight.
+    pub(super) refused_value: Option<(String, Vec<u8>)>,
     /// What the group says of its members; `None` while it is rebalancing.
     pub(super) members: Option<Vec<GroupMember>>,
 }
@@ -295,6 +297,12 @@ impl MockBroker {
     /// What the group says of its members; `None` while it is rebalancing.
     pub fn set_members(&self, members: Option<Vec<GroupMember>>) {
         self.state().members = members;
+    }
+
+    /// Refuses records of a topic with this value, and every record that is in flight beside one, though the settings of
+    /// the topic allow them.
+    pub fn refuse_value(&self, topic: &str, value: &[u8]) {
+        self.state().refused_value = Some((topic.to_owned(), value.to_vec()));
     }
 
     /// Refuses the credentials for a topic.

@@ -267,6 +267,17 @@ impl MockProducer {
         if state.hold_deliveries && !even_held {
             return;
         }
+        let refused = state.refused_value.clone();
+        let is_refused = |(partition, record): &(TopicPartition, Record)| {
+            refused
+                .as_ref()
+                .is_some_and(|(topic, value)| **topic == *partition.topic && record.value.as_deref() == Some(value))
+        };
+        if self.in_flight.iter().any(is_refused) {
+            let operation = format!("deliver {} records", self.in_flight.len());
+            self.failed.get_or_insert(BrokerError::new(BrokerErrorKind::Rejected, operation, "invalid record"));
+            self.in_flight.clear();
+        }
         for (partition, record) in self.in_flight.drain(..) {
             if let Some(error) = state.failed_delivery(&partition) {
                 self.failed.get_or_insert(error);

@@ -14,7 +14,7 @@ use crate::record::{Record, Refusal};
 use crate::testing::{Obedient, ProcessWith, Seed, forward};
 
 /// `in` with `counts`, `out` and the dead letter topic `dlq`.
-fn with_dead_letters<P: Processor + 'static>(make: impl Fn() -> P + Send + Sync + 'static) -> Fixture {
+pub(super) fn with_dead_letters<P: Processor + 'static>(make: impl Fn() -> P + Send + Sync + 'static) -> Fixture {
     let mut topology = topology(&["in"], &["counts"], &["out"]);
     topology.dead_letter_topic = Some("dlq".into());
     let mut fixture = Fixture::new(Arc::new(NativeSupplier::new(topology, move |_| make())), 1);
@@ -27,7 +27,7 @@ fn with_dead_letters<P: Processor + 'static>(make: impl Fn() -> P + Send + Sync 
     fixture
 }
 
-fn values(fixture: &Fixture, values: &[&[u8]]) {
+pub(super) fn values(fixture: &Fixture, values: &[&[u8]]) {
     for (index, value) in values.iter().enumerate() {
         let key = format!("k{index}");
         fixture.broker.append("in", 0, Some(key.as_bytes()), Some(value), index as i64, Vec::new());
@@ -35,13 +35,13 @@ fn values(fixture: &Fixture, values: &[&[u8]]) {
 }
 
 /// One header of a dead letter, as text.
-fn said(record: &Record, name: &str) -> String {
+pub(super) fn said(record: &Record, name: &str) -> String {
     let found = record.headers.iter().rfind(|one| one.key == name.as_bytes()).and_then(|one| one.value.clone());
     String::from_utf8_lossy(&found.unwrap_or_default()).into_owned()
 }
 
 /// Source offset and reason of each dead letter.
-fn dead_letters(fixture: &Fixture) -> Vec<(String, String)> {
+pub(super) fn dead_letters(fixture: &Fixture) -> Vec<(String, String)> {
     let records = fixture.broker.records("dlq", 0);
     records.iter().map(|record| (said(record, header::OFFSET), said(record, header::REASON))).collect()
 }
@@ -208,7 +208,7 @@ fn a_processor_that_always_fails_slows_down_and_ends_with_the_reason() {
         }
     };
     let expected = "task 0_0, in-0, offset 13, module native: the processor failed at 14 records in a row, so the fault \
-                    is hardly theirs; the first of them are dead letters; mend the module, or raise \
+                    is hardly theirs; those before it were given up; mend the module, or raise \
                     processing.exception.consecutive.max: the processor crashed: told to trap";
     assert_eq!(error.to_string(), expected);
     assert_eq!(error.remedy(), Remedy::Fatal);
@@ -338,7 +338,7 @@ fn a_punctuation_that_fails_is_a_dead_letter_without_a_record() {
 }
 
 /// Forwards each record as it is, with the record's value as value, to the topic `out`.
-fn copies() -> impl NativeProcessor {
+pub(super) fn copies() -> impl NativeProcessor {
     ProcessWith(|context: &mut ProcessorContext, batch: &InputBatch| {
         let store = context.store_at(0)?;
         let mut outcome = Outcome::default();

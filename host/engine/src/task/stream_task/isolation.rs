@@ -1,7 +1,8 @@
 //! What a task does about a call that failed: the batch is processed again in halves, or cut where the processor says
 //! that it refuses a record, until the record stands alone; then the exception handlers decide about that record only.
-//! The others are processed once and in order. A record is given up only if a fresh instance fails at it too, so that
-//! what an earlier record left in an instance's memory is no reason.
+//! The others are processed once and in order. No instance goes on that has seen what was undone, and a record is given
+//! up for a crash only if a fresh instance crashes at it too, so that what an earlier record left in an instance's memory
+//! is no reason.
 
 use super::{CallTimes, FailedCall, Failure, StreamTask};
 use crate::dead_letter::{DeadLetter, DeadLetterReason, Subject};
@@ -69,9 +70,11 @@ impl StreamTask {
             self.group.split(info, &pieces(info.count, &refused));
             return Ok(());
         }
-        if !error.leaves_instance() && !was_fresh {
+        if error.is_crash() && !was_fresh {
+            self.wants_fresh = true;
             return Ok(());
         }
+        self.wants_fresh = false;
         self.options.metrics.add(Metric::RecordsRefused, u64::from(!refused.is_empty()));
         self.decide(info, &error, (&reads, &report), times, now_ms, producer)
     }
@@ -91,7 +94,9 @@ impl StreamTask {
             ExceptionHandler::Continue => self.skip(info, error),
             ExceptionHandler::DeadLetter => {
                 // Their bytes are shared, not copied.
-                let Some(record) = self.group.record_in(info, 0).cloned() else { return Ok(()) };
+                let Some(record) = self.group.record_in(info, 0).cloned() else {
+                    return Err(self.failed_at(info, error.clone()));
+                };
                 let partition = self.group.partition_of(info).clone();
                 let subject = Subject::Record { partition: &partition, record: &record };
                 self.send_dead_letter(subject, error, (reads, report), times, producer)?;
@@ -101,7 +106,7 @@ impl StreamTask {
         self.group.complete(info);
         self.stream_time_moved = true;
         self.commit_needed = true;
-        if error.leaves_instance() { Ok(()) } else { self.count_failure(info, error, now_ms) }
+        if error.is_crash() { self.count_failure(info, error, now_ms) } else { Ok(()) }
     }
 
     /// Failures in a row first slow the task down, and then end the application.
@@ -183,9 +188,13 @@ impl StreamTask {
                 self.send_dead_letter(subject, &error, (&reads, &report), times, producer)?;
             }
         }
-        self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
-        if self.failures_in_a_row >= options.config.exception_handlers.consecutive_failures_max {
-            return Err(stops(error));
+        if !error.is_crash() {
+            return Ok(());
+        }
+        self.failed_punctuations_in_a_row += 1;
+        let times = self.failed_punctuations_in_a_row;
+        if times >= options.config.exception_handlers.consecutive_failures_max {
+            return Err(EngineError::ConsecutivePunctuations { times, error: Box::new(stops(error)) });
         }
         Ok(())
     }

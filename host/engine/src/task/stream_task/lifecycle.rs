@@ -55,9 +55,13 @@ impl StreamTask {
             is_table,
             dropped_reported: false,
             dead_letter_reported: false,
+            dropped_output_reported: false,
             fresh: false,
             init_reads: Reads::default(),
             failures_in_a_row: 0,
+            failed_punctuations_in_a_row: 0,
+            wants_fresh: false,
+            condemned: None,
             resume_at_ms: 0,
             warm: false,
             promoted_with: None,
@@ -261,7 +265,12 @@ impl StreamTask {
     /// Makes and initialises the processor: RESTORING to RUNNING. The stores are up to date.
     pub fn begin_running(&mut self, wall_clock_ms: Timestamp) -> Result<(), EngineError> {
         let (application_id, config) = (self.options.application_id.clone(), self.options.processor_config.clone());
-        let stores = std::mem::take(&mut self.stores);
+        let mut stores = std::mem::take(&mut self.stores);
+        let limits = self.options.sink_limits.get();
+        for (store, changelog) in stores.iter_mut().zip(&self.changelogs) {
+            let max_bytes = changelog.as_ref().map_or(usize::MAX, |topic| limits.of(&topic.topic).entry_max_bytes());
+            store.set_entry_max_bytes(max_bytes);
+        }
         let context = ProcessorContext::new(self.id, application_id, config, stores);
         self.context = Some(context.leave_out_savepoints(self.options.config.without_savepoints));
         if let Err(error) = self.start_processor(wall_clock_ms) {
@@ -314,6 +323,8 @@ impl StreamTask {
         self.stores.iter_mut().for_each(TaskStore::abort);
         self.processor = None;
         self.failures_in_a_row = 0;
+        self.failed_punctuations_in_a_row = 0;
+        self.wants_fresh = false;
         self.resume_at_ms = 0;
         self.schedules = PunctuationQueue::default();
         self.collector.abort();
