@@ -24,6 +24,9 @@ mod rebalance;
 
 use plan::Action;
 
+/// After failed calls that took this part of the transaction timeout, what is done is committed before anything else.
+const TRANSACTION_SHARE: u64 = 8;
+
 /// Where a partition starts: the offset, and what the group has committed.
 type Start = (Offset, Option<OffsetAndMetadata>);
 
@@ -64,6 +67,8 @@ pub struct TaskManager {
     commit: Option<Commit>,
     /// The next commit does not wait for its time.
     commit_requested: bool,
+    /// The last round ended early with this task: the next one begins behind it.
+    cut_off_at: Option<TaskId>,
     last_commit_ms: u64,
     last_flush_ms: u64,
 }
@@ -86,6 +91,7 @@ impl TaskManager {
             missing_offsets: BTreeMap::new(),
             commit: None,
             commit_requested: false,
+            cut_off_at: None,
             last_commit_ms: now_ms,
             last_flush_ms: now_ms,
         }
@@ -202,7 +208,11 @@ impl TaskManager {
         if self.commit.is_some() {
             return Ok(total);
         }
-        for task in self.tasks.values_mut() {
+        let mut order: Vec<TaskId> = self.tasks.keys().copied().collect();
+        let behind = self.cut_off_at.take().map_or(0, |id| order.partition_point(|other| *other <= id));
+        order.rotate_left(behind);
+        for id in order {
+            let Some(task) = self.tasks.get_mut(&id) else { continue };
             for _ in 0..batches {
                 let processed = task.process(producer, now_ms, wall_clock_ms)?;
                 total.records += processed.records;
@@ -214,6 +224,13 @@ impl TaskManager {
                 if processed.batches == 0 {
                     break;
                 }
+            }
+            // The next one may take as long, and the coordinator ends a transaction that becomes too old.
+            let since_ms = self.options.clock.monotonic_ms().saturating_sub(now_ms);
+            if total.failed_calls > 0 && since_ms > self.options.config.transaction_timeout_ms / TRANSACTION_SHARE {
+                self.commit_requested = true;
+                self.cut_off_at = Some(id);
+                break;
             }
         }
         Ok(total)

@@ -40,7 +40,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            deadline_ms: 5_000,
+            deadline_ms: 2_000,
             memory_max_bytes: 64 << 20,
             memory_total_max_bytes: 1 << 30,
             table_max_elements: 100_000,

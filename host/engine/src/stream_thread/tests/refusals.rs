@@ -2,6 +2,7 @@
 //! the calls, topics that refuse what was checked.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, OnceLock};
 
 use super::isolation::{copies, dead_letters, said, values, with_dead_letters};
 use super::*;
@@ -9,7 +10,7 @@ use crate::broker::BrokerErrorKind;
 use crate::dead_letter::header;
 use crate::processor::ScheduleId;
 use crate::record::Refusal;
-use crate::testing::{ManualClock, Obedient, ProcessWith, forward};
+use crate::testing::{ManualClock, MockBroker, Obedient, Operation, ProcessWith, forward};
 
 fn trap(message: &str) -> ProcessorError {
     ProcessorError::Trap { message: message.to_owned(), backtrace: String::new() }
@@ -290,4 +291,84 @@ fn a_dead_letter_that_is_too_large_with_its_message_says_less() {
     fixture.settle(&mut thread).expect("no fault");
     let letter = &fixture.broker.records("dlq", 0)[0];
     assert_eq!((letter.value.as_deref(), said(letter, header::MESSAGE).len()), (Some(&[b'x'; 900][..]), 100));
+}
+
+/// What a broker's calls tell of the open transaction, as the processor sees it.
+#[derive(Default)]
+struct Transactions {
+    is_open: bool,
+    /// Slow calls in the open one, and the most there ever were in one.
+    slow: u32,
+    slow_most: u32,
+}
+
+impl Transactions {
+    fn slow_call(&mut self, broker: &MockBroker) {
+        for call in broker.take_calls() {
+            match call.operation {
+                Operation::BeginTransaction => self.is_open = true,
+                Operation::CommitTransaction => (self.is_open, self.slow) = (false, 0),
+                _ => {}
+            }
+        }
+        self.slow += u32::from(self.is_open);
+        self.slow_most = self.slow_most.max(self.slow);
+    }
+}
+
+#[test]
+fn after_a_call_that_took_long_what_is_done_is_committed_before_the_next_one() {
+    /// Forwards, and takes 3 s for a record at which it crashes.
+    struct Slow {
+        clock: ManualClock,
+        broker: Arc<OnceLock<MockBroker>>,
+        transactions: Arc<Mutex<Transactions>>,
+    }
+    impl NativeProcessor for Slow {
+        fn process(&mut self, _: &mut ProcessorContext, batch: &InputBatch) -> Result<Outcome, ProcessorError> {
+            let mut outcome = Outcome::default();
+            for ((key, value), &timestamp) in batch.keys.iter().zip(batch.values.iter()).zip(&batch.timestamps) {
+                if value == Some(commands::TRAP) {
+                    let broker = self.broker.get().expect("it is there before the first record");
+                    self.transactions.lock().expect("no panic").slow_call(broker);
+                    self.clock.advance_ms(3_000);
+                    return Err(trap("too slow"));
+                }
+                forward(&mut outcome.outputs, timestamp, key, None);
+            }
+            Ok(outcome)
+        }
+    }
+    let (clock, transactions) = (ManualClock::new(1_000_000), Arc::new(Mutex::new(Transactions::default())));
+    let (in_clock, in_transactions) = (clock.clone(), Arc::clone(&transactions));
+    let broker: Arc<OnceLock<MockBroker>> = Arc::default();
+    let in_broker = Arc::clone(&broker);
+    let mut topology = topology(&["in"], &["counts"], &["out"]);
+    topology.dead_letter_topic = Some("dlq".into());
+    let supplier = NativeSupplier::new(topology, move |_| Slow {
+        clock: in_clock.clone(),
+        broker: Arc::clone(&in_broker),
+        transactions: Arc::clone(&in_transactions),
+    });
+    let mut fixture = Fixture::new(Arc::new(supplier), 3);
+    fixture.config.exception_handlers = with_dead_letters(|| Obedient).config.exception_handlers;
+    fixture.config.processing_guarantee = ProcessingGuarantee::ExactlyOnceV2;
+    fixture.config.commit_interval_ms = 3_600_000;
+    fixture.clock = clock;
+    broker.set(fixture.broker.clone()).ok();
+    let mut thread = fixture.thread();
+    for partition in 0..3 {
+        fixture.produce(partition, &["a", "b"]);
+        fixture.append("in", partition, "bad", "trap", 2);
+    }
+    for _ in 0..60 {
+        thread.run_once().expect("no fault");
+    }
+    fixture.clock.advance_ms(3_600_000);
+    for _ in 0..10 {
+        thread.run_once().expect("no fault");
+    }
+    assert_eq!((0..3).map(|partition| fixture.broker.records("dlq", partition).len()).sum::<usize>(), 3);
+    let slow_most = transactions.lock().expect("no panic").slow_most;
+    assert!(slow_most <= 1, "{slow_most} slow calls in one transaction");
 }
