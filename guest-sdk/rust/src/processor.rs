@@ -20,7 +20,7 @@ pub trait Processor: Declare {
     }
 
     /// Processes one record. An error refuses it: its writes, outputs and schedules are undone, the error's text is the
-    /// reason, and the next record goes on. Changes of the processor's own fields are not undone.
+    /// reason, and the next record goes on. The processor's own fields begin anew after it.
     fn process(&mut self, record: Record<'_, Self::Key, Self::Value>, context: &mut Context) -> Result<()>;
 
     /// A schedule is due. An error undoes and fails the whole call.

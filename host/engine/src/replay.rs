@@ -67,15 +67,17 @@ pub fn replay(replay: &Replay, processors: &dyn ProcessorSupplier) -> Result<Rep
         let task = replay.task;
         ProcessorError::Start(format!("the module has no sub-topology {}, which task {task} is of", task.sub_topology))
     })?;
-    let unknown = Arc::default();
+    let unknown: Arc<Mutex<BTreeSet<String>>> = Arc::default();
     let (init_reads, call_reads) = split(&replay.reads);
-    let store = |spec: &StoreSpec| -> Result<TaskStore, StoreError> {
+    let mut known: Vec<Arc<Mutex<Known>>> = Vec::new();
+    let mut store = |spec: &StoreSpec| -> Result<TaskStore, StoreError> {
         let inner = MemoryStoreProvider.open(replay.task, spec)?;
-        let known = Known::of(&spec.name, &replay.reads.reads);
-        let store = RecordedStore { name: spec.name.clone(), inner, known, unknown: Arc::clone(&unknown) };
+        let of_store = Arc::new(Mutex::new(Known::of(&spec.name, init_reads)));
+        known.push(Arc::clone(&of_store));
+        let store = RecordedStore { name: spec.name.clone(), inner, known: of_store, unknown: Arc::clone(&unknown) };
         Ok(TaskStore::new(spec.clone(), Box::new(store), 0))
     };
-    let stores = part.stores.iter().map(store).collect::<Result<Vec<_>, _>>()?;
+    let stores = part.stores.iter().map(&mut store).collect::<Result<Vec<_>, _>>()?;
     let config = Arc::new(configs(&replay.reads.reads));
     let mut context = ProcessorContext::new(replay.task, replay.application_id.as_str().into(), config, stores);
     fill(&mut context, init_reads)?;
@@ -88,7 +90,14 @@ pub fn replay(replay: &Replay, processors: &dyn ProcessorSupplier) -> Result<Rep
     if result.is_ok() {
         in_init = false;
         context.complete_call();
-        context.stores_mut().iter_mut().for_each(TaskStore::abort);
+        // What `init` has read may have been another long before the call. To empty a store is no read of the module's.
+        let unknown_to_init = unknown.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (store, known) in context.stores_mut().iter_mut().zip(&known) {
+            store.abort();
+            empty(store)?;
+            *known.lock().unwrap_or_else(PoisonError::into_inner) = Known::of(&store.spec().name, call_reads);
+        }
+        *unknown.lock().unwrap_or_else(PoisonError::into_inner) = unknown_to_init;
         fill(&mut context, call_reads)?;
         context.begin_call(replay.stream_time, replay.write_time, replay.wall_clock_ms);
         (context, result) = match &replay.call {
@@ -175,7 +184,21 @@ fn fill(context: &mut ProcessorContext, reads: &[Read]) -> Result<(), StoreError
     Ok(())
 }
 
-/// What the dead letter knows of a store.
+/// Takes everything out of a store.
+fn empty(store: &mut TaskStore) -> Result<(), StoreError> {
+    loop {
+        let page = store.range(KeyRange { lower: Bound::Unbounded, upper: Bound::Unbounded }, false, usize::MAX)?;
+        for key in page.keys.iter() {
+            store.put(key, None, 0);
+        }
+        store.commit(None)?;
+        if !page.more {
+            return Ok(());
+        }
+    }
+}
+
+/// What the dead letter knows of a store, of `init` or of the call.
 #[derive(Debug, Default)]
 struct Known {
     keys: BTreeSet<Bytes>,
@@ -239,7 +262,7 @@ impl Known {
 struct RecordedStore {
     name: Arc<str>,
     inner: Box<dyn StateStore>,
-    known: Known,
+    known: Arc<Mutex<Known>>,
     unknown: Arc<Mutex<BTreeSet<String>>>,
 }
 
@@ -250,7 +273,7 @@ impl RecordedStore {
     }
 
     fn note_key(&self, key: &[u8]) {
-        if !self.known.has(key) {
+        if !self.known.lock().unwrap_or_else(PoisonError::into_inner).has(key) {
             self.note_unknown(format!("key {}", key.escape_ascii()));
         }
     }
@@ -283,7 +306,7 @@ impl StateStore for RecordedStore {
             (Some(last), false) => KeyRange { upper: Bound::Excluded(last), ..range },
             (Some(last), true) => KeyRange { lower: Bound::Excluded(last), ..range },
         };
-        if !seen.is_empty() && !self.known.covers(seen) {
+        if !seen.is_empty() && !self.known.lock().unwrap_or_else(PoisonError::into_inner).covers(seen) {
             self.note_unknown(format!("range {}", describe(range)));
         }
         scanned

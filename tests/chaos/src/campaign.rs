@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use e2e::host::wait_until;
 use e2e::own_kafka::{self, OwnKafka};
 use e2e::repository;
@@ -17,7 +17,7 @@ use crate::asking::Directory;
 use crate::checker::{self, Defect, Dump, LogEnd, Recording, Verdict};
 use crate::clients::{Load, Loader, Reader, Seen, Witness, log_ends};
 use crate::hosts::{self, Guest, Hosts, Setup};
-use crate::poison::{self, DeadLetter};
+use crate::poison::{self, DeadLetter, Poison};
 use crate::proxy::Proxy;
 use crate::queries::Surroundings;
 use crate::random::Random;
@@ -326,6 +326,7 @@ impl Campaign {
             *self.figures.entry(format!("dead letters: {}", letter.reason)).or_default() += 1;
         }
         recording.dumps = dumps;
+        every_kind(&recording)?;
         let seen = self.witness.finish(&recording.ends)?;
         recording.witnessed = seen.outputs;
         let faults = &self.faults;
@@ -395,6 +396,17 @@ fn take_over(hosts: &mut Hosts, entries: u64) -> Result<Vec<Dump>> {
         }
     }
     Ok(dumps)
+}
+
+/// A campaign with poison has had some of each kind, where it is long enough for that.
+fn every_kind(recording: &Recording) -> Result<()> {
+    const ENTRIES: usize = 50_000;
+    let kinds: Vec<Poison> = recording.input.iter().flatten().filter_map(|input| input.entry.poison).collect();
+    let long_enough = !kinds.is_empty() && recording.input.iter().map(Vec::len).sum::<usize>() >= ENTRIES;
+    match Poison::ALL.into_iter().find(|kind| long_enough && !kinds.contains(kind)) {
+        Some(kind) => bail!("no entry is poison of the kind {}", kind.name()),
+        None => Ok(()),
+    }
 }
 
 /// Reads everything back, once all that was begun is ended.

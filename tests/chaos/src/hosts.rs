@@ -277,13 +277,15 @@ impl Hosts {
     /// The sum of a metric over all threads of a host, of the series with this label.
     ///
     /// # Errors
-    /// When the host does not answer.
+    /// When the host does not answer, or shows no such series.
     pub fn metric(&self, number: usize, name: &str, label: &str) -> Result<u64> {
         let host = self.slots[number].host.as_ref().context("the host does not run")?;
         let (_, body) = host.get("/metrics")?;
         let text = body.as_str().context("the metrics are no text")?;
         let series = text.lines().filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(label));
-        Ok(series.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
+        let values: Vec<u64> = series.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
+        ensure!(!values.is_empty(), "host {number} shows no {name} with {label:?}");
+        Ok(values.iter().sum())
     }
 
     pub fn process_ids(&self) -> Vec<u32> {

@@ -19,6 +19,8 @@ pub enum Poison {
     NullKey,
     /// It forwards a timestamp that the topic does not take.
     Timestamp,
+    /// It loops without end. Rarer than the others, for each takes the whole time of several calls.
+    Endless,
     /// The value is no entry, and the module refuses it.
     NoEntry,
 }
@@ -30,8 +32,26 @@ pub const TOPIC_KEY: &str = "errors.dead.letter.queue.topic.name";
 pub const MESSAGE_MAX_BYTES: u32 = 65_536;
 
 impl Poison {
-    pub const ALL: [Self; 7] =
-        [Self::Trap, Self::Memory, Self::Partition, Self::TooLarge, Self::NullKey, Self::Timestamp, Self::NoEntry];
+    pub const ALL: [Self; 8] = [
+        Self::Trap,
+        Self::Memory,
+        Self::Partition,
+        Self::TooLarge,
+        Self::NullKey,
+        Self::Timestamp,
+        Self::NoEntry,
+        Self::Endless,
+    ];
+
+    /// A kind by chance.
+    pub fn by_chance(random: u64) -> Self {
+        const ENDLESS_ONE_IN: u64 = 50;
+        if random.is_multiple_of(ENDLESS_ONE_IN) {
+            return Self::Endless;
+        }
+        let others = Self::ALL.len() as u64 - 1;
+        Self::ALL[usize::try_from((random / ENDLESS_ONE_IN) % others).unwrap_or(0)]
+    }
 
     pub fn name(self) -> &'static str {
         match self {
@@ -41,6 +61,7 @@ impl Poison {
             Self::TooLarge => "output too large",
             Self::NullKey => "null key to a compacted topic",
             Self::Timestamp => "timestamp out of bounds",
+            Self::Endless => "endless loop",
             Self::NoEntry => "value that is no entry",
         }
     }
@@ -54,6 +75,7 @@ impl Poison {
             Self::TooLarge => Some(4),
             Self::NullKey => Some(5),
             Self::Timestamp => Some(6),
+            Self::Endless => Some(7),
             Self::NoEntry => None,
         }
     }
@@ -68,6 +90,7 @@ impl Poison {
         match self {
             Self::Trap => "trap",
             Self::Memory => "memory",
+            Self::Endless => "deadline",
             Self::Partition | Self::NullKey | Self::Timestamp => "output",
             Self::TooLarge => "too-large",
             Self::NoEntry => "refused",

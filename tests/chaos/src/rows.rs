@@ -74,7 +74,7 @@ pub const ROWS: &[Row] = &[
     row("B3", "partitions, half-open and slow connections, delays, resets", 15, 50, network::bad_network),
     row("B7", "calls that take longer than max.poll.interval.ms", 10, 30, processes::slow).records(50_000),
     row("C5", "hosts killed whose tasks are warm on the other one", 10, 50, standbys::fail_over),
-    row("E1", "poison of seven kinds while hosts are killed", 8, 64, poison::poison).records(125_000),
+    row("E1", "poison of eight kinds while hosts are killed", 8, 64, poison::poison).records(125_000),
     row("Q2", "queries while hosts are killed and added by turns", 6, 30, queries::queries),
     row("Q3", "hosts killed while clients read their own writes at other hosts", 3, 15, writes::read_your_writes)
         .records(3_000)

@@ -66,8 +66,7 @@ impl Plan {
     fn poison(&self, random: u64) -> Option<Poison> {
         let random = scatter(random);
         let is_poison = self.poison_one_in > 0 && random.is_multiple_of(self.poison_one_in);
-        let kind = usize::try_from(random >> 32).unwrap_or(0) % Poison::ALL.len();
-        is_poison.then(|| Poison::ALL[kind])
+        is_poison.then(|| Poison::by_chance(random >> 32))
     }
 
     /// The entries of a partition, in order, without end.

@@ -106,3 +106,26 @@ fn outputs_are_judged_by_the_topics_limits() {
                     is 70";
     assert_eq!(replayed.result.expect_err("it is too large").to_string(), expected);
 }
+
+#[test]
+fn what_init_has_read_is_no_news_of_the_time_of_the_call() {
+    let mut older = recorded();
+    let mut init = Reads::new(1_000);
+    init.entry("sums", b"runs", Some(&[3]));
+    // Deleted since: the scan of the call did not see it.
+    init.entry("sums", b"k3", Some(&[1]));
+    init.entry("sums", b"m", Some(&[5]));
+    let (_, call) = split(&older.reads);
+    let call = call.to_vec();
+    older.reads = init.followed_by(&Reads::new(0));
+    older.reads.reads.extend(call);
+    let replayed = replay(&older, &supplier()).expect("the instance can be made");
+    let expected = ProcessorError::Trap { message: "11 of 2 in run 9".to_owned(), backtrace: String::new() };
+    assert_eq!(replayed.result, Err(expected));
+
+    let ReplayedCall::Record { record, .. } = &mut older.call else { unreachable!("it is a record") };
+    record.key = Some(Bytes::from_static(b"m"));
+    let replayed = replay(&older, &supplier()).expect("the instance can be made");
+    assert_eq!(replayed.result.expect("4 alone is within the limit").outputs.values.get(0), Some(&[9, 2, 4][..]));
+    assert_eq!(replayed.unknown_reads, ["sums: key m"]);
+}

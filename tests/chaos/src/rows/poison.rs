@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use super::{Request, options};
 use crate::campaign::{self, Campaign};
@@ -13,14 +13,18 @@ const POISON_ONE_IN: u64 = 100;
 /// From one kill to the next.
 const PAUSE_MS: (u64, u64) = (8_500, 10_500);
 const MEAN_MS: u64 = 10_000;
+const DEADLINE_MS: u64 = 60;
 
 /// Calls with a part of a batch for each dead letter, at most: a batch of 500 is halved nine times, and each half is
 /// called; then once more in a fresh instance. What was called before a kill is called again after it.
 const CALLS_MAX: u64 = 2 * 9 + 2;
 
 pub fn poison(request: &Request) -> Slice {
-    // A memory bomb is tamed early.
-    let mut options = options(request, MEAN_MS).set("processor.memory.max.bytes", 16 << 20);
+    // A memory bomb and an endless loop are tamed early. The schedule is due again after every loop.
+    let mut options = options(request, MEAN_MS)
+        .set("processor.memory.max.bytes", 16 << 20)
+        .set("processor.deadline.ms", DEADLINE_MS)
+        .set("config.tick.ms", DEADLINE_MS / 3);
     options.poison_one_in = POISON_ONE_IN;
     campaign::run(&options, |campaign| {
         for _ in 0..request.faults {
@@ -45,8 +49,7 @@ fn rest(campaign: &mut Campaign) -> Result<()> {
 
 /// How many records a host has isolated since its start; it has called its module so often as that takes, at most.
 fn note_calls(campaign: &mut Campaign, number: usize) -> Result<u64> {
-    let metric =
-        |name| campaign.hosts.metric(number, name, "").with_context(|| format!("host {number} shows no {name}"));
+    let metric = |name| campaign.hosts.metric(number, name, "");
     let (calls, letters) = (metric("sandbar_isolation_calls_total")?, metric("sandbar_dead_letters_total")?);
     // The last one may not be isolated yet.
     ensure!(calls <= CALLS_MAX * (letters + 1), "host {number}: {calls} calls to isolate {letters} records");

@@ -4,7 +4,11 @@
 //!
 //! A record's value is `partition: u32, seq: u64, amount: i64`, an output's `partition: u32, seq: u64, count: u64,
 //! sum: i64`, an entry of the store `count: u64, sum: i64`. An entry with one more byte is poison: it is written and told
-//! like any other, and then misbehaves as the byte says (`poison`).
+//! like any other, and then misbehaves as the byte says (`poison`). Every balance is remembered as well, and one that is
+//! not what the store has is refused: an instance must not have seen what was undone.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use sandbar::prelude::*;
 
@@ -18,6 +22,7 @@ struct Ledger {
     #[sink]
     second: Sink<String, Raw>,
     faults: Faults,
+    remembered: BTreeMap<String, (u64, i64)>,
 }
 
 /// What the 21st byte of an entry asks for.
@@ -34,6 +39,8 @@ mod poison {
     pub const NULL_KEY: u8 = 5;
     /// An output from a future that the topic does not take.
     pub const TIMESTAMP: u8 = 6;
+    /// A loop without end.
+    pub const ENDLESS: u8 = 7;
 
     pub const LARGE_BYTES: usize = 100_000;
     /// Ten days, in milliseconds.
@@ -63,6 +70,10 @@ impl Processor for Ledger {
             idle_one_in: number("idle.one.in")?,
             idle_turns: number("idle.turns")?,
         };
+        // A schedule that does nothing, to come between the calls.
+        if let tick_ms @ 1.. = number("tick.ms")? {
+            context.schedule(Duration::from_millis(tick_ms), PunctuationType::WallClockTime)?;
+        }
         Ok(())
     }
 
@@ -75,6 +86,8 @@ impl Processor for Ledger {
         );
         let balance = self.balances.get(record.key)?;
         let (count, sum) = balance.as_deref().map_or(Ok((0, 0)), parse_balance)?;
+        let remembered = self.remembered.get(record.key).copied().unwrap_or((count, sum));
+        ensure!(remembered == (count, sum), "the store has {count}, {sum} where {remembered:?} was written");
         let (count, sum) = (count + 1, sum + amount);
         let mut output = Vec::with_capacity(28);
         output.extend(partition.to_be_bytes());
@@ -82,6 +95,7 @@ impl Processor for Ledger {
         output.extend(count.to_be_bytes());
         output.extend(sum.to_be_bytes());
         self.balances.put(record.key, &output[12..])?;
+        self.remembered.insert(record.key.to_owned(), (count, sum));
         let key = Some(record.key.to_owned());
         self.first.record(&key, &output).partition(partition).forward()?;
         self.second.forward(record.key, &output)?;
@@ -111,6 +125,9 @@ impl Ledger {
             poison::TIMESTAMP => {
                 self.first.record(&key, output).timestamp(record.timestamp + poison::FUTURE_MS).forward()
             }
+            poison::ENDLESS => loop {
+                std::hint::black_box(output);
+            },
             other => bail!("there is no poison {other}"),
         }
     }
