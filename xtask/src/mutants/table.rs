@@ -340,8 +340,8 @@ pub const MUTANTS: &[Mutant] = &[
         what: "a record is given up although a fresh instance was not asked",
         edits: &[Edit {
             file: ISOLATION,
-            old: "if !error.leaves_instance() && !was_fresh {",
-            new: "if !error.leaves_instance() && !was_fresh && !{on} {",
+            old: "if error.is_crash() && !was_fresh {",
+            new: "if error.is_crash() && !was_fresh && !{on} {",
         }],
     },
 ];

@@ -163,8 +163,8 @@ impl StreamThread {
         if self.recovery.recycles > RECYCLES_MAX {
             return Err(EngineError::Recycled { times: RECYCLES_MAX, error: Box::new(error) });
         }
-        self.producer = None;
         self.search.recycled();
+        self.producer = None;
         self.manager.suspend_all()?;
         Ok(self.options.config.retry_backoff_ms)
     }

@@ -525,6 +525,8 @@ fn thousands_of_failures_at_random_points_leave_no_trace() {
         assert_eq!(fixture.texts("out", 0), outputs);
         for (key, count) in counts {
             assert_eq!(fixture.count(0, &key), Some(count), "{key}");
+            let last = fixture.queries.get("counts", 0, format!("{key}/last").as_bytes(), None);
+            assert_eq!(last.expect("it can be asked").value.as_deref(), Some(&[u8::MAX, 0][..]), "{key}");
         }
         let found: Vec<String> = dead_letters(&fixture).into_iter().map(|(offset, _)| offset).collect();
         assert_eq!(found, bad);
