@@ -37,6 +37,8 @@ pub struct Replay {
     /// Of the topics that the processor writes.
     pub partition_counts: PartitionCounts,
     pub sink_limits: SinkLimits,
+    /// What the stores' changelogs take of an entry, by store.
+    pub entry_max_bytes: BTreeMap<String, usize>,
 }
 
 /// A write of the call: store, key, value (`None` deletes), timestamp.
@@ -75,7 +77,9 @@ pub fn replay(replay: &Replay, processors: &dyn ProcessorSupplier) -> Result<Rep
         let of_store = Arc::new(Mutex::new(Known::of(&spec.name, init_reads)));
         known.push(Arc::clone(&of_store));
         let store = RecordedStore { name: spec.name.clone(), inner, known: of_store, unknown: Arc::clone(&unknown) };
-        Ok(TaskStore::new(spec.clone(), Box::new(store), 0))
+        let mut store = TaskStore::new(spec.clone(), Box::new(store), 0);
+        store.set_entry_max_bytes(replay.entry_max_bytes.get(&*spec.name).copied().unwrap_or(usize::MAX));
+        Ok(store)
     };
     let stores = part.stores.iter().map(&mut store).collect::<Result<Vec<_>, _>>()?;
     let config = Arc::new(configs(&replay.reads.reads));
@@ -106,7 +110,7 @@ pub fn replay(replay: &Replay, processors: &dyn ProcessorSupplier) -> Result<Rep
         };
     }
     let collector = RecordCollector::new(replay.task, topology, &replay.partition_counts, &replay.sink_limits);
-    let result = result.and_then(|outcome| judge(&collector, outcome, replay.wall_clock_ms));
+    let result = result.and_then(|outcome| judge(&collector, &context, outcome, replay.wall_clock_ms));
     let writes = context.stores().iter().flat_map(writes_of).collect();
     let report = processor.report();
     let unknown_reads = unknown.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
@@ -114,10 +118,18 @@ pub fn replay(replay: &Replay, processors: &dyn ProcessorSupplier) -> Result<Rep
 }
 
 /// As a task judges the outcome of a call with one record.
-fn judge(collector: &RecordCollector, outcome: Outcome, wall_clock_ms: Timestamp) -> Result<Outcome, ProcessorError> {
+fn judge(
+    collector: &RecordCollector,
+    context: &ProcessorContext,
+    outcome: Outcome,
+    wall_clock_ms: Timestamp,
+) -> Result<Outcome, ProcessorError> {
     let checked = collector.check(&outcome.outputs, wall_clock_ms).map_err(ProcessorError::Output)?;
-    match outcome.refused.first() {
-        Some(refusal) => Err(ProcessorError::Returned(refusal.reason.clone())),
+    if let Some(refusal) = outcome.refused.first() {
+        return Err(ProcessorError::Returned(refusal.reason.clone()));
+    }
+    match context.too_large_entry() {
+        Some(fault) => Err(ProcessorError::Production { fault, too_large: true }),
         None if checked.refused.is_empty() => Ok(outcome),
         None => Err(checked.into_error()),
     }

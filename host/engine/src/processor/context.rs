@@ -142,6 +142,15 @@ impl ProcessorContext {
         ))
     }
 
+    /// What a call's entries are held against, as settings: `store.<name>.entry.max.bytes`.
+    pub fn store_settings(&self) -> Vec<(String, String)> {
+        let bound = |store: &TaskStore| {
+            let max_bytes = Some(store.entry_max_bytes()).filter(|max_bytes| *max_bytes != usize::MAX)?;
+            Some((format!("store.{}.entry.max.bytes", store.spec().name), max_bytes.to_string()))
+        };
+        self.stores.iter().filter_map(bound).collect()
+    }
+
     /// The task's stores, in the order of their declaration.
     pub fn stores(&self) -> &[TaskStore] {
         &self.stores

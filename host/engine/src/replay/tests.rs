@@ -65,6 +65,7 @@ fn recorded() -> Replay {
         reads: init.followed_by(&call),
         partition_counts: PartitionCounts([("out".into(), 1)].into()),
         sink_limits: SinkLimits::default(),
+        entry_max_bytes: BTreeMap::new(),
     }
 }
 
@@ -105,6 +106,17 @@ fn outputs_are_judged_by_the_topics_limits() {
     let expected = "an output that Kafka would refuse: output 0 to out: it has 73 bytes, max.message.bytes of the topic \
                     is 70";
     assert_eq!(replayed.result.expect_err("it is too large").to_string(), expected);
+}
+
+#[test]
+fn entries_are_judged_by_what_their_changelog_takes() {
+    let mut small = recorded();
+    let ReplayedCall::Record { record, .. } = &mut small.call else { unreachable!("it is a record") };
+    record.value = Some(Bytes::from_static(&[1]));
+    small.entry_max_bytes.insert("sums".to_owned(), 2);
+    let replayed = replay(&small, &supplier()).expect("the instance can be made");
+    let error = replayed.result.expect_err("it is too large").to_string();
+    assert!(error.contains("an entry of store sums has 3 bytes with its key"), "{error}");
 }
 
 #[test]

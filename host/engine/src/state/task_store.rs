@@ -48,6 +48,10 @@ impl TaskStore {
         self.entry_max_bytes = entry_max_bytes;
     }
 
+    pub fn entry_max_bytes(&self) -> usize {
+        self.entry_max_bytes
+    }
+
     /// The size of an entry that is larger, written since the last savepoint, and the bound.
     pub fn too_large(&self) -> Option<(usize, usize)> {
         self.too_large.map(|bytes| (bytes, self.entry_max_bytes))

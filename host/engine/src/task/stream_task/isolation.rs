@@ -9,7 +9,7 @@ use crate::dead_letter::{DeadLetter, DeadLetterReason, Subject};
 use crate::error::EngineError;
 use crate::exception_handlers::ExceptionHandler;
 use crate::metrics::Metric;
-use crate::processor::{CallReport, ProcessorError, Reads, ScheduleId};
+use crate::processor::{CallReport, ProcessorContext, ProcessorError, Reads, ScheduleId};
 use crate::record::{Refusal, Timestamp};
 use crate::task::partition_group::BatchInfo;
 use crate::task::streams_producer::StreamsProducer;
@@ -212,6 +212,7 @@ impl StreamTask {
         // What the call was judged by, beside the record.
         let mut settings = options.processors.settings();
         settings.extend(self.collector.settings());
+        settings.extend(self.context.iter().flat_map(ProcessorContext::store_settings));
         let letter = DeadLetter {
             subject,
             error,
