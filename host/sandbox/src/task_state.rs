@@ -42,6 +42,14 @@ pub(crate) struct TaskState {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A host call on a store that counts what it reads while it reads.
+pub(crate) struct Reading<'a> {
+    pub context: &'a mut ProcessorContext,
+    pub store: StoreIndex,
+    pub budget: &'a mut Budget,
+    pub limits: &'a Limits,
+}
+
 pub(crate) enum Phase {
     Instantiation,
     Describe,
@@ -121,6 +129,15 @@ impl TaskState {
     }
 
     pub fn opened(&mut self, store: StoreIndex) {
+    /// As `store`, with the budget of the call.
+    pub fn reading(&mut self, import: &'static str, handle: u32) -> Result<Reading<'_>> {
+        let (_, store) = self.store(import, handle)?;
+        let Self { context: Some(context), budget, limits, .. } = self else {
+            return Err(outside_call(import, self.phase));
+        };
+        Ok(Reading { context, store, budget, limits })
+    }
+
         let index = store.0 as usize;
         if self.opened_stores.len() <= index {
             self.opened_stores.resize(index + 1, false);

@@ -187,8 +187,15 @@ impl ProcessorContext {
         Ok(value)
     }
 
-    pub fn get_many(&mut self, store: StoreIndex, keys: &Columns) -> Result<NullableColumns, StoreError> {
-        let values = self.at(store)?.get_many(keys)?;
+    /// The values of `keys` in their order. `take` is called with the bytes of each before it is copied, and its error
+    /// ends the call.
+    pub fn get_many<E: From<StoreError>>(
+        &mut self,
+        store: StoreIndex,
+        keys: &Columns,
+        take: impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<NullableColumns, E> {
+        let values = self.at(store)?.get_many(keys, take)?;
         if self.reads.is_some() {
             keys.iter().zip(values.iter()).for_each(|(key, value)| self.note_entry(store, key, value));
         }

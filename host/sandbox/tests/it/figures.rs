@@ -142,26 +142,33 @@ fn d2_host_memory_of_one_call_is_bounded() {
     let limits = Limits { deadline_ms: 60_000, ..Limits::default() };
     let mut worst = ("", 0);
     let mut calls = 0;
-    for (command, argument) in [
-        ("grow", ""),
-        ("output-bytes", "20000000"),
-        ("output-records", "1000000"),
-        ("log-huge", "20000000"),
-        ("put-megabytes", "60"),
-        ("put-entries", "900000"),
-        ("get-same-many", "300"),
-        ("scan-for-ever", ""),
-        ("host-calls", ""),
-        ("schedules", "2000"),
-        ("log-flood", "900000"),
-        ("header-counts-huge", ""),
-        ("ends-huge", ""),
+    // Each with the word of its error, or with what it answers: those that stay within their limits are greedy too.
+    for (command, argument, expected) in [
+        ("grow", "", Err("processor.memory.max.bytes")),
+        ("output-bytes", "20000000", Ok(1)),
+        ("output-records", "1000000", Ok(1_000_000)),
+        ("log-huge", "20000000", Ok(1)),
+        ("put-megabytes", "60", Ok(1)),
+        ("put-entries", "900000", Ok(1)),
+        ("get-same-many", "300", Err("processor.memory.max.bytes")),
+        ("get-same-many", "1024 32", Err("processor.memory.max.bytes")),
+        ("scan-for-ever", "", Err("processor.host.max.calls")),
+        ("host-calls", "", Err("processor.host.max.calls")),
+        ("schedules", "2000", Err("processor.schedule.max.count")),
+        ("log-flood", "900000", Ok(1)),
+        ("header-counts-huge", "", Err("malformed output")),
+        ("ends-huge", "", Err("malformed output")),
     ] {
         let mut task = Task::start("probe", limits.clone());
         forget_peak();
         let before = resident();
-        let _: Result<_, ProcessorError> = task.call(command, argument);
+        let outcome = task.call(command, argument).map(|outcome| outcome.outputs.len());
         let peak = status_bytes("VmHWM:").saturating_sub(before);
+        match (&outcome, expected) {
+            (Err(error), Err(word)) => assert!(error.to_string().contains(word), "{command}: {error}"),
+            (Ok(outputs), Ok(expected)) => assert_eq!(*outputs, expected, "{command}"),
+            _ => panic!("{command} {argument} ended in {outcome:?}, not {expected:?}"),
+        }
         calls += 1;
         if peak > worst.1 {
             worst = (command, peak);

@@ -206,6 +206,9 @@ fn state_ends_at_its_limits() {
 fn reads_that_multiply_end_at_their_limit() {
     let limits = Limits { state_max_read_bytes: 8 << 20, ..Limits::default() };
     limit(limits, "get-same-many", "20", ("processor.state.max.read.bytes", 8 << 20));
+    // Within what may be read, and more than the instance could ever hold.
+    let error = failure(Limits::default(), "get-same-many", "100");
+    assert_eq!(error, ProcessorError::Memory { limit_bytes: 64 << 20 });
 }
 
 #[test]
