@@ -36,7 +36,8 @@ pub(crate) struct TaskState {
     /// `stores[i]`: whether the instance has opened store `i`.
     opened_stores: Vec<bool>,
     schedules: BTreeSet<ScheduleId>,
-    schedules_of_call: Vec<ScheduleId>,
+    /// What `schedules` was before the first change of the last call, if that made one.
+    schedules_before: Option<BTreeSet<ScheduleId>>,
     wasi: WasiCtx,
     table: ResourceTable,
 }
@@ -74,7 +75,7 @@ impl TaskState {
             time: VirtualTime::default(),
             opened_stores: Vec::new(),
             schedules: BTreeSet::new(),
-            schedules_of_call: Vec::new(),
+            schedules_before: None,
             wasi: wasi.build(),
             table,
             limits,
@@ -87,19 +88,19 @@ impl TaskState {
         self.random = Random::new(seed.bytes(context.application_id.as_bytes()));
         self.time.begin_call(context.wall_clock_ms);
         self.budget = Budget::default();
-        self.schedules_of_call.clear();
+        // The engine decides what a call leaves behind: it also undoes one that succeeded here, for its refusals or for
+        // outputs that cannot be sent.
+        if let Some(before) = self.schedules_before.take()
+            && context.last_call_undone()
+        {
+            self.schedules = before;
+        }
         self.phase = Phase::Call;
         self.context = Some(context);
     }
 
     /// Ends a call that `begin` started and gives its context back.
-    pub fn end(&mut self, succeeded: bool) -> ProcessorContext {
-        if !succeeded {
-            // The engine undoes what the call asked for.
-            for schedule in self.schedules_of_call.drain(..) {
-                self.schedules.remove(&schedule);
-            }
-        }
+    pub fn end(&mut self) -> ProcessorContext {
         self.context.take().expect("`begin` put the context there and imports only borrow it")
     }
 
@@ -150,9 +151,14 @@ impl TaskState {
         Ok(self.budget.host_call(&self.limits)?)
     }
 
+    /// The schedules, to be changed.
+    fn schedules_mut(&mut self) -> &mut BTreeSet<ScheduleId> {
+        self.schedules_before.get_or_insert_with(|| self.schedules.clone());
+        &mut self.schedules
+    }
+
     pub fn schedule_added(&mut self, schedule: ScheduleId) -> Result<()> {
-        self.schedules.insert(schedule);
-        self.schedules_of_call.push(schedule);
+        self.schedules_mut().insert(schedule);
         let (found, limit) = (self.schedules.len() as u64, self.limits.schedule_max_count);
         if found > limit {
             let (name, key) = ("schedules", "processor.schedule.max.count");
@@ -162,7 +168,7 @@ impl TaskState {
     }
 
     pub fn schedule_cancelled(&mut self, schedule: ScheduleId) {
-        self.schedules.remove(&schedule);
+        self.schedules_mut().remove(&schedule);
     }
 
     pub fn table(&mut self) -> &mut ResourceTable {
