@@ -42,7 +42,6 @@ pub(crate) struct TaskState {
     table: ResourceTable,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 /// A host call on a store that counts what it reads while it reads.
 pub(crate) struct Reading<'a> {
     pub context: &'a mut ProcessorContext,
@@ -51,6 +50,7 @@ pub(crate) struct Reading<'a> {
     pub limits: &'a Limits,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Instantiation,
     Describe,
@@ -58,7 +58,7 @@ pub(crate) enum Phase {
 }
 
 impl TaskState {
-    /// `usage` is that of the application, whose instances share a bound on their memory.
+    /// `usage` is that of the application, whose instances share bounds on their memory and their log.
     pub fn new(task: Option<TaskId>, limits: Arc<Limits>, usage: Arc<Usage>) -> Self {
         let mut wasi = WasiCtxBuilder::new();
         wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
@@ -68,9 +68,9 @@ impl TaskState {
             context: None,
             phase: Phase::Instantiation,
             budget: Budget::default(),
-            limiter: Limiter::new(&limits, usage),
+            limiter: Limiter::new(&limits, Arc::clone(&usage)),
             deadline: Deadline::default(),
-            log: GuestLog::new(task, limits.log_max_lines),
+            log: GuestLog::new(task, Arc::clone(&limits), usage),
             random: Random::new(Seed::new()),
             time: VirtualTime::default(),
             opened_stores: Vec::new(),
@@ -129,7 +129,6 @@ impl TaskState {
         Ok((context, StoreIndex(handle)))
     }
 
-    pub fn opened(&mut self, store: StoreIndex) {
     /// As `store`, with the budget of the call.
     pub fn reading(&mut self, import: &'static str, handle: u32) -> Result<Reading<'_>> {
         let (_, store) = self.store(import, handle)?;
@@ -139,6 +138,7 @@ impl TaskState {
         Ok(Reading { context, store, budget, limits })
     }
 
+    pub fn opened(&mut self, store: StoreIndex) {
         let index = store.0 as usize;
         if self.opened_stores.len() <= index {
             self.opened_stores.resize(index + 1, false);
