@@ -92,7 +92,7 @@ fn in_process(engine: &Engine, bytes: &[u8], digest: &str) -> Result<Vec<u8>, Lo
     let compiled = catch_unwind(AssertUnwindSafe(|| engine.precompile_component(bytes)));
     compiled
         .map_err(|panic| failed(failure::host_panic(&*panic).to_string()))?
-        .map_err(|error| failed(format!("{error:#}")))
+        .map_err(|error| failed(escape(&format!("{error:#}"), SAID_SHOWN_BYTES)))
 }
 
 /// How a child ended and what it left.

@@ -74,6 +74,38 @@ fn a_start_with_too_much_memory_or_too_large_a_table_is_refused() {
     assert!(message.ends_with("raise it with the key processor.table.max.elements"), "{message}");
 }
 
+/// A component with so many more instances of a small core module.
+fn with_instances(count: usize) -> Vec<u8> {
+    let mut component = Handmade::default().component();
+    // Sections may come in any order, so what is added at the end counts after what is there.
+    let mut modules = 0;
+    let mut depth = 0;
+    for payload in wasmparser::Parser::new(0).parse_all(&component) {
+        match payload.unwrap() {
+            wasmparser::Payload::Version { .. } => depth += 1,
+            wasmparser::Payload::End(_) => depth -= 1,
+            wasmparser::Payload::ModuleSection { .. } if depth == 1 => modules += 1,
+            _ => {}
+        }
+    }
+    let module = wat::parse_str("(module (global i32 (i32.const 0)))").unwrap();
+    component.extend([1, module.len() as u8]);
+    component.extend(module);
+    let mut instances = vec![count as u8];
+    (0..count).for_each(|_| instances.extend([0, modules, 0]));
+    component.extend([2, instances.len() as u8]);
+    component.extend(instances);
+    component
+}
+
+#[test]
+fn core_instances_end_at_their_limit() {
+    let load = |count| runtime().load_with(&with_instances(count), &limits(), &mut |_| {});
+    load(10).unwrap();
+    let message = load(30).unwrap_err().to_string();
+    assert!(message.contains("resource limit exceeded: instance count too high at 21"), "{message}");
+}
+
 #[test]
 fn a_description_that_lies_is_refused() {
     for (body, expected) in [
