@@ -5,7 +5,7 @@ use engine::processor::ProcessorError;
 use sandbox::Limits;
 
 use crate::handmade::{ANSWER, Handmade, list, outcome, set};
-use crate::support::{Task, runtime};
+use crate::support::{Task, batch, runtime};
 
 const LOOP: &str = "(loop $again (br $again))";
 const UNREACHABLE: &str = "unreachable";
@@ -305,21 +305,31 @@ fn handles_that_were_dropped_or_never_given_are_refused() {
     }
 }
 
-/// State in a global is state that no replay has: the same call of a new instance gives another result, which is how
-/// `sandbar repro` finds it (S8), and a new instance begins with none of it.
+/// What the same record gives in an instance that has seen others and in a new one, which is how `sandbar repro` repeats
+/// a call (S8): the same, unless the module kept something between calls.
+fn repeated(process: &str) -> [Vec<i64>; 2] {
+    let handmade = Handmade { fields: "(global $count (mut i32) (i32.const 0))", process, ..Handmade::default() };
+    let mut task = start(&handmade, limits());
+    task.init().unwrap();
+    let record = || batch(&[("key", "value")]);
+    (0..5).for_each(|_| _ = task.call("other", "history").unwrap());
+    let with_history = task.process(record()).unwrap();
+    task.replace();
+    let alone = task.process(record()).unwrap();
+    [with_history.outputs.timestamps, alone.outputs.timestamps]
+}
+
 #[test]
 fn state_in_globals_is_found_by_repeating_the_call() {
-    let count = "(global.set $count (i32.add (global.get $count) (i32.const 1)))
-        (i64.store (i32.const 4096) (i64.extend_i32_u (global.get $count)))"
-        .to_owned()
-        + &list(outcome::TIMESTAMPS, 4_096, 1)
-        + &list(outcome::KEY_ENDS, 8_192, 1)
-        + &list(outcome::VALUE_ENDS, 8_192, 1);
-    let covert = Handmade { fields: "(global $count (mut i32) (i32.const 0))", process: &count, ..Handmade::default() };
-    let mut task = start(&covert, limits());
-    task.init().unwrap();
-    let call = |task: &mut Task| task.call("key", "value").unwrap().outputs.timestamps;
-    assert_eq!((call(&mut task), call(&mut task)), (vec![1], vec![2]));
-    task.replace();
-    assert_eq!(call(&mut task), [1], "the second call again, alone");
+    let count = "(global.set $count (i32.add (global.get $count) (i32.const 1)))";
+    let answer = |timestamp: &str| {
+        format!("(i64.store (i32.const 4096) (i64.extend_i32_u {timestamp}))")
+            + &list(outcome::TIMESTAMPS, 4_096, 1)
+            + &list(outcome::KEY_ENDS, 8_192, 1)
+            + &list(outcome::VALUE_ENDS, 8_192, 1)
+    };
+    let covert = repeated(&(count.to_owned() + &answer("(global.get $count)")));
+    assert_eq!(covert, [[6], [1]], "the two results differ");
+    let honest = repeated(&(count.to_owned() + &answer("(i32.const 7)")));
+    assert_eq!(honest, [[7], [7]]);
 }
