@@ -22,7 +22,15 @@ run --package sandbox --test sandbox_it -- --nocapture
 run --package sandbar-host --test host_it -- --nocapture hostile compiling
 
 printf '\n== figures\n'
-grep -ao 'hostile: .*' "$log" | sort -u
+figures=$(grep -ao 'hostile: .*' "$log" | sort -u)
+printf '%s\n' "$figures"
+# A figure that nobody measured is no success, whatever the tests say.
+for figure in D1 D2 D5 D6 G1 G4 host; do
+  if ! grep -q "^hostile: $figure [0-9]" <<<"$figures"; then
+    echo "hostile: the figure $figure is missing"
+    failed=yes
+  fi
+done
 if [[ -n $failed ]]; then
   echo 'hostile: FAILED'
   exit 1

@@ -3,9 +3,10 @@
 //! WASI is linked with everything denied, any other import is refused by name. Never compiles or runs anything.
 
 use sha2::{Digest, Sha256};
-use wasmparser::{Parser, Payload, Validator, WasmFeatures};
+use wasmparser::{ElementItems, Parser, Payload, Validator, WasmFeatures};
 
 use crate::error::LoadError;
+use crate::guest_log::escape;
 
 /// `module.max.bytes`: a compiled language needs a tenth of it; components that carry an interpreter (Python,
 /// JavaScript) have up to 20 MB, so that whoever runs one raises the key.
@@ -15,6 +16,19 @@ pub const DEFAULT_MODULE_MAX_BYTES: usize = 10 << 20;
 /// and JavaScript modules have about 30,000 functions, the largest of some 100 KB.
 const FUNCTIONS_MAX: usize = 200_000;
 const FUNCTION_MAX_BYTES: usize = 1 << 20;
+
+/// Bounds of what all core modules of a component have together, since each instance of one takes host memory for it: 16
+/// bytes for a global, 32 for an import and for a function that can be reached from outside of the code (exported, or
+/// listed for a table). With the bound on core instances that is some 60 MB at most for an instance of the component.
+const GLOBALS_MAX: usize = 30_000;
+const IMPORTS_MAX: usize = 30_000;
+const REACHABLE_MAX: usize = 50_000;
+
+/// A name of a module in a message, and how many of them.
+const NAME_MAX_BYTES: usize = 120;
+const NAMES_MAX: usize = 10;
+/// What the validator or the compiler says, which may quote the module.
+pub(crate) const DETAIL_MAX_BYTES: usize = 1_024;
 
 const PROCESSOR: &str = "sandbar:processor/processor@0.1.0";
 const PACKAGE: &str = "sandbar:processor/";
@@ -78,26 +92,33 @@ pub(crate) fn inspect(bytes: &[u8], limit_bytes: usize) -> Result<ModuleFacts, L
     if Parser::is_core_wasm(bytes) {
         return Err(LoadError::CoreModule { digest });
     }
-    let outline =
-        outline(bytes).map_err(|error| LoadError::Malformed { digest: digest.clone(), detail: error.to_string() })?;
-    let Outline { imports, exports, functions, largest_function_bytes } = outline;
+    let outline = outline(bytes).map_err(|error| malformed(&digest, &error.to_string()))?;
+    let Outline { imports, exports, .. } = &outline;
     for (what, found, limit) in [
-        ("a number of functions", functions, FUNCTIONS_MAX),
-        ("a function body in bytes", largest_function_bytes, FUNCTION_MAX_BYTES),
+        ("a number of functions", outline.functions, FUNCTIONS_MAX),
+        ("a function body in bytes", outline.largest_function_bytes, FUNCTION_MAX_BYTES),
+        ("a number of globals", outline.globals, GLOBALS_MAX),
+        ("a number of imports of core modules", outline.core_imports, IMPORTS_MAX),
+        ("a number of exported and listed functions", outline.reachable, REACHABLE_MAX),
     ] {
         if found > limit {
             return Err(LoadError::TooComplex { digest, what, found, limit });
         }
     }
-    require_processor(&digest, &exports)?;
-    for import in &imports {
+    require_processor(&digest, exports)?;
+    for import in imports {
         require_known(&digest, import)?;
     }
-    Ok(ModuleFacts { digest, size_bytes: bytes.len(), imports, exports })
+    Ok(ModuleFacts { digest, size_bytes: bytes.len(), imports: outline.imports, exports: outline.exports })
 }
 
 pub(crate) fn validate(bytes: &[u8], digest: &str) -> Result<(), LoadError> {
-    validate_code(bytes).map_err(|detail| LoadError::Malformed { digest: digest.to_owned(), detail })
+    validate_code(bytes).map_err(|detail| malformed(digest, &detail))
+}
+
+/// The detail may quote names of the module.
+fn malformed(digest: &str, detail: &str) -> LoadError {
+    LoadError::Malformed { digest: digest.to_owned(), detail: escape(detail, DETAIL_MAX_BYTES) }
 }
 
 /// What is wrong with a component, with the place in the file.
@@ -143,6 +164,11 @@ struct Outline {
     /// Functions with a body, of all core modules inside.
     functions: usize,
     largest_function_bytes: usize,
+    /// Of all core modules inside: globals of their own, imports of any kind, and functions that they export or list for
+    /// tables.
+    globals: usize,
+    core_imports: usize,
+    reachable: usize,
 }
 
 fn outline(bytes: &[u8]) -> Result<Outline, wasmparser::BinaryReaderError> {
@@ -155,6 +181,17 @@ fn outline(bytes: &[u8]) -> Result<Outline, wasmparser::BinaryReaderError> {
             Payload::CodeSectionEntry(body) => {
                 outline.functions += 1;
                 outline.largest_function_bytes = outline.largest_function_bytes.max(body.range().len());
+            }
+            Payload::GlobalSection(section) => outline.globals += section.count() as usize,
+            Payload::ImportSection(section) => outline.core_imports += section.count() as usize,
+            Payload::ExportSection(section) => outline.reachable += section.count() as usize,
+            Payload::ElementSection(section) => {
+                for element in section {
+                    outline.reachable += match element?.items {
+                        ElementItems::Functions(items) => items.count() as usize,
+                        ElementItems::Expressions(_, items) => items.count() as usize,
+                    };
+                }
             }
             Payload::ComponentImportSection(section) if depth == 1 => {
                 for import in section {
@@ -175,13 +212,25 @@ fn outline(bytes: &[u8]) -> Result<Outline, wasmparser::BinaryReaderError> {
 fn require_processor(digest: &str, exports: &[String]) -> Result<(), LoadError> {
     let ours = |name: &&String| name.split('@').next() == PROCESSOR.split('@').next();
     let Some(export) = exports.iter().find(ours) else {
-        let found = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
+        let found = if exports.is_empty() { "nothing".to_owned() } else { shown_list(exports) };
         return Err(LoadError::WrongWorld { digest: digest.to_owned(), expected: PROCESSOR, found });
     };
     if compatible(export) {
         return Ok(());
     }
-    Err(LoadError::WrongVersion { digest: digest.to_owned(), expected: PROCESSOR, found: export.clone() })
+    Err(LoadError::WrongVersion { digest: digest.to_owned(), expected: PROCESSOR, found: shown(export) })
+}
+
+/// A module's name in a message.
+fn shown(name: &str) -> String {
+    escape(name, NAME_MAX_BYTES)
+}
+
+fn shown_list(names: &[String]) -> String {
+    let first: Vec<String> = names.iter().take(NAMES_MAX).map(|name| shown(name)).collect();
+    let more = names.len() - first.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    first.join(", ") + &more
 }
 
 fn compatible(name: &str) -> bool {
@@ -190,7 +239,7 @@ fn compatible(name: &str) -> bool {
 
 fn require_known(digest: &str, import: &str) -> Result<(), LoadError> {
     let refuse =
-        |cure: String| Err(LoadError::UnknownImport { digest: digest.to_owned(), import: import.to_owned(), cure });
+        |cure: String| Err(LoadError::UnknownImport { digest: digest.to_owned(), import: shown(import), cure });
     if import.starts_with("wasi:") {
         return Ok(());
     }

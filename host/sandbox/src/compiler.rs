@@ -68,7 +68,7 @@ pub enum Compiler {
 pub struct ChildCompiler {
     /// An absolute path.
     pub program: PathBuf,
-    /// What comes first on its command line; `--cpu-max-seconds N --memory-max-bytes N` follow.
+    /// What comes first on its command line; `--cpu-max-seconds N --memory-max-bytes N --parent-process-id N` follow.
     pub arguments: Vec<String>,
     pub limits: CompileLimits,
 }
@@ -92,7 +92,7 @@ fn in_process(engine: &Engine, bytes: &[u8], digest: &str) -> Result<Vec<u8>, Lo
     let compiled = catch_unwind(AssertUnwindSafe(|| engine.precompile_component(bytes)));
     compiled
         .map_err(|panic| failed(failure::host_panic(&*panic).to_string()))?
-        .map_err(|error| failed(format!("{error:#}")))
+        .map_err(|error| failed(escape(&format!("{error:#}"), SAID_SHOWN_BYTES)))
 }
 
 /// How a child ended and what it left.
@@ -145,11 +145,12 @@ impl ChildCompiler {
         command.args(&self.arguments);
         command.args(["--cpu-max-seconds", &cpu_max_seconds.to_string()]);
         command.args(["--memory-max-bytes", &memory_max_bytes.to_string()]);
+        command.args(["--parent-process-id", &std::process::id().to_string()]);
         // The allocator would set aside a gigabyte of addresses at once, which counts as memory (in KiB).
         command.env_clear().env("MIMALLOC_ARENA_RESERVE", "65536");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn()?;
-        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let mut child = Running(command.spawn()?);
+        let (stdin, stdout, stderr) = (child.0.stdin.take(), child.0.stdout.take(), child.0.stderr.take());
         let wall = WALL_PER_CPU * Duration::from_secs(cpu_max_seconds) + WALL_FIXED;
         let output_max_bytes = CODE_FIXED_BYTES + CODE_PER_MODULE * bytes.len() as u64;
         std::thread::scope(|scope| {
@@ -157,7 +158,8 @@ impl ChildCompiler {
             scope.spawn(move || stdin.map(|mut stdin| stdin.write_all(bytes)));
             let output = scope.spawn(move || stdout.map_or_else(Vec::new, |stdout| code_of(stdout, output_max_bytes)));
             let said = scope.spawn(move || stderr.map_or_else(String::new, said_of));
-            let (status, late) = wait(&mut child, wall)?;
+            // Where that fails the child ends here, before the scope waits for the ends of its pipes.
+            let (status, late) = wait(child, wall)?;
             // Neither reader panics, and each ends with its pipe.
             let (output, said) = (output.join().unwrap_or_default(), said.join().unwrap_or_default());
             Ok(Ended { status, late, output, said })
@@ -189,16 +191,28 @@ const SEGMENT: i32 = Signal::SEGV.as_raw();
 const BUS: i32 = Signal::BUS.as_raw();
 const ILLEGAL: i32 = Signal::ILL.as_raw();
 
+/// A child that does not outlive this value, whatever ends the wait for it. Should this process end first, the child
+/// ends by itself.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail where it has ended already, which is what is wanted.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Waits for the end of a child, and makes it after `wall`.
-fn wait(child: &mut Child, wall: Duration) -> std::io::Result<(ExitStatus, bool)> {
+fn wait(mut child: Running, wall: Duration) -> std::io::Result<(ExitStatus, bool)> {
     let start = Instant::now();
     loop {
-        if let Some(status) = child.try_wait()? {
+        if let Some(status) = child.0.try_wait()? {
             return Ok((status, false));
         }
         if start.elapsed() >= wall {
-            child.kill()?;
-            return Ok((child.wait()?, true));
+            child.0.kill()?;
+            return Ok((child.0.wait()?, true));
         }
         std::thread::sleep(WAIT_PIECE);
     }

@@ -1,4 +1,4 @@
-//! Why a module was not loaded. Each message names the module by its digest, what was expected, what was found and
+//! Why a module was not loaded. What a message quotes of a module is escaped and cut where the error is made. Each message names the module by its digest, what was expected, what was found and
 //! the cure; the caller adds the file it read.
 
 use std::path::PathBuf;
@@ -23,8 +23,8 @@ pub enum LoadError {
     #[error("module {digest} is not a valid component: {detail}; build it again with `sandbar build`")]
     Malformed { digest: String, detail: String },
     #[error(
-        "module {digest} would take too long to compile: it has {what} of {found}, at most {limit} are allowed; build \
-         it with optimisation, or split it"
+        "module {digest} would take too much to compile or to run: it has {what} of {found}, at most {limit} are \
+         allowed; build it with optimisation, or split it"
     )]
     TooComplex { digest: String, what: &'static str, found: usize, limit: usize },
     #[error(

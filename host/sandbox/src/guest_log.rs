@@ -1,10 +1,15 @@
-//! Log lines of guests: escaped, cut and counted, then given to `tracing` under the target `guest`. What a guest says
-//! never reaches the log as it is (S15).
+//! Log lines of guests: escaped, cut and counted, then given to `tracing` under the target `guest`, as many as a call and
+//! a second may have. What a guest says never reaches the log as it is (S15).
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use engine::topology::TaskId;
+
+use crate::limits::Limits;
+use crate::log_rate::{Dropped, TooFast};
+use crate::usage::Usage;
 
 /// A longer line is cut.
 pub(crate) const LINE_MAX_BYTES: usize = 4_096;
@@ -26,9 +31,11 @@ pub(crate) struct GuestLog(Arc<Mutex<Inner>>);
 struct Inner {
     application_id: Arc<str>,
     task: Option<TaskId>,
-    lines_max: u64,
+    limits: Arc<Limits>,
+    /// That of the application, whose instances share a rate.
+    usage: Arc<Usage>,
     lines: u64,
-    dropped: u64,
+    dropped: Dropped,
     /// The last warning or error of the call: most often the message of the panic behind a trap.
     last_complaint: Option<String>,
 }
@@ -37,14 +44,14 @@ struct Inner {
 #[derive(Debug, Default)]
 pub(crate) struct CallLines {
     pub lines: u64,
-    pub dropped: u64,
+    pub dropped: Dropped,
     pub last_complaint: Option<String>,
 }
 
 impl GuestLog {
-    pub fn new(task: Option<TaskId>, lines_max: u64) -> Self {
-        let application_id = Arc::from("");
-        let inner = Inner { application_id, task, lines_max, lines: 0, dropped: 0, last_complaint: None };
+    pub fn new(task: Option<TaskId>, limits: Arc<Limits>, usage: Arc<Usage>) -> Self {
+        let (application_id, dropped) = (Arc::from(""), Dropped::default());
+        let inner = Inner { application_id, task, limits, usage, lines: 0, dropped, last_complaint: None };
         Self(Arc::new(Mutex::new(inner)))
     }
 
@@ -56,19 +63,14 @@ impl GuestLog {
     pub fn begin_call(&self, application_id: &Arc<str>) {
         let mut inner = self.lock();
         inner.application_id = Arc::clone(application_id);
-        (inner.lines, inner.dropped, inner.last_complaint) = (0, 0, None);
+        (inner.lines, inner.dropped, inner.last_complaint) = (0, Dropped::default(), None);
     }
 
     pub fn end_call(&self) -> CallLines {
         let mut inner = self.lock();
         let (lines, dropped) = (inner.lines, inner.dropped);
-        if dropped > 0 {
-            let (application_id, lines_max) = (&*inner.application_id, inner.lines_max);
-            let task = inner.task.unwrap_or_default();
-            tracing::warn!(
-                target: "guest", application_id, %task,
-                "{dropped} log lines of this call were dropped (processor.log.max.lines = {lines_max})"
-            );
+        if let Some(all) = inner.usage.log_rate().dropped(Instant::now(), &dropped) {
+            inner.tell(&all);
         }
         CallLines { lines, dropped, last_complaint: inner.last_complaint.take() }
     }
@@ -76,20 +78,59 @@ impl GuestLog {
     pub fn line(&self, level: Level, message: &str) {
         let mut inner = self.lock();
         let complaint = matches!(level, Level::Warn | Level::Error);
-        if inner.lines >= inner.lines_max {
-            inner.dropped += 1;
-            if !complaint {
-                return;
-            }
-            inner.last_complaint = Some(escape(message, LINE_MAX_BYTES));
+        let is_over = inner.lines >= inner.limits.log_max_lines;
+        if is_over && !complaint {
+            inner.dropped.of_call += 1;
             return;
         }
-        inner.lines += 1;
         let escaped = escape(message, LINE_MAX_BYTES);
-        emit(level, &inner.application_id, inner.task, &escaped);
+        // What the host's own filter leaves out costs nothing.
+        let taken = if is_over || !is_enabled(level) {
+            Ok(())
+        } else {
+            inner.usage.log_rate().take(Instant::now(), escaped.len(), &inner.limits)
+        };
+        match taken {
+            _ if is_over => inner.dropped.of_call += 1,
+            Err(TooFast::Lines) => inner.dropped.lines_per_second += 1,
+            Err(TooFast::Bytes) => inner.dropped.bytes_per_second += 1,
+            Ok(()) => {
+                inner.lines += 1;
+                emit(level, &inner.application_id, inner.task, &escaped);
+            }
+        }
         if complaint {
             inner.last_complaint = Some(escaped);
         }
+    }
+}
+
+impl Inner {
+    /// Says what this application has lost since that was last said.
+    fn tell(&self, dropped: &Dropped) {
+        let mut by_key = String::new();
+        let limits =
+            [self.limits.log_max_lines, self.limits.log_max_lines_per_second, self.limits.log_max_bytes_per_second];
+        for ((key, lines), limit) in dropped.by_key().into_iter().zip(limits).filter(|((_, lines), _)| *lines > 0) {
+            let separator = if by_key.is_empty() { "" } else { ", " };
+            // Writing to a string cannot fail.
+            let _ = write!(by_key, "{separator}{lines} by {key} = {limit}");
+        }
+        let (application_id, task, total) = (&*self.application_id, self.task.unwrap_or_default(), dropped.total());
+        tracing::warn!(
+            target: "guest", application_id, %task,
+            "{total} log lines of the application were dropped: {by_key}"
+        );
+    }
+}
+
+fn is_enabled(level: Level) -> bool {
+    match level {
+        Level::Trace => tracing::enabled!(target: "guest", tracing::Level::TRACE),
+        Level::Debug => tracing::enabled!(target: "guest", tracing::Level::DEBUG),
+        Level::Info => tracing::enabled!(target: "guest", tracing::Level::INFO),
+        Level::Warn => tracing::enabled!(target: "guest", tracing::Level::WARN),
+        Level::Error => tracing::enabled!(target: "guest", tracing::Level::ERROR),
     }
 }
 

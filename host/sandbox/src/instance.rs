@@ -139,7 +139,7 @@ impl Instance {
         };
         self.report = CallReport { cpu_us: cpu_ns / 1_000, backtrace };
         let result = judge(result, &self.limits, complaint, check);
-        let context = state.end(result.is_ok());
+        let context = state.end();
         self.usage.add_call(&CallUsage {
             records: records as u64,
             cpu_ns,

@@ -20,6 +20,7 @@ mod imports;
 mod instance;
 mod limiter;
 mod limits;
+mod log_rate;
 mod module;
 mod random;
 mod runtime;

@@ -10,8 +10,9 @@ use wasmtime::{ResourceLimiter, Result};
 use crate::limits::{Limits, MEMORY_TOTAL_KEY};
 use crate::usage::Usage;
 
-/// Core instances, memories and tables of one component: interpreters link a handful of shared libraries.
-const INSTANCES_MAX: usize = 100;
+/// Core instances, memories and tables of one component. A compiled language has three instances, interpreters link a
+/// dozen shared libraries. The host keeps memory for each instance that no other limit counts (see `check`).
+const INSTANCES_MAX: usize = 20;
 const MEMORIES_MAX: usize = 10;
 const TABLES_MAX: usize = 100;
 

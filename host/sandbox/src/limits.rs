@@ -33,6 +33,11 @@ pub struct Limits {
     /// `processor.log.max.lines`: lines of one call that reach the log. Further lines are dropped and counted in one
     /// line of the host's; they still count as host calls.
     pub log_max_lines: u64,
+    /// `processor.log.max.lines.per.second`: lines of all instances of the application on this host that reach the log
+    /// within a second.
+    pub log_max_lines_per_second: u64,
+    /// `processor.log.max.bytes.per.second`: their bytes, as they stand in the log.
+    pub log_max_bytes_per_second: u64,
     /// `processor.schedule.max.count`: schedules that one instance may hold.
     pub schedule_max_count: u64,
 }
@@ -52,6 +57,8 @@ impl Default for Limits {
             state_max_read_bytes: 256 << 20,
             state_max_write_bytes: 64 << 20,
             log_max_lines: 1_000,
+            log_max_lines_per_second: 10_000,
+            log_max_bytes_per_second: 4 << 20,
             schedule_max_count: 1_000,
         }
     }
@@ -84,12 +91,14 @@ pub(crate) const DEADLINE_KEY: &str = "processor.deadline.ms";
 pub(crate) const MEMORY_KEY: &str = "processor.memory.max.bytes";
 pub(crate) const MEMORY_TOTAL_KEY: &str = "processor.memory.total.max.bytes";
 pub(crate) const LOG_KEY: &str = "processor.log.max.lines";
+pub(crate) const LOG_LINES_RATE_KEY: &str = "processor.log.max.lines.per.second";
+pub(crate) const LOG_BYTES_RATE_KEY: &str = "processor.log.max.bytes.per.second";
 
 const GIB: u64 = 1 << 30;
 const COUNT_MAX: u64 = 1 << 40;
 
 /// How many limits there are.
-pub(crate) const KEYS: usize = 13;
+pub(crate) const KEYS: usize = 15;
 
 const ROWS: [Row; KEYS] = [
     (
@@ -134,6 +143,20 @@ const ROWS: [Row; KEYS] = [
         &mut l.state_max_write_bytes
     }),
     (LOG_KEY, 1, COUNT_MAX, "Log lines of one call; the rest is dropped and counted.", |l| &mut l.log_max_lines),
+    (
+        LOG_LINES_RATE_KEY,
+        1,
+        COUNT_MAX,
+        "Log lines of all instances of the application on this host within a second; the rest is dropped and counted.",
+        |l| &mut l.log_max_lines_per_second,
+    ),
+    (
+        LOG_BYTES_RATE_KEY,
+        1_024,
+        COUNT_MAX,
+        "Bytes of those lines within a second; the rest is dropped and counted.",
+        |l| &mut l.log_max_bytes_per_second,
+    ),
     ("processor.schedule.max.count", 1, 1_000_000, "Schedules that one instance may hold.", |l| {
         &mut l.schedule_max_count
     }),

@@ -10,12 +10,13 @@ use wasmtime::{Config, Engine, OptLevel, Strategy};
 
 use crate::bindings::GuestPre;
 use crate::cache::{self, Cache};
-use crate::check::{DEFAULT_MODULE_MAX_BYTES, FEATURES, ModuleFacts, inspect};
+use crate::check::{DEFAULT_MODULE_MAX_BYTES, DETAIL_MAX_BYTES, FEATURES, ModuleFacts, inspect};
 use crate::compiler::Compiler;
 use crate::declaration::Declaration;
 use crate::epoch::EpochThread;
 use crate::error::{LoadError, RuntimeError};
 use crate::failure;
+use crate::guest_log::escape;
 use crate::imports;
 use crate::instance::{Live, begin_deadline};
 use crate::limits::Limits;
@@ -105,7 +106,7 @@ impl Runtime {
         let link = |error: wasmtime::Error| LoadError::Link {
             digest: facts.digest.clone(),
             // The chain says which function of which interface.
-            detail: format!("{error:#}"),
+            detail: escape(&format!("{error:#}"), DETAIL_MAX_BYTES),
         };
         let mut linker = self.linker.clone();
         imports::wasi::define_missing(&mut linker, &component).map_err(link)?;
@@ -128,8 +129,10 @@ impl Runtime {
         }
         progress(LoadStage::Compiling { size_bytes: bytes.len() });
         let code = self.compiler.compile(&self.engine, bytes, &facts.digest)?;
-        let component = cache::load::component(&self.engine, &code)
-            .map_err(|error| LoadError::Compile { digest: facts.digest.clone(), detail: format!("{error:#}") })?;
+        let component = cache::load::component(&self.engine, &code).map_err(|error| LoadError::Compile {
+            digest: facts.digest.clone(),
+            detail: escape(&format!("{error:#}"), DETAIL_MAX_BYTES),
+        })?;
         if let Some(cache) = &self.cache
             && let Err(reason) = cache.put(&facts.digest, &code)
         {

@@ -36,9 +36,18 @@ pub(crate) struct TaskState {
     /// `stores[i]`: whether the instance has opened store `i`.
     opened_stores: Vec<bool>,
     schedules: BTreeSet<ScheduleId>,
-    schedules_of_call: Vec<ScheduleId>,
+    /// What `schedules` was before the first change of the last call, if that made one.
+    schedules_before: Option<BTreeSet<ScheduleId>>,
     wasi: WasiCtx,
     table: ResourceTable,
+}
+
+/// A host call on a store that counts what it reads while it reads.
+pub(crate) struct Reading<'a> {
+    pub context: &'a mut ProcessorContext,
+    pub store: StoreIndex,
+    pub budget: &'a mut Budget,
+    pub limits: &'a Limits,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +58,7 @@ pub(crate) enum Phase {
 }
 
 impl TaskState {
-    /// `usage` is that of the application, whose instances share a bound on their memory.
+    /// `usage` is that of the application, whose instances share bounds on their memory and their log.
     pub fn new(task: Option<TaskId>, limits: Arc<Limits>, usage: Arc<Usage>) -> Self {
         let mut wasi = WasiCtxBuilder::new();
         wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
@@ -59,14 +68,14 @@ impl TaskState {
             context: None,
             phase: Phase::Instantiation,
             budget: Budget::default(),
-            limiter: Limiter::new(&limits, usage),
+            limiter: Limiter::new(&limits, Arc::clone(&usage)),
             deadline: Deadline::default(),
-            log: GuestLog::new(task, limits.log_max_lines),
+            log: GuestLog::new(task, Arc::clone(&limits), usage),
             random: Random::new(Seed::new()),
             time: VirtualTime::default(),
             opened_stores: Vec::new(),
             schedules: BTreeSet::new(),
-            schedules_of_call: Vec::new(),
+            schedules_before: None,
             wasi: wasi.build(),
             table,
             limits,
@@ -79,19 +88,19 @@ impl TaskState {
         self.random = Random::new(seed.bytes(context.application_id.as_bytes()));
         self.time.begin_call(context.wall_clock_ms);
         self.budget = Budget::default();
-        self.schedules_of_call.clear();
+        // The engine decides what a call leaves behind: it also undoes one that succeeded here, for its refusals or for
+        // outputs that cannot be sent.
+        if let Some(before) = self.schedules_before.take()
+            && context.last_call_undone()
+        {
+            self.schedules = before;
+        }
         self.phase = Phase::Call;
         self.context = Some(context);
     }
 
     /// Ends a call that `begin` started and gives its context back.
-    pub fn end(&mut self, succeeded: bool) -> ProcessorContext {
-        if !succeeded {
-            // The engine undoes what the call asked for.
-            for schedule in self.schedules_of_call.drain(..) {
-                self.schedules.remove(&schedule);
-            }
-        }
+    pub fn end(&mut self) -> ProcessorContext {
         self.context.take().expect("`begin` put the context there and imports only borrow it")
     }
 
@@ -120,6 +129,15 @@ impl TaskState {
         Ok((context, StoreIndex(handle)))
     }
 
+    /// As `store`, with the budget of the call.
+    pub fn reading(&mut self, import: &'static str, handle: u32) -> Result<Reading<'_>> {
+        let (_, store) = self.store(import, handle)?;
+        let Self { context: Some(context), budget, limits, .. } = self else {
+            return Err(outside_call(import, self.phase));
+        };
+        Ok(Reading { context, store, budget, limits })
+    }
+
     pub fn opened(&mut self, store: StoreIndex) {
         let index = store.0 as usize;
         if self.opened_stores.len() <= index {
@@ -133,9 +151,14 @@ impl TaskState {
         Ok(self.budget.host_call(&self.limits)?)
     }
 
+    /// The schedules, to be changed.
+    fn schedules_mut(&mut self) -> &mut BTreeSet<ScheduleId> {
+        self.schedules_before.get_or_insert_with(|| self.schedules.clone());
+        &mut self.schedules
+    }
+
     pub fn schedule_added(&mut self, schedule: ScheduleId) -> Result<()> {
-        self.schedules.insert(schedule);
-        self.schedules_of_call.push(schedule);
+        self.schedules_mut().insert(schedule);
         let (found, limit) = (self.schedules.len() as u64, self.limits.schedule_max_count);
         if found > limit {
             let (name, key) = ("schedules", "processor.schedule.max.count");
@@ -145,7 +168,7 @@ impl TaskState {
     }
 
     pub fn schedule_cancelled(&mut self, schedule: ScheduleId) {
-        self.schedules.remove(&schedule);
+        self.schedules_mut().remove(&schedule);
     }
 
     pub fn table(&mut self) -> &mut ResourceTable {

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use engine::processor::ProcessorError;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::limits::{DEADLINE_KEY, KEYS, LOG_KEY, Limits, MEMORY_KEY};
+use crate::limits::{DEADLINE_KEY, KEYS, Limits, MEMORY_KEY};
+use crate::log_rate::{Dropped, LogRate};
 
 /// Counters of one application, shared by all its instances.
 #[derive(Debug, Default)]
@@ -23,6 +24,7 @@ pub struct Usage {
     memory_bytes: AtomicU64,
     /// In the order of `Limits::keys`.
     limit_hits: [AtomicU64; KEYS],
+    log_rate: LogRate,
 }
 
 /// The counters at one moment; they are read one after the other, not as one.
@@ -57,7 +59,7 @@ pub(crate) struct CallUsage {
     pub host_calls: u64,
     pub failed: bool,
     pub log_lines: u64,
-    pub log_lines_dropped: u64,
+    pub log_lines_dropped: Dropped,
     pub memory_bytes: u64,
 }
 
@@ -79,7 +81,7 @@ impl Usage {
     }
 
     /// How often each limit was hit, by its key, in the order of `Limits::keys`. Calls of which lines were dropped
-    /// count for the limit of log lines.
+    /// count once for each limit that dropped some.
     pub fn limit_hits(&self) -> Vec<(&'static str, u64)> {
         let hits = self.limit_hits.iter().map(|hits| hits.load(Ordering::Relaxed));
         Limits::keys().map(|key| key.key).zip(hits).collect()
@@ -114,6 +116,11 @@ impl Usage {
         self.memory_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// How fast all instances together may log.
+    pub(crate) fn log_rate(&self) -> &LogRate {
+        &self.log_rate
+    }
+
     pub(crate) fn add_instance(&self) {
         self.instances.fetch_add(1, Ordering::Relaxed);
     }
@@ -130,9 +137,9 @@ impl Usage {
         add(&self.host_calls, call.host_calls);
         add(&self.failures, u64::from(call.failed));
         add(&self.log_lines, call.log_lines);
-        add(&self.log_lines_dropped, call.log_lines_dropped);
-        if call.log_lines_dropped > 0 {
-            self.count_limit(LOG_KEY);
+        add(&self.log_lines_dropped, call.log_lines_dropped.total());
+        for (key, _) in call.log_lines_dropped.by_key().iter().filter(|(_, lines)| *lines > 0) {
+            self.count_limit(key);
         }
         if call.memory_bytes > self.memory_peak_bytes.load(Ordering::Relaxed) {
             self.memory_peak_bytes.fetch_max(call.memory_bytes, Ordering::Relaxed);

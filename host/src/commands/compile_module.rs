@@ -14,6 +14,10 @@ pub struct Arguments {
 
     #[arg(long)]
     memory_max_bytes: u64,
+
+    /// The host, with which this process ends.
+    #[arg(long)]
+    parent_process_id: Option<u32>,
 }
 
 /// Compiles one module.
@@ -21,6 +25,7 @@ pub struct Arguments {
 /// # Errors
 /// What kept it from its work; a module that is refused is an answer.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let &Arguments { cpu_max_seconds, memory_max_bytes } = arguments;
-    sandbox::serve_compilation(&CompileLimits { cpu_max_seconds, memory_max_bytes }).map_err(|detail| anyhow!(detail))
+    let &Arguments { cpu_max_seconds, memory_max_bytes, parent_process_id } = arguments;
+    let limits = CompileLimits { cpu_max_seconds, memory_max_bytes };
+    sandbox::serve_compilation(&limits, parent_process_id).map_err(|detail| anyhow!(detail))
 }

@@ -1,8 +1,11 @@
 //! The process in which a host has its module compiled (S10): modules that would take too much end there, each with
 //! the limit's name and its key, and the host says so.
 
+use std::fs;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use crate::support::{Place, guest};
 
@@ -142,6 +145,42 @@ fn modules_that_are_deep() {
     }
 }
 
+/// The process that compiles for `host`, if there is one.
+fn compiling_for(host: u32) -> Option<PathBuf> {
+    let own = format!("--parent-process-id\0{host}\0");
+    let folders = fs::read_dir("/proc").expect("Linux").flatten().map(|entry| entry.path());
+    let is_own = |folder: &PathBuf| {
+        fs::read(folder.join("cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(&own))
+    };
+    folders.filter(is_own).last()
+}
+
+fn wait_for(what: &str, limit: Duration, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A host that is killed while a module compiles leaves nobody behind that goes on with it.
+#[test]
+fn the_process_that_compiles_ends_with_its_host() {
+    let place = Place::new("orphan");
+    place.write("a.wasm", component_with_functions(190_000));
+    place.write("sandbar.toml", "application.id = \"a\"\nmodule = \"a.wasm\"\n");
+    let mut host = place.start(&["-X", "module.compile.cpu.max.seconds=600"]);
+    wait_for("it compiles", Duration::from_secs(30), || compiling_for(host.id()).is_some());
+    host.kill();
+    wait_for("nobody compiles", Duration::from_secs(2), || compiling_for(host.id()).is_none());
+    // One that comes too late to be tied to its host ends as well.
+    let late = ["--cpu-max-seconds", "10", "--memory-max-bytes", "536870912", "--parent-process-id", "1"];
+    let all: Vec<&str> = ["compile-module"].into_iter().chain(late).collect();
+    let ended = place.sandbar(&all);
+    assert!(ended.code != Some(0) && ended.stdout.is_empty(), "{ended:?}");
+    assert!(ended.stderr.contains("the host that started it, process 1, has ended"), "{ended:?}");
+}
+
 /// What the child itself answers, without a host.
 #[test]
 fn the_process_that_compiles_answers_on_its_standard_output() {
@@ -158,7 +197,7 @@ fn the_process_that_compiles_answers_on_its_standard_output() {
         assert!(output.status.success(), "{output:?}");
         output.stdout
     };
-    let compiled = answer(std::fs::read(guest("count")).expect("the guest"));
+    let compiled = answer(fs::read(guest("count")).expect("the guest"));
     assert!(compiled.starts_with(b"\x7fELF"), "no compiled code");
     assert_eq!(compiled.last(), Some(&1));
     let refused = answer(b"\0asm\x0d\0\x01\0garbage".to_vec());

@@ -4,6 +4,7 @@
 mod applications;
 mod bad_input;
 mod compiling;
+mod damaged;
 mod disk_full;
 mod hostile;
 mod http;

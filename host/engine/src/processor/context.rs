@@ -55,6 +55,8 @@ pub struct ProcessorContext {
     next_schedule: u32,
     /// What `next_schedule` was when the call began.
     first_schedule_of_call: u32,
+    /// Whether `fail_call` ended the last call.
+    last_call_undone: bool,
     /// What the running call has read, where that is wanted.
     reads: Option<Box<Reads>>,
     /// For a benchmark: the writes of a failed call stay.
@@ -81,6 +83,7 @@ impl ProcessorContext {
             requests: Vec::new(),
             next_schedule: 0,
             first_schedule_of_call: 0,
+            last_call_undone: false,
             reads: None,
             without_savepoints: false,
         }
@@ -123,6 +126,7 @@ impl ProcessorContext {
     /// The call succeeded: keeps its writes and returns the schedule changes that it asked for, in order.
     pub fn complete_call(&mut self) -> Vec<ScheduleRequest> {
         self.stores.iter_mut().for_each(TaskStore::release);
+        self.last_call_undone = false;
         std::mem::take(&mut self.requests)
     }
 
@@ -131,6 +135,13 @@ impl ProcessorContext {
         self.stores.iter_mut().for_each(TaskStore::rollback);
         self.requests.clear();
         self.next_schedule = self.first_schedule_of_call;
+        self.last_call_undone = true;
+    }
+
+    /// Whether the call before the running one left no trace: it failed, refused records, or gave what the task could
+    /// not use. A processor that keeps books of its own goes back to where they were.
+    pub fn last_call_undone(&self) -> bool {
+        self.last_call_undone
     }
 
     /// Why a changelog would refuse an entry that the call has written, if one would.
@@ -205,8 +216,15 @@ impl ProcessorContext {
         Ok(value)
     }
 
-    pub fn get_many(&mut self, store: StoreIndex, keys: &Columns) -> Result<NullableColumns, StoreError> {
-        let values = self.at(store)?.get_many(keys)?;
+    /// The values of `keys` in their order. `take` is called with the bytes of each before it is copied, and its error
+    /// ends the call.
+    pub fn get_many<E: From<StoreError>>(
+        &mut self,
+        store: StoreIndex,
+        keys: &Columns,
+        take: impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<NullableColumns, E> {
+        let values = self.at(store)?.get_many(keys, take)?;
         if self.reads.is_some() {
             keys.iter().zip(values.iter()).for_each(|(key, value)| self.note_entry(store, key, value));
         }

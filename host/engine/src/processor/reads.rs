@@ -2,7 +2,7 @@
 //! repeated elsewhere. Bounded in bytes; what did not fit is marked as missing, never left out in silence. Knows its
 //! own encoding (a dead letter carries it) and nothing of what the bytes mean.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -28,8 +28,12 @@ pub struct Reads {
     pub truncated: bool,
     bytes: usize,
     max_bytes: usize,
-    /// Keys that need no further note: they were read already, or the call has written them itself.
-    settled: BTreeSet<(Bytes, Bytes)>,
+    /// By store, the keys that need no further note: they were read already, or the call has written them itself.
+    settled: BTreeMap<Bytes, BTreeSet<Bytes>>,
+    /// What the keys that were written take.
+    written_bytes: usize,
+    /// Keys of the configuration that were noted.
+    config_keys: BTreeSet<Bytes>,
 }
 
 /// Why bytes are no encoded reads.
@@ -46,6 +50,10 @@ pub enum ReadsError {
 const VERSION: u8 = 1;
 /// What an item costs beside its bytes.
 const ITEM_BYTES: usize = 16;
+/// What remembering keys that the call writes may take: they are in no dead letter, so `max_bytes` is not about them.
+const WRITTEN_MAX_BYTES: usize = 1 << 20;
+/// What a remembered key takes beside its bytes: its place in a set and an allocation of its own.
+const WRITTEN_ITEM_BYTES: usize = 96;
 /// The length that stands for an absent value.
 const ABSENT: u32 = u32::MAX;
 
@@ -67,11 +75,32 @@ impl Reads {
 
     fn note(&mut self, read: Read, bytes: usize) {
         self.bytes = self.bytes.saturating_add(bytes).saturating_add(ITEM_BYTES);
-        // What comes after something missing would look complete.
-        self.truncated |= self.bytes > self.max_bytes;
+        if self.bytes > self.max_bytes {
+            self.truncate();
+        }
         if !self.truncated {
             self.reads.push(read);
         }
+    }
+
+    /// Ends the notes: what comes after something missing would look complete.
+    fn truncate(&mut self) {
+        self.truncated = true;
+        self.settled.clear();
+        self.config_keys.clear();
+    }
+
+    /// Remembers a key; gives the store's name and the key to note where it was not known yet.
+    fn settle(&mut self, store: &str, key: &[u8]) -> Option<(Bytes, Bytes)> {
+        // A name that is there already is not copied again.
+        let (store, mut keys) = match self.settled.remove_entry(store.as_bytes()) {
+            Some(known) => known,
+            None => (Bytes::copy_from_slice(store.as_bytes()), BTreeSet::new()),
+        };
+        let key = (!keys.contains(key)).then(|| Bytes::copy_from_slice(key));
+        keys.extend(key.clone());
+        self.settled.insert(store.clone(), keys);
+        key.map(|key| (store, key))
     }
 
     /// A look-up of a key. Noted where neither the key was read before nor the call has written it.
@@ -79,22 +108,31 @@ impl Reads {
         if self.truncated {
             return;
         }
-        let (store, key) = (Bytes::copy_from_slice(store.as_bytes()), Bytes::copy_from_slice(key));
-        if self.settled.insert((store.clone(), key.clone())) {
+        if let Some((store, key)) = self.settle(store, key) {
             let bytes = store.len() + key.len() + value.map_or(0, <[u8]>::len);
-            self.note(Read::Entry { store, key, value: value.map(Bytes::copy_from_slice) }, bytes);
+            // What is above the bound is not even copied.
+            let fits = self.bytes.saturating_add(bytes) <= self.max_bytes;
+            let value = value.filter(|_| fits).map(Bytes::copy_from_slice);
+            self.note(Read::Entry { store, key, value }, bytes);
         }
     }
 
     /// The call writes a key: what it reads there from now on is its own.
     pub fn written(&mut self, store: &str, key: &[u8]) {
-        if !self.truncated {
-            self.settled.insert((Bytes::copy_from_slice(store.as_bytes()), Bytes::copy_from_slice(key)));
+        if self.truncated || self.settle(store, key).is_none() {
+            return;
+        }
+        self.written_bytes = self.written_bytes.saturating_add(key.len()).saturating_add(WRITTEN_ITEM_BYTES);
+        if self.written_bytes > WRITTEN_MAX_BYTES {
+            self.truncate();
         }
     }
 
     /// A scan that saw everything between two bounds, after its entries were noted.
     pub fn range(&mut self, store: &str, lower: Bound<&[u8]>, upper: Bound<&[u8]>) {
+        if self.truncated {
+            return;
+        }
         let (lower, upper) = (lower.map(Bytes::copy_from_slice), upper.map(Bytes::copy_from_slice));
         let store = Bytes::copy_from_slice(store.as_bytes());
         let bytes = store.len() + bound_bytes(&lower).len() + bound_bytes(&upper).len();
@@ -103,12 +141,13 @@ impl Reads {
 
     /// A look-up in the configuration.
     pub fn config(&mut self, key: &str, value: Option<&str>) {
-        let known = |read: &Read| matches!(read, Read::Config { key: noted, .. } if *noted == key.as_bytes());
-        if !self.reads.iter().any(known) {
-            let bytes = key.len() + value.map_or(0, str::len);
-            let value = value.map(|value| Bytes::copy_from_slice(value.as_bytes()));
-            self.note(Read::Config { key: Bytes::copy_from_slice(key.as_bytes()), value }, bytes);
+        if self.truncated || self.config_keys.contains(key.as_bytes()) {
+            return;
         }
+        let (bytes, key) = (key.len() + value.map_or(0, str::len), Bytes::copy_from_slice(key.as_bytes()));
+        self.config_keys.insert(key.clone());
+        let value = value.map(|value| Bytes::copy_from_slice(value.as_bytes()));
+        self.note(Read::Config { key, value }, bytes);
     }
 
     /// These reads as those of `init`, followed by those of a call.

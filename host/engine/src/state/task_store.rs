@@ -16,6 +16,9 @@ use crate::topology::StoreSpec;
 /// Where a page is cut even when its limit is not reached, so that one call never copies a whole store.
 pub const PAGE_MAX_BYTES: usize = 8 << 20;
 
+/// Keys for which the backend is asked at once.
+const BACKEND_PIECE_KEYS: usize = 64;
+
 /// One store of one task.
 pub struct TaskStore {
     spec: StoreSpec,
@@ -72,17 +75,29 @@ impl TaskStore {
         Ok(value)
     }
 
-    /// The values of `keys` in their order; the backend is asked once, for those that are not in memory.
-    pub fn get_many(&mut self, keys: &Columns) -> Result<NullableColumns, StoreError> {
+    /// The values of `keys` in their order; the backend is asked for those that are not in memory. `take` is called with
+    /// the bytes of each value before that is copied, in no certain order; its error ends the call, so that a short list
+    /// of keys with large values never makes a larger answer than it allows.
+    ///
+    /// # Errors
+    /// What the backend or `take` says.
+    pub fn get_many<E: From<StoreError>>(
+        &mut self,
+        keys: &Columns,
+        mut take: impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<NullableColumns, E> {
         let mut values = NullableColumns::default();
         values.ends.reserve(keys.len());
         // All keys up to the first unknown one need no second look.
         for (index, key) in keys.iter().enumerate() {
             match self.overlay.get(key) {
-                Known::Value(value) => values.push(value.map(Bytes::as_ref)),
+                Known::Value(value) => {
+                    take(value.map_or(0, Bytes::len))?;
+                    values.push(value.map(Bytes::as_ref));
+                }
                 Known::Unknown => {
                     self.cache_hits += index as u64;
-                    return self.get_rest(keys, index, values);
+                    return self.get_rest(keys, index, values, take);
                 }
             }
         }
@@ -90,35 +105,48 @@ impl TaskStore {
         Ok(values)
     }
 
-    fn get_rest(
+    fn get_rest<E: From<StoreError>>(
         &mut self,
         keys: &Columns,
         first_unknown: usize,
         mut values: NullableColumns,
-    ) -> Result<NullableColumns, StoreError> {
-        let mut known = Vec::with_capacity(keys.len() - first_unknown);
-        let mut unknown = Vec::new();
-        for index in first_unknown..keys.len() {
-            let key = keys.get(index);
+        mut take: impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<NullableColumns, E> {
+        // What is shared with the overlay costs nothing here.
+        let mut rest: Vec<Option<Bytes>> = vec![None; keys.len() - first_unknown];
+        let mut unknown: Vec<(&[u8], usize)> = Vec::new();
+        for (place, value_there) in rest.iter_mut().enumerate() {
+            let key = keys.get(first_unknown + place);
             match self.overlay.get(key) {
-                Known::Value(value) => known.push(Some(value.cloned())),
-                Known::Unknown => {
-                    known.push(None);
-                    unknown.push(key);
+                Known::Value(value) => {
+                    take(value.map_or(0, Bytes::len))?;
+                    *value_there = value.cloned();
                 }
+                Known::Unknown => unknown.push((key, place)),
             }
         }
-        self.cache_hits += (known.len() - unknown.len()) as u64;
+        self.cache_hits += (rest.len() - unknown.len()) as u64;
         self.cache_misses += unknown.len() as u64;
-        let mut read: Vec<Option<Bytes>> = vec![None; unknown.len()];
-        self.backend.get_many(&unknown, &mut |index, value| read[index] = value.map(Bytes::copy_from_slice))?;
-        let mut answers = read.iter();
-        for value in &known {
-            let value = value.as_ref().or_else(|| answers.next()).and_then(Option::as_ref);
-            values.push(value.map(Bytes::as_ref));
+        // The backend gets each key once, in its own order, and few at a time: it may hold all that it is asked for.
+        unknown.sort_unstable();
+        let same: Vec<&[(&[u8], usize)]> = unknown.chunk_by(|left, right| left.0 == right.0).collect();
+        for piece in same.chunks(BACKEND_PIECE_KEYS) {
+            let asked: Vec<&[u8]> = piece.iter().map(|same| same[0].0).collect();
+            let mut taken = Ok(());
+            self.backend.get_many(&asked, &mut |index, value| {
+                for _ in piece[index] {
+                    taken = std::mem::replace(&mut taken, Ok(())).and_then(|()| take(value.map_or(0, <[u8]>::len)));
+                }
+                if taken.is_ok() {
+                    let value = value.map(Bytes::copy_from_slice);
+                    piece[index].iter().for_each(|&(_, place)| rest[place].clone_from(&value));
+                }
+            })?;
+            taken?;
         }
-        for (key, value) in unknown.into_iter().zip(read) {
-            self.overlay.cache(key, value);
+        rest.iter().for_each(|value| values.push(value.as_deref()));
+        for same in same {
+            self.overlay.cache(same[0].0, rest[same[0].1].take());
         }
         Ok(values)
     }

@@ -142,7 +142,7 @@ impl NativeProcessor for Count {
                 keys.len() - 1
             });
         }
-        let read = context.get_many(store, &keys)?;
+        let read = context.get_many(store, &keys, |_| Ok::<_, ProcessorError>(()))?;
         let mut counts: Vec<u64> = read.iter().map(|value| value.map_or(0, number)).collect();
         let mut times = vec![0; counts.len()];
         let mut outputs = OutputBatch::default();

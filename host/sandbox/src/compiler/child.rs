@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit};
 
 use super::CompileLimits;
 use crate::check::validate_code;
@@ -17,11 +17,15 @@ pub(super) const MALFORMED: u8 = 2;
 pub(super) const REFUSED: u8 = 3;
 
 /// Compiles one module from standard input to standard output, for the host that started this process. Bounds the CPU
-/// time and the memory of this process for good; a process that passes a bound is ended by the system.
+/// time and the memory of this process for good; a process that passes a bound is ended by the system. Ends with the thread
+/// that started it where `parent_process_id` names its process: nobody is left to read the answer.
 ///
 /// # Errors
 /// What kept this process from doing its work, as a sentence. A module that is refused is none.
-pub fn serve_compilation(limits: &CompileLimits) -> Result<(), String> {
+pub fn serve_compilation(limits: &CompileLimits, parent_process_id: Option<u32>) -> Result<(), String> {
+    if let Some(parent) = parent_process_id {
+        end_with(parent)?;
+    }
     bound(limits)?;
     let mut module = Vec::new();
     std::io::stdin().lock().read_to_end(&mut module).map_err(|error| format!("cannot read the module: {error}"))?;
@@ -44,6 +48,17 @@ fn compiled(module: &[u8]) -> Result<(u8, Vec<u8>), String> {
         Ok(code) => Ok((CODE, code)),
         Err(error) => Ok((REFUSED, format!("{error:#}").into_bytes())),
     }
+}
+
+/// Has the system kill this process when its parent has ended, now or before it got here.
+fn end_with(parent: u32) -> Result<(), String> {
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|error| format!("cannot tie itself to the host that started it: {error}"))?;
+    let found = getppid().map(Pid::as_raw_nonzero).map_or(0, |id| id.get().unsigned_abs());
+    if found != parent {
+        return Err(format!("the host that started it, process {parent}, has ended"));
+    }
+    Ok(())
 }
 
 /// Bounds this process: CPU time, memory, no files, no core dumps.

@@ -1,5 +1,6 @@
-//! The interface `state`: the task's stores. Columns from the guest are checked before the engine sees them; large
-//! answers are made in pieces, so that the host never holds much more than the budget allows.
+//! The interface `state`: the task's stores. Columns from the guest are checked before the engine sees them; what
+//! it reads is counted value by value before it is copied, and pages are made in pieces, so that the host never holds much
+//! more than the budget allows.
 
 use std::ops::Bound;
 
@@ -10,10 +11,8 @@ use wasmtime::Result;
 
 use crate::bindings::{state, types};
 use crate::guest_log::escape;
-use crate::task_state::TaskState;
+use crate::task_state::{Reading, TaskState};
 
-/// Keys that one read of the engine returns; the budget is checked in between.
-const READ_PIECE_KEYS: usize = 1_024;
 /// Entries that one scan of the engine returns.
 const SCAN_PIECE_ENTRIES: usize = 256;
 /// A page ends early above this size, with `more` set.
@@ -48,23 +47,18 @@ impl state::Host for TaskState {
         let keys = Columns::from(keys);
         keys.validate().map_err(|error| malformed("state.get-many", "keys", &error))?;
         self.budget.operations(keys.len(), &self.limits)?;
-        let (context, index) = self.store("state.get-many", store)?;
-        if keys.len() <= READ_PIECE_KEYS {
-            let values = context.get_many(index, &keys).map_err(ProcessorError::Store)?;
-            self.budget.read(values.bytes.len(), &self.limits)?;
-            return Ok(values.into());
-        }
-        let mut values = NullableColumns::default();
-        let mut piece = Columns::default();
-        for first in (0..keys.len()).step_by(READ_PIECE_KEYS) {
-            piece.clear();
-            (first..keys.len().min(first + READ_PIECE_KEYS)).for_each(|item| piece.push(keys.get(item)));
-            let (context, index) = self.store("state.get-many", store)?;
-            let found = context.get_many(index, &piece).map_err(ProcessorError::Store)?;
-            self.budget.read(found.bytes.len(), &self.limits)?;
-            found.iter().for_each(|value| values.push(value));
-        }
-        Ok(values.into())
+        let Reading { context, store, budget, limits } = self.reading("state.get-many", store)?;
+        // A larger answer than the instance's memory has no place there, nor one that 32 bits cannot count.
+        let (mut answer_bytes, memory_max_bytes) = (0_u64, limits.memory_max_bytes.min(u64::from(u32::MAX)));
+        let take = |bytes: usize| {
+            budget.read(bytes, limits)?;
+            answer_bytes = answer_bytes.saturating_add(bytes as u64);
+            if answer_bytes > memory_max_bytes {
+                return Err(ProcessorError::Memory { limit_bytes: limits.memory_max_bytes });
+            }
+            Ok(())
+        };
+        Ok(context.get_many(store, &keys, take)?.into())
     }
 
     fn put(&mut self, store: u32, key: Vec<u8>, value: Option<Vec<u8>>) -> Result<()> {

@@ -5,7 +5,7 @@ use engine::processor::ProcessorError;
 use sandbox::Limits;
 
 use crate::handmade::{ANSWER, Handmade, list, outcome, set};
-use crate::support::{Task, runtime};
+use crate::support::{Task, batch, runtime};
 
 const LOOP: &str = "(loop $again (br $again))";
 const UNREACHABLE: &str = "unreachable";
@@ -72,6 +72,38 @@ fn a_start_with_too_much_memory_or_too_large_a_table_is_refused() {
     assert!(message.ends_with("raise it with the key processor.memory.max.bytes"), "{message}");
     let message = refused(&Handmade { fields: "(table 50000000 funcref)", ..Handmade::default() });
     assert!(message.ends_with("raise it with the key processor.table.max.elements"), "{message}");
+}
+
+/// A component with so many more instances of a small core module.
+fn with_instances(count: usize) -> Vec<u8> {
+    let mut component = Handmade::default().component();
+    // Sections may come in any order, so what is added at the end counts after what is there.
+    let mut modules = 0;
+    let mut depth = 0;
+    for payload in wasmparser::Parser::new(0).parse_all(&component) {
+        match payload.unwrap() {
+            wasmparser::Payload::Version { .. } => depth += 1,
+            wasmparser::Payload::End(_) => depth -= 1,
+            wasmparser::Payload::ModuleSection { .. } if depth == 1 => modules += 1,
+            _ => {}
+        }
+    }
+    let module = wat::parse_str("(module (global i32 (i32.const 0)))").unwrap();
+    component.extend([1, module.len() as u8]);
+    component.extend(module);
+    let mut instances = vec![count as u8];
+    (0..count).for_each(|_| instances.extend([0, modules, 0]));
+    component.extend([2, instances.len() as u8]);
+    component.extend(instances);
+    component
+}
+
+#[test]
+fn core_instances_end_at_their_limit() {
+    let load = |count| runtime().load_with(&with_instances(count), &limits(), &mut |_| {});
+    load(10).unwrap();
+    let message = load(30).unwrap_err().to_string();
+    assert!(message.contains("resource limit exceeded: instance count too high at 21"), "{message}");
 }
 
 #[test]
@@ -273,21 +305,31 @@ fn handles_that_were_dropped_or_never_given_are_refused() {
     }
 }
 
-/// State in a global is state that no replay has: the same call of a new instance gives another result, which is how
-/// `sandbar repro` finds it (S8), and a new instance begins with none of it.
+/// What the same record gives in an instance that has seen others and in a new one, which is how `sandbar repro` repeats
+/// a call (S8): the same, unless the module kept something between calls.
+fn repeated(process: &str) -> [Vec<i64>; 2] {
+    let handmade = Handmade { fields: "(global $count (mut i32) (i32.const 0))", process, ..Handmade::default() };
+    let mut task = start(&handmade, limits());
+    task.init().unwrap();
+    let record = || batch(&[("key", "value")]);
+    (0..5).for_each(|_| _ = task.call("other", "history").unwrap());
+    let with_history = task.process(record()).unwrap();
+    task.replace();
+    let alone = task.process(record()).unwrap();
+    [with_history.outputs.timestamps, alone.outputs.timestamps]
+}
+
 #[test]
 fn state_in_globals_is_found_by_repeating_the_call() {
-    let count = "(global.set $count (i32.add (global.get $count) (i32.const 1)))
-        (i64.store (i32.const 4096) (i64.extend_i32_u (global.get $count)))"
-        .to_owned()
-        + &list(outcome::TIMESTAMPS, 4_096, 1)
-        + &list(outcome::KEY_ENDS, 8_192, 1)
-        + &list(outcome::VALUE_ENDS, 8_192, 1);
-    let covert = Handmade { fields: "(global $count (mut i32) (i32.const 0))", process: &count, ..Handmade::default() };
-    let mut task = start(&covert, limits());
-    task.init().unwrap();
-    let call = |task: &mut Task| task.call("key", "value").unwrap().outputs.timestamps;
-    assert_eq!((call(&mut task), call(&mut task)), (vec![1], vec![2]));
-    task.replace();
-    assert_eq!(call(&mut task), [1], "the second call again, alone");
+    let count = "(global.set $count (i32.add (global.get $count) (i32.const 1)))";
+    let answer = |timestamp: &str| {
+        format!("(i64.store (i32.const 4096) (i64.extend_i32_u {timestamp}))")
+            + &list(outcome::TIMESTAMPS, 4_096, 1)
+            + &list(outcome::KEY_ENDS, 8_192, 1)
+            + &list(outcome::VALUE_ENDS, 8_192, 1)
+    };
+    let covert = repeated(&(count.to_owned() + &answer("(global.get $count)")));
+    assert_eq!(covert, [[6], [1]], "the two results differ");
+    let honest = repeated(&(count.to_owned() + &answer("(i32.const 7)")));
+    assert_eq!(honest, [[7], [7]]);
 }

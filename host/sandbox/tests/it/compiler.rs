@@ -63,8 +63,11 @@ fn an_answer_that_is_none_is_refused() {
 #[test]
 fn a_child_gets_no_environment_and_its_limits() {
     let error = refused_by("environment", "echo \"$* $(env | grep -vE '^(PWD|SHLVL|_)=' | tr '\\n' ' ')\" >&2; exit 1");
-    let expected = "go --cpu-max-seconds 1 --memory-max-bytes 67108864 MIMALLOC_ARENA_RESERVE=65536";
-    assert!(error.to_string().ends_with(expected), "{error}");
+    let parent = std::process::id();
+    let expected = format!(
+        "go --cpu-max-seconds 1 --memory-max-bytes 67108864 --parent-process-id {parent} MIMALLOC_ARENA_RESERVE=65536"
+    );
+    assert!(error.to_string().ends_with(&expected), "{error}");
 }
 
 #[test]

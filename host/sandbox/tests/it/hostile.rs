@@ -206,6 +206,9 @@ fn state_ends_at_its_limits() {
 fn reads_that_multiply_end_at_their_limit() {
     let limits = Limits { state_max_read_bytes: 8 << 20, ..Limits::default() };
     limit(limits, "get-same-many", "20", ("processor.state.max.read.bytes", 8 << 20));
+    // Within what may be read, and more than the instance could ever hold.
+    let error = failure(Limits::default(), "get-same-many", "100");
+    assert_eq!(error, ProcessorError::Memory { limit_bytes: 64 << 20 });
 }
 
 #[test]
@@ -222,6 +225,31 @@ fn schedules_end_at_their_limit() {
     let Err(ProcessorError::Limit { found: 11, .. }) = task.call("schedules", "1") else { panic!() };
     let ProcessorError::Trap { message, .. } = failure(Limits::default(), "schedule", "0") else { panic!() };
     assert!(message.contains("an interval of 0 ms"), "{message}");
+}
+
+/// A call that cancels everything and is undone has cancelled nothing: the engine keeps those schedules.
+#[test]
+fn schedules_of_a_call_that_is_undone_still_count() {
+    let limits = Limits { schedule_max_count: 10, ..Limits::default() };
+    let mut task = Task::start("probe", limits);
+    task.ask("schedules", "10");
+    let full = |task: &mut Task| {
+        let Err(ProcessorError::Limit { found: 11, .. }) = task.call("schedules", "1") else { panic!("an 11th") };
+        // That call ended the instance.
+        task.replace();
+        task.ask("schedules", "10");
+    };
+    task.call("cancel-and", "fail").unwrap_err();
+    full(&mut task);
+    assert_eq!(task.call("cancel-and", "refuse").unwrap().refused.len(), 1);
+    full(&mut task);
+    task.call_undone("cancel-and", "answer");
+    full(&mut task);
+    task.call_undone("cancel-and", "answer");
+    task.ask("context", "");
+    full(&mut task);
+    task.ask("cancel-and", "answer");
+    task.ask("schedules", "10");
 }
 
 #[test]

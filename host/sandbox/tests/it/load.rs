@@ -127,6 +127,33 @@ fn an_import_that_no_module_can_have_is_refused_with_its_cure() {
     assert!(message.contains("this host offers versions 0.1.x"), "{message}");
 }
 
+/// Names come from strangers: they must not steer a terminal, forge a line or fill the log.
+#[test]
+fn names_in_messages_are_escaped_and_cut() {
+    let types = "sandbar:processor/types@0.1.0";
+    let hostile = "\u{1b}[2J\nERROR forged \u{202e}";
+    let huge = "x".repeat(90_000);
+    let many: Vec<String> = (0..1_000).map(|number| format!("acme:many/n{number}@1.0.0")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let (ours, version) = (format!("sandbar:processor/{hostile}"), format!("sandbar:processor/processor@9{hostile}"));
+    for (bytes, part) in [
+        (component(&[types], &[hostile]), "it exports \\u{1b}[2J\\nERROR forged \\u{202e};"),
+        (component(&[types], &[&huge]), "xxx… (89880 bytes cut);"),
+        (component(&[types], &many), "acme:many/n9@1.0.0 and 990 more;"),
+        (component(&[types], &[&version]), "was built for sandbar:processor/processor@9\\u{1b}[2J\\n"),
+        (component(&[hostile], &[PROCESSOR]), "imports \\u{1b}[2J\\nERROR forged \\u{202e}, which"),
+        (component(&[&huge], &[PROCESSOR]), "xxx… (89880 bytes cut), which"),
+        (component(&[&ours], &[PROCESSOR]), "imports sandbar:processor/\\u{1b}[2J\\n"),
+        // The name passes the first look; the validator quotes it.
+        (component(&[&format!("wasi:{hostile}"), types], &[PROCESSOR]), "is not a valid component: "),
+        (component(&[&format!("wasi:{huge}"), types], &[PROCESSOR]), "bytes cut"),
+    ] {
+        let message = refused(&bytes);
+        assert!(message.contains(part), "{message}");
+        assert!(message.len() < 2_000 && !message.contains(['\u{1b}', '\n', '\u{202e}']), "{message:?}");
+    }
+}
+
 #[test]
 fn wasi_imports_and_later_patches_pass_the_check() {
     let imports = ["sandbar:processor/state@0.1.7", "wasi:http/outgoing-handler@0.2.3"];
@@ -159,11 +186,53 @@ fn component_with_functions(count: usize, bytes: usize) -> Vec<u8> {
         code.push(0x0b);
     }
     section(10, code);
+    component_around(&module)
+}
+
+fn component_around(module: &[u8]) -> Vec<u8> {
     let mut component = component(&["sandbar:processor/types@0.1.0"], &[PROCESSOR]);
     component.push(1);
     leb(&mut component, module.len());
     component.extend(module);
     component
+}
+
+/// A component around a module in text.
+fn component_of_text(module: &str) -> Vec<u8> {
+    component_around(&wat::parse_str(module).unwrap())
+}
+
+/// What each instance of a core module takes of the host, which no limit on its memory counts.
+#[test]
+fn what_would_take_host_memory_in_each_instance_is_refused() {
+    let many = |count: usize, item: &dyn Fn(usize) -> String| (0..count).map(item).collect::<String>();
+    let globals =
+        |count| component_of_text(&format!("(module {})", many(count, &|_| "(global i32 (i32.const 0))".into())));
+    let import = |number: usize| format!("(import \"a\" \"{number}\" (func))");
+    let imports = |count| component_of_text(&format!("(module {})", many(count, &import)));
+    let export = |number: usize| format!("(export \"{number}\" (func 0))");
+    let exports = |count| component_of_text(&format!("(module (func) {})", many(count, &export)));
+    let listed = |count| component_of_text(&format!("(module (func) (elem func {}))", "0 ".repeat(count)));
+    for (what, of, limit) in [
+        ("globals", &globals as &dyn Fn(usize) -> Vec<u8>, 30_000),
+        ("imports of core modules", &imports, 30_000),
+        ("exported and listed functions", &exports, 50_000),
+        ("exported and listed functions", &listed, 50_000),
+    ] {
+        check(&of(limit)).unwrap();
+        let message = refused(&of(limit + 1));
+        let expected = format!("it has a number of {what} of {}, at most {limit} are allowed", limit + 1);
+        assert!(message.contains(&expected), "{message}");
+    }
+    // Together, wherever they are.
+    let mut two = globals(20_000);
+    let second =
+        wat::parse_str(format!("(module {})", many(20_000, &|_| "(global i32 (i32.const 0))".into()))).unwrap();
+    two.push(1);
+    leb(&mut two, second.len());
+    two.extend(second);
+    assert!(refused(&two).contains("it has a number of globals of 40000"));
+    assert!(refused(&globals(1_000_000)).contains("it has a number of globals of 1000000"));
 }
 
 #[test]

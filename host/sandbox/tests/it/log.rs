@@ -2,7 +2,9 @@
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
+use engine::processor::ProcessorSupplier;
 use sandbox::Limits;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -72,7 +74,7 @@ fn a_flood_is_cut_and_counted() {
     let lines = recorded(|| _ = task.ask("log-flood", "500"));
     assert_eq!(lines.len(), 21);
     assert!(
-        lines[20].1.contains("480 log lines of this call were dropped (processor.log.max.lines = 20)"),
+        lines[20].1.contains("480 log lines of the application were dropped: 480 by processor.log.max.lines = 20"),
         "{lines:?}"
     );
     let usage = task.usage();
@@ -80,6 +82,36 @@ fn a_flood_is_cut_and_counted() {
     assert_eq!(task.hits("processor.log.max.lines"), 1);
     // The next call has its own lines.
     assert_eq!(recorded(|| _ = task.ask("log-flood", "5")).len(), 5);
+}
+
+/// Many calls, each within its own limit, on two instances: the application's second bounds them, and one line says so.
+#[test]
+fn a_flood_of_many_calls_is_cut_and_counted() {
+    const LINES: &str = "processor.log.max.lines.per.second";
+    let limits = Limits { log_max_lines_per_second: 100, ..Limits::default() };
+    let mut task = Task::start("probe", limits.clone());
+    let mut other = task.supplier.create(crate::support::TASK).unwrap();
+    let start = Instant::now();
+    let lines = recorded(|| {
+        (0..50).for_each(|_| _ = task.ask("log-flood", "100"));
+        std::mem::swap(&mut other, &mut task.processor);
+        task.init().unwrap();
+        (0..50).for_each(|_| _ = task.ask("log-flood", "100"));
+    });
+    let seconds = 1 + start.elapsed().as_secs() as usize;
+    let told = lines.iter().filter(|line| line.1.contains("log lines of the application were dropped: ")).count();
+    assert!((1..=seconds).contains(&told), "{told} notices");
+    assert!((100..=100 * (1 + seconds)).contains(&(lines.len() - told)), "{} lines", lines.len());
+    assert!(lines.iter().any(|line| line.1.contains(&format!(" by {LINES} = 100"))), "{lines:?}");
+    let usage = task.usage();
+    assert_eq!(usage.log_lines + usage.log_lines_dropped, 10_000);
+    assert!((50..=99).contains(&task.hits(LINES)), "{}", task.hits(LINES));
+
+    let limits = Limits { log_max_bytes_per_second: 10_000, ..Limits::default() };
+    let mut task = Task::start("probe", limits);
+    let lines = recorded(|| (0..10).for_each(|_| _ = task.ask("log-huge", "9000")));
+    assert!(lines.iter().any(|line| line.1.contains("1 by processor.log.max.bytes.per.second = 10000")), "{lines:?}");
+    assert!(task.hits("processor.log.max.bytes.per.second") >= 7);
 }
 
 #[test]

@@ -95,8 +95,9 @@ impl Task {
     fn end<T>(
         &mut self,
         (mut context, result): (ProcessorContext, Result<T, ProcessorError>),
+        is_kept: impl FnOnce(&T) -> bool,
     ) -> Result<T, ProcessorError> {
-        if result.is_ok() {
+        if result.as_ref().is_ok_and(is_kept) {
             self.requests = context.complete_call();
         } else {
             context.fail_call();
@@ -108,24 +109,31 @@ impl Task {
     pub fn init(&mut self) -> Result<(), ProcessorError> {
         let context = self.begin();
         let result = self.processor.init(context);
-        self.end(result)
+        self.end(result, |()| true)
     }
 
     pub fn process(&mut self, batch: InputBatch) -> Result<Outcome, ProcessorError> {
         let context = self.begin();
         let result = self.processor.process(context, batch);
-        self.end(result)
+        self.end(result, |outcome| outcome.refused.is_empty())
     }
 
     pub fn punctuate(&mut self, schedule: u32, time: i64) -> Result<Outcome, ProcessorError> {
         let context = self.begin();
         let result = self.processor.punctuate(context, engine::processor::ScheduleId(schedule), time);
-        self.end(result)
+        self.end(result, |_| true)
     }
 
     /// Gives a probe its command.
     pub fn call(&mut self, command: &str, argument: &str) -> Result<Outcome, ProcessorError> {
         self.process(batch(&[(command, argument)]))
+    }
+
+    /// A call that the module ends well and the task undoes, as for outputs that Kafka would refuse.
+    pub fn call_undone(&mut self, command: &str, argument: &str) {
+        let context = self.begin();
+        let result = self.processor.process(context, batch(&[(command, argument)]));
+        self.end(result, |_| false).unwrap();
     }
 
     /// The text that a probe answers with.

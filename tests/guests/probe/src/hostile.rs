@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use sandbar::bindings::sandbar::processor::types::{NullableColumns, Outcome, OutputBatch};
+use sandbar::bindings::sandbar::processor::types::{NullableColumns, Outcome, OutputBatch, Refusal};
 use sandbar::bindings::sandbar::processor::{context, log};
 
 use crate::{answer, output};
@@ -48,6 +48,14 @@ pub fn run(command: &str, argument: &str) -> Option<Result<Outcome, String>> {
         }
         "output-bytes" => Ok(Outcome { outputs: output(vec![b'x'; number()]), refused: Vec::new() }),
         "output-records" => Ok(many_records(number())),
+        _ => return schedules(command, argument),
+    })
+}
+
+/// Commands on schedules.
+fn schedules(command: &str, argument: &str) -> Option<Result<Outcome, String>> {
+    let number = || argument.parse::<usize>().unwrap_or(0);
+    Some(match command {
         "schedule" => {
             let id = context::schedule(number() as u64, context::PunctuationType::StreamTime);
             Ok(answer(&format!("schedule {id}")))
@@ -59,6 +67,16 @@ pub fn run(command: &str, argument: &str) -> Option<Result<Outcome, String>> {
         "schedules" => {
             (0..number()).for_each(|_| _ = context::schedule(1, context::PunctuationType::WallClockTime));
             Ok(answer("scheduled"))
+        }
+        "cancel-and" => {
+            // All schedules that there may be; then in the way that the argument says.
+            (0..1_000).for_each(context::cancel);
+            let refused = vec![Refusal { index: 0, reason: "after all".to_owned() }];
+            match argument {
+                "fail" => Err("after all".to_owned()),
+                "refuse" => Ok(Outcome { refused, ..Outcome::default() }),
+                _ => Ok(answer("cancelled")),
+            }
         }
         "schedule-cancel" => {
             for _ in 0..number() {

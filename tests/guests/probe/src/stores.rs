@@ -39,8 +39,11 @@ pub fn run(command: &str, argument: &str) -> Option<Result<Outcome, String>> {
             answer("put")
         }),
         "get-same-many" => data().map(|store| {
-            state::put(store, b"big", Some(&vec![1; 1 << 20]));
-            let keys = columns((0..number()).map(|_| b"big".to_vec()));
+            // How often, and how many mebibytes: one where that is not said.
+            let (times, mebibytes) = argument.split_once(' ').unwrap_or((argument, "1"));
+            let [times, mebibytes] = [times, mebibytes].map(|number| number.parse::<usize>().unwrap_or(0));
+            state::put(store, b"big", Some(&vec![1; mebibytes << 20]));
+            let keys = columns((0..times).map(|_| b"big".to_vec()));
             let found = state::get_many(store, &keys);
             answer(&format!("{} bytes", found.bytes.len()))
         }),

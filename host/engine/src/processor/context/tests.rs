@@ -33,6 +33,7 @@ fn a_failed_call_leaves_no_write_and_no_schedule() {
     let first = context.schedule(0, PunctuationType::StreamTime);
     let expected = ScheduleRequest::Add { id: first, interval_ms: 1, kind: PunctuationType::StreamTime };
     assert_eq!(context.complete_call(), [expected]);
+    assert!(!context.last_call_undone());
 
     context.begin_call(Some(5), 7, 2_000);
     context.put(reports, b"rain", Some(b"2"), None).expect("put");
@@ -42,6 +43,7 @@ fn a_failed_call_leaves_no_write_and_no_schedule() {
     assert_eq!(context.get(reports, b"rain").expect("get").as_deref(), Some(&b"1"[..]));
 
     context.begin_call(Some(5), 7, 2_000);
+    assert!(context.last_call_undone(), "the next call is told");
     let again = context.schedule(60_000, PunctuationType::WallClockTime);
     assert_eq!(again, lost, "a retried call gets the same ids");
     assert_eq!(again, ScheduleId(1));

@@ -30,6 +30,28 @@ fn what_is_above_the_bound_is_marked_and_ends_the_notes() {
     assert_eq!((reads.reads.len(), reads.truncated), (1, true));
 }
 
+/// A million keys written, or asked of the configuration, are not remembered without end, nor looked for one by one.
+#[test]
+fn what_is_remembered_is_bounded() {
+    let mut reads = Reads::new(1_000);
+    reads.entry("s", b"a", Some(b"1"));
+    let remembered = |reads: &Reads| reads.settled.values().map(BTreeSet::len).sum::<usize>();
+    let mut most = 0;
+    for key in 0..1_000_000_u32 {
+        reads.written("store", &key.to_be_bytes());
+        most = most.max(remembered(&reads));
+    }
+    assert_eq!((reads.reads.len(), reads.truncated), (1, true));
+    assert!((5_000..20_000).contains(&most), "{most} keys");
+    assert_eq!(remembered(&reads), 0, "nothing is noted any more");
+
+    let mut reads = Reads::new(16 << 20);
+    (0..100).for_each(|_| (0..1_000).for_each(|key| reads.written("store", format!("{key}").as_bytes())));
+    assert!(!reads.truncated, "each key counts once");
+    (0..2).for_each(|_| (0..100_000).for_each(|key| reads.config(&format!("key {key}"), None)));
+    assert_eq!((reads.reads.len(), reads.truncated), (100_000, false));
+}
+
 #[test]
 fn an_encoding_says_the_same_again() {
     let mut init = Reads::new(1_000);

@@ -2,10 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
 
 use crate::columns::Columns;
+use crate::record::Offset;
 use crate::state::memory::MemoryStore;
-use crate::state::{KeyRange, Page, StateStore, TaskStore, prefix_end};
+use crate::state::{KeyRange, Page, ReadView, StateStore, StoreError, TaskStore, Visit, Write, prefix_end};
 use crate::testing::Seed;
 use crate::topology::{StoreBackend, StoreChangelog, StoreSpec};
 
@@ -89,7 +94,7 @@ fn reading_many_keys_fills_the_cache_and_counts_hits() {
     }
     store.put(b"c", Some(b"3"), 1);
     for _ in 0..2 {
-        let values = store.get_many(&keys).expect("get_many");
+        let values = store.get_many(&keys, |_| Ok::<_, StoreError>(())).expect("get_many");
         let values: Vec<_> = values.iter().map(|value| value.map(<[u8]>::to_vec)).collect();
         let one = Some(b"1".to_vec());
         assert_eq!(values, [Some(b"3".to_vec()), one.clone(), None, one, Some(b"2".to_vec()), None]);
@@ -102,6 +107,80 @@ fn reading_many_keys_fills_the_cache_and_counts_hits() {
     store.restore(&[("a".into(), None)], 9).expect("restore");
     assert_eq!(store.get(b"a").expect("get"), None, "a restore drops cached entries");
     assert_eq!(store.changelog_offset().expect("offset"), Some(9));
+}
+
+/// Gives out values of one mebibyte, each from a buffer of its own, and counts the most that it held at once.
+struct Large(Arc<AtomicUsize>);
+
+impl StateStore for Large {
+    fn get_many(&self, keys: &[&[u8]], found: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<(), StoreError> {
+        self.0.fetch_max(keys.len(), Ordering::Relaxed);
+        (0..keys.len()).for_each(|index| found(index, Some(&[7; 1 << 20])));
+        Ok(())
+    }
+
+    fn get(&self, _key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Ok(None)
+    }
+
+    fn scan(&self, _range: KeyRange<'_>, _reverse: bool, _visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn write(&mut self, _writes: &[Write], _changelog_offset: Option<Offset>) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn changelog_offset(&self) -> Result<Option<Offset>, StoreError> {
+        Ok(None)
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn read_view(&self) -> Arc<dyn ReadView> {
+        MemoryStore::new().read_view()
+    }
+
+    fn approximate_entries(&self) -> u64 {
+        0
+    }
+}
+
+/// One large value a thousand times, from the overlay or from a backend, and many of them.
+#[test]
+fn reading_many_keys_ends_at_the_value_that_is_not_allowed() {
+    let most_at_once = Arc::new(AtomicUsize::new(0));
+    let (known, _) = store(0);
+    let mut cold = TaskStore::new(known.spec().clone(), Box::new(Large(Arc::clone(&most_at_once))), 0);
+    let (mut known, _) = store(0);
+    known.put(b"0", Some(&[7; 1 << 20]), 1);
+    let (mut same, mut many) = (Columns::default(), Columns::default());
+    for key in 0..1_000 {
+        same.push(b"0");
+        many.push(key.to_string().as_bytes());
+    }
+    for (is_known, keys) in [(true, &same), (false, &same), (false, &many)] {
+        let store = if is_known { &mut known } else { &mut cold };
+        let mut allowed = 5 << 20;
+        let refused = StoreError::Locked { path: "its limit".to_owned(), detail: String::new() };
+        let mut values = 0;
+        let ended = store.get_many(keys, |bytes| {
+            values += 1;
+            allowed -= bytes as i64;
+            if allowed < 0 { Err(refused.clone()) } else { Ok(()) }
+        });
+        assert_eq!((ended, values, allowed), (Err(refused), 6, -1 << 20));
+    }
+    assert!(most_at_once.load(Ordering::Relaxed) <= 64);
+    let (mut first, mut bytes) = (Columns::default(), 0);
+    ["1", "0", "1"].iter().for_each(|key| first.push(key.as_bytes()));
+    let values = cold.get_many(&first, |value| {
+        bytes += value;
+        Ok::<_, StoreError>(())
+    });
+    assert_eq!((values.expect("get_many").bytes.len(), bytes), (3 << 20, 3 << 20));
 }
 
 #[test]
