@@ -79,12 +79,17 @@ impl Terminal {
     }
 }
 
+/// Whether there is somebody at a terminal who can be asked.
+pub fn can_ask() -> bool {
+    std::io::stdin().is_terminal()
+}
+
 /// Asks on a terminal whether to go on; where nobody can be asked, whoever gave the command meant it.
 ///
 /// # Errors
 /// When the terminal cannot be read.
 pub fn confirmed(question: &str) -> std::io::Result<bool> {
-    if !std::io::stdin().is_terminal() {
+    if !can_ask() {
         return Ok(true);
     }
     // Where the question cannot be written, the answer is awaited all the same.
