@@ -83,12 +83,15 @@ fn store(declared: &StoreDeclaration, settings: Option<&StoreSettings>) -> Store
 
 /// The stores that take writes, each with the topic of the source that its manifest names.
 /// `record_bytes_max` says what a topic takes of one record.
-pub fn write_targets(
+///
+/// # Errors
+/// The first of `record_bytes_max`.
+pub fn write_targets<E>(
     manifest: &Manifest,
     topology: &Topology,
     counts: &PartitionCounts,
-    record_bytes_max: impl Fn(&str) -> Option<usize>,
-) -> Vec<Target> {
+    mut record_bytes_max: impl FnMut(&str) -> Result<Option<usize>, E>,
+) -> Result<Vec<Target>, E> {
     let target = &|part: &SubTopology, store: &StoreSpec| {
         let settings = manifest.stores.get(&*store.name)?;
         let source = settings.write_source.as_deref()?;
@@ -98,11 +101,12 @@ pub fn write_targets(
             topic: Arc::clone(&source.topic),
             partitions: counts.of(&source.topic),
             conditional: settings.conditional_writes,
-            record_bytes_max: record_bytes_max(&source.topic),
+            record_bytes_max: None,
         })
     };
     let parts = topology.sub_topologies.iter();
-    parts.flat_map(|part| part.stores.iter().filter_map(move |store| target(part, store))).collect()
+    let targets = parts.flat_map(|part| part.stores.iter().filter_map(move |store| target(part, store)));
+    targets.map(|target| Ok(Target { record_bytes_max: record_bytes_max(&target.topic)?, ..target })).collect()
 }
 
 /// A module chooses the names of its sources and sinks, and a name without a binding is the topic itself: it must not
