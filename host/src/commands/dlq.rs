@@ -25,7 +25,6 @@ mod saved;
 mod scan;
 mod show;
 mod target;
-pub mod text;
 
 pub use letter::{DeadLetter, Subject};
 pub use position::Position;

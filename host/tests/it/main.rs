@@ -4,6 +4,7 @@
 mod applications;
 mod bad_input;
 mod compiling;
+mod dead_letter_files;
 mod disk_full;
 mod hostile;
 mod http;

@@ -18,10 +18,11 @@ use super::letter::DeadLetter;
 use super::position::Position;
 use super::scan::{self, Scan};
 use super::target::{self, Redriven, Targets, Unsent};
-use super::{Place, Selected, counted, text};
+use super::{Place, Selected, counted};
 use crate::config::is_kafka_name;
 use crate::exit::UsageError;
 use crate::terminal::{Format, Terminal, can_ask, confirmed, print_line};
+use crate::text;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
