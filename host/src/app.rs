@@ -5,7 +5,9 @@
 use std::sync::Arc;
 
 use engine::table::{self, TableSpec};
-use engine::topology::{PartitionCounts, StoreBackend, StoreChangelog, StoreSpec, SubTopology, TopicBinding, Topology};
+use engine::topology::{
+    PartitionCounts, StoreBackend, StoreChangelog, StoreSpec, SubTopology, TopicBinding, Topology, is_reserved_topic,
+};
 use sandbox::{Declaration, StoreDeclaration, TopicDeclaration};
 
 use crate::config::{ConfigError, Manifest, StoreSettings, TableSettings, nearest};
@@ -21,10 +23,12 @@ pub fn bind(manifest: &Manifest, declaration: &Declaration) -> Result<Topology, 
         parts.iter().flat_map(declared).map(|topic| topic.name.as_str()).collect()
     };
     let stores: Vec<&str> = parts.iter().flat_map(|part| &part.stores).map(|store| store.name.as_str()).collect();
+    check_store_count(manifest, stores.len())?;
     check_names(manifest, "sources", manifest.sources.keys(), &topics(|part| &part.sources))?;
     check_names(manifest, "sinks", manifest.sinks.keys(), &topics(|part| &part.sinks))?;
     check_names(manifest, "stores", manifest.stores.keys(), &stores)?;
     check_write_sources(manifest, parts)?;
+    check_reserved_topics(manifest, parts)?;
     let sub_topologies = parts
         .iter()
         .map(|part| SubTopology {
@@ -79,12 +83,15 @@ fn store(declared: &StoreDeclaration, settings: Option<&StoreSettings>) -> Store
 
 /// The stores that take writes, each with the topic of the source that its manifest names.
 /// `record_bytes_max` says what a topic takes of one record.
-pub fn write_targets(
+///
+/// # Errors
+/// The first of `record_bytes_max`.
+pub fn write_targets<E>(
     manifest: &Manifest,
     topology: &Topology,
     counts: &PartitionCounts,
-    record_bytes_max: impl Fn(&str) -> Option<usize>,
-) -> Vec<Target> {
+    mut record_bytes_max: impl FnMut(&str) -> Result<Option<usize>, E>,
+) -> Result<Vec<Target>, E> {
     let target = &|part: &SubTopology, store: &StoreSpec| {
         let settings = manifest.stores.get(&*store.name)?;
         let source = settings.write_source.as_deref()?;
@@ -94,11 +101,72 @@ pub fn write_targets(
             topic: Arc::clone(&source.topic),
             partitions: counts.of(&source.topic),
             conditional: settings.conditional_writes,
-            record_bytes_max: record_bytes_max(&source.topic),
+            record_bytes_max: None,
         })
     };
     let parts = topology.sub_topologies.iter();
-    parts.flat_map(|part| part.stores.iter().filter_map(move |store| target(part, store))).collect()
+    let targets = parts.flat_map(|part| part.stores.iter().filter_map(move |store| target(part, store)));
+    targets.map(|target| Ok(Target { record_bytes_max: record_bytes_max(&target.topic)?, ..target })).collect()
+}
+
+/// A module chooses the names of its sources and sinks, and a name without a binding is the topic itself: it must not
+/// choose itself another application's state. Reading that is for the operator to allow, topic by topic; writing it is
+/// not, since whoever restores from the topic would take what it finds for its own.
+fn check_reserved_topics(manifest: &Manifest, parts: &[sandbox::SubTopologyDeclaration]) -> Result<(), ConfigError> {
+    const WHY: &str = "topics that end in -changelog or -repartition, or begin with __, are the state of applications or \
+                       of the cluster";
+    let module = manifest.text("module");
+    for part in parts {
+        for sink in &part.sinks {
+            let topic = topic(&sink.name, manifest.sinks.get(&sink.name)).topic;
+            if is_reserved_topic(&topic) {
+                let (name, key) = (&sink.name, format!("sinks.{}", sink.name));
+                let message = format!(
+                    "{key}.topic: the module {module} would write into the topic {topic} by its sink {name}; {WHY}, and no \
+                     module may write them: bind the sink to another topic"
+                );
+                return Err(manifest.fault_below(&key, message));
+            }
+        }
+        for source in &part.sources {
+            let (name, key) = (&source.name, format!("sources.{}", source.name));
+            let bound = manifest.sources.get(name);
+            if bound.is_none() && is_reserved_topic(name) {
+                let message = format!(
+                    "{key}.topic: the module {module} would read the topic {name} by its source of that name; {WHY}: where \
+                     it is to read it, name the topic with this key"
+                );
+                return Err(manifest.fault_below(&key, message));
+            }
+            let written = |store: &StoreDeclaration| {
+                manifest.stores.get(&store.name).is_some_and(|settings| settings.write_source.as_ref() == Some(name))
+            };
+            let topic = topic(name, bound).topic;
+            if let Some(store) = part.stores.iter().find(|store| written(store)).filter(|_| is_reserved_topic(&topic)) {
+                let key = format!("stores.{}.write", store.name);
+                let message =
+                    format!("{key}.source: the topic of the source {name} is {topic}; {WHY}: clients may not write it");
+                return Err(manifest.fault_below(&key, message));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Each store is a topic with all its partitions, a folder and write buffers for each task; `describe` is the module's word.
+fn check_store_count(manifest: &Manifest, stores: usize) -> Result<(), ConfigError> {
+    const KEY: &str = "processor.stores.max.count";
+    let limit = manifest.count(KEY);
+    if stores as u64 <= limit {
+        return Ok(());
+    }
+    let module = manifest.text("module");
+    Err(manifest.fault_at(
+        KEY,
+        format!(
+            "the module {module} declares {stores} stores, more than the limit of {limit}; raise it with the key {KEY}"
+        ),
+    ))
 }
 
 /// A store's writes go to a source of the part of the topology that has the store.

@@ -1,6 +1,7 @@
 //! Loads the module of an application: reads the file once, bounded, and hands those bytes to the sandbox, so that
 //! what is checked is what runs. Has it compiled by a process of its own. Shows what takes long.
 
+use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -56,7 +57,8 @@ pub fn load(request: &LoadRequest, sandbox: &Sandbox, terminal: Terminal) -> Res
         limits: request.compile_limits,
     });
     let cache_dir = Some(request.cache_dir.clone());
-    let config = RuntimeConfig { cache_dir, module_max_bytes: request.module_max_bytes, compiler };
+    let cache_key_dir = user_state_dir(|name| std::env::var_os(name));
+    let config = RuntimeConfig { cache_dir, cache_key_dir, module_max_bytes: request.module_max_bytes, compiler };
     let runtime = sandbox.runtime(config).context("cannot start the sandbox")?;
     let bar = terminal.bar("compiling the module", None);
     let mut stage = |stage: LoadStage| match stage {
@@ -77,6 +79,14 @@ pub fn load(request: &LoadRequest, sandbox: &Sandbox, terminal: Terminal) -> Res
     let fields = json!({ "path": request.path.display().to_string(), "digest": module.digest() });
     terminal.notice("module", &text, fields);
     Ok(module)
+}
+
+/// The user's own folder for what outlives projects, as the XDG base directory specification has it; a relative path
+/// means nothing there. `None` where the user has no home.
+fn user_state_dir(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")));
+    Some(state?.join("sandbar"))
 }
 
 /// The file's bytes, at most one more than the limit: the sandbox says what is too much.
@@ -102,3 +112,6 @@ fn read(path: &Path, limit_bytes: usize) -> Result<Vec<u8>> {
         .with_context(|| format!("cannot read the module {}", path.display()))?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,7 @@ mod routes;
 mod runtime;
 mod telemetry;
 mod terminal;
+mod text;
 mod toolchain;
 
 /// Also that of RocksDB and librdkafka, whose blocks and messages come and go on many threads.

@@ -9,6 +9,8 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Map, Value, json};
 
+use crate::text;
+
 /// How results are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Format {
@@ -79,25 +81,31 @@ impl Terminal {
     }
 }
 
+/// Whether there is somebody at a terminal who can be asked.
+pub fn can_ask() -> bool {
+    std::io::stdin().is_terminal()
+}
+
 /// Asks on a terminal whether to go on; where nobody can be asked, whoever gave the command meant it.
 ///
 /// # Errors
 /// When the terminal cannot be read.
 pub fn confirmed(question: &str) -> std::io::Result<bool> {
-    if !std::io::stdin().is_terminal() {
+    if !can_ask() {
         return Ok(true);
     }
     // Where the question cannot be written, the answer is awaited all the same.
-    let _ = write!(std::io::stderr().lock(), "{question} [y/N] ");
+    let _ = write!(std::io::stderr().lock(), "{} [y/N] ", text::escape_lines(question));
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
     Ok(["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()))
 }
 
-/// Writes a line to standard error. Where nobody reads it any more, or its disk is full, there is nobody to tell, and what
+/// Writes a line to standard error. It may hold what modules, dead letters and brokers say, so nothing in it steers the
+/// terminal; what a message has line ends for stays in lines. Where nobody reads it any more, or its disk is full, there is nobody to tell, and what
 /// the process does goes on.
 pub fn tell(line: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", text::escape_lines(line));
 }
 
 /// The first line that standard output did not take.

@@ -108,6 +108,10 @@ pub enum EngineError {
     #[error("internal topic {topic} cannot be used: {}; correct or delete it (its data is the only copy of the state if the state directory is lost)", .faults.join(", "))]
     InternalTopic { topic: String, faults: Vec<String> },
     #[error(
+        "errors.dead.letter.queue.topic.name is {topic}, whose cleanup.policy is {policy}: compaction keeps the last record of a key only, and a dead letter has the key of its record, so that some would be lost unseen; set cleanup.policy=delete, with retention.ms=-1"
+    )]
+    CompactedDeadLetters { topic: String, policy: String },
+    #[error(
         "source topic {topic} had {expected} partitions when the application began and has at least {found} now: stores are split by the old count, so move an application that has some to new topics, or give it a new id; one without stores takes the new partitions on with its next start"
     )]
     PartitionsAdded { topic: String, expected: i32, found: i32 },
@@ -229,6 +233,7 @@ impl EngineError {
             Self::Topology(_)
             | Self::MissingTopics { .. }
             | Self::InternalTopic { .. }
+            | Self::CompactedDeadLetters { .. }
             | Self::PartitionsAdded { .. }
             | Self::TopicChanged { .. }
             | Self::IncompleteTask { .. }

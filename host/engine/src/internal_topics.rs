@@ -101,6 +101,7 @@ pub fn prepare_known(
     for topic in &sources {
         known.verify(topic, TopicRole::Source, found.get(&**topic).and_then(Option::as_ref))?;
     }
+    verify_dead_letter_topic(topology, &found)?;
     warn_of_retention(topology, found.values().flatten());
     let counts = found.iter().filter_map(|(name, found)| Some((Arc::from(&**name), found.as_ref()?.partitions)));
     let counts = PartitionCounts(counts.collect());
@@ -224,6 +225,20 @@ fn warn_of_retention<'a>(topology: &Topology, topics: impl Iterator<Item = &'a T
                 "the topic deletes records by their age: a table that is loaded again lacks the keys of those; compact it to keep them"
             );
         }
+    }
+}
+
+/// Refuses a topic whose compaction would drop dead letters: two of the same key stand for two records.
+fn verify_dead_letter_topic(
+    topology: &Topology,
+    found: &BTreeMap<String, Option<TopicDescription>>,
+) -> Result<(), EngineError> {
+    let topic = topology.dead_letter_topic.as_deref().and_then(|topic| found.get(topic)?.as_ref());
+    match topic.and_then(|topic| Some((topic, topic.configs.get(CLEANUP_POLICY)?))) {
+        Some((topic, policy)) if policy.contains("compact") => {
+            Err(EngineError::CompactedDeadLetters { topic: topic.name.clone(), policy: policy.clone() })
+        }
+        _ => Ok(()),
     }
 }
 

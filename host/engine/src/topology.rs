@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::record::TopicPartition;
 
 mod validation;
-pub use validation::{TopologyError, TopologyFault};
+pub use validation::{TopologyError, TopologyFault, is_reserved_topic};
 
 /// `(sub-topology, partition)`: the unit of parallelism. Written as Kafka Streams does: `0_3`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]

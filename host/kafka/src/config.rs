@@ -100,7 +100,7 @@ impl Role {
 const PREFIXES: [&str; 5] = ["consumer.", "main.consumer.", "restore.consumer.", "producer.", "admin."];
 
 /// Properties that the host sets itself, with the reason.
-const RESERVED: [(&str, &str); 22] = [
+const RESERVED: [(&str, &str); 24] = [
     ("bootstrap.servers", "it is set by bootstrap.servers of the application"),
     ("metadata.broker.list", "it is set by bootstrap.servers of the application"),
     ("group.id", "it is the application id"),
@@ -122,6 +122,8 @@ const RESERVED: [(&str, &str); 22] = [
     ("log.queue", "logs go to the host's log"),
     ("group.protocol", "the group speaks the classic protocol"),
     ("plugin.library.paths", "a manifest must not load native code"),
+    ("ssl.engine.location", "a manifest must not load native code"),
+    ("ssl.providers", "a manifest must not load native code"),
     ("sasl.kerberos.kinit.cmd", "a manifest must not run commands"),
 ];
 

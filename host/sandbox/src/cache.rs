@@ -1,10 +1,12 @@
-//! Compiled code on disk. Loads only what this host wrote: each file carries an HMAC over its name and its bytes with
-//! a key that lies beside it in a folder which only the host's user can enter; whatever does not fit is compiled anew
-//! and replaced (S11: wasmtime hardly checks compiled code, so a planted file would be native code of a stranger).
+//! Compiled code on disk. Loads only what this host wrote: each file carries an HMAC over its place, its name and its
+//! bytes; whatever does not fit is compiled anew and replaced (S11: wasmtime hardly checks compiled code, so a planted
+//! file would be native code of a stranger). The key never lies beside what it protects: folders of a project travel, and
+//! whoever can put code there could put a key there too. It is in a folder of the user's own.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{Hash, Hasher};
 use std::io::{ErrorKind, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,13 +19,14 @@ use crate::check::hex;
 use crate::error::RuntimeError;
 
 const FOLDER: &str = "compiled";
-const KEY_FILE: &str = "key";
+const KEY_FILE: &str = "compiled-code.key";
 const KEY_BYTES: usize = 32;
 const MAC_BYTES: usize = 32;
 /// Block length of sha-256, which HMAC (RFC 2104) pads its key to.
 const BLOCK_BYTES: usize = 64;
 
 pub(crate) struct Cache {
+    /// As the system sees it, without links.
     folder: PathBuf,
     key: [u8; KEY_BYTES],
     /// The engine's settings and version, as wasmtime hashes them.
@@ -31,8 +34,17 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    /// Opens or makes the folder `compiled` below `dir`.
-    pub fn open(dir: &Path, engine: &Engine) -> Result<Self, RuntimeError> {
+    /// Opens or makes the folder `compiled` below `dir`. The inner result says why nothing can be kept: without a key of
+    /// the user's own, none is made elsewhere.
+    pub fn open(dir: &Path, key_dir: Option<&Path>, engine: &Engine) -> Result<Result<Self, String>, RuntimeError> {
+        let key = match key_dir {
+            Some(folder) => key_of(folder),
+            None => Err("there is no folder for its key: set HOME or XDG_STATE_HOME".to_owned()),
+        };
+        let key = match key {
+            Ok(key) => key,
+            Err(detail) => return Ok(Err(detail)),
+        };
         let folder = dir.join(FOLDER);
         let failed = |path: &Path, detail: String| RuntimeError::Cache { path: path.to_owned(), detail };
         fs::create_dir_all(dir).map_err(|error| failed(dir, error.to_string()))?;
@@ -41,11 +53,11 @@ impl Cache {
             _ => {}
         }
         require_private(&folder).map_err(|detail| failed(&folder, detail))?;
-        let key = read_or_make_key(&folder.join(KEY_FILE)).map_err(|detail| failed(&folder, detail))?;
+        let folder = folder.canonicalize().map_err(|error| failed(&folder, error.to_string()))?;
         let mut hash = Sha256Hasher(Sha256::new());
         engine.precompile_compatibility_hash().hash(&mut hash);
         let engine = hex(&hash.0.finalize())[..16].to_owned();
-        Ok(Self { folder, key, engine })
+        Ok(Ok(Self { folder, key, engine }))
     }
 
     /// The compiled code of a module, if it is there and is ours. Anything else counts as absent.
@@ -102,15 +114,16 @@ impl Cache {
         equal(mac, &self.mac(name, code)).then_some(code)
     }
 
-    /// HMAC-SHA256 over the name and the code. The name is part of it, so that code of one module never passes for
-    /// another's.
+    /// HMAC-SHA256 over folder, name and code. The name is part of it, so that code of one module never passes for
+    /// another's; so is the folder, since others may write into one of this user's folders and not into another.
     fn mac(&self, name: &str, code: &[u8]) -> [u8; MAC_BYTES] {
         let pad = |byte: u8| {
             let mut block = [byte; BLOCK_BYTES];
             block.iter_mut().zip(self.key).for_each(|(padded, key)| *padded ^= key);
             block
         };
-        let inner = Sha256::new().chain_update(pad(0x36)).chain_update(name).chain_update([0]).chain_update(code);
+        let inner = Sha256::new().chain_update(pad(0x36)).chain_update(self.folder.as_os_str().as_bytes());
+        let inner = inner.chain_update([0]).chain_update(name).chain_update([0]).chain_update(code);
         Sha256::new().chain_update(pad(0x5c)).chain_update(inner.finalize()).finalize().into()
     }
 }
@@ -133,13 +146,21 @@ fn require_private(folder: &Path) -> Result<(), String> {
     }
     let mode = found.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(format!("others can enter it (mode {mode:o}); run `chmod 700` on it, or remove it"));
+        return Err(format!("others can enter it (mode {mode:o}); remove it"));
     }
     Ok(())
 }
 
 fn private_file(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+/// The key of the user, made on first use.
+fn key_of(folder: &Path) -> Result<[u8; KEY_BYTES], String> {
+    let failed = |detail: String| format!("the folder of its key, {}, cannot be used: {detail}", folder.display());
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| failed(error.to_string()))?;
+    require_private(folder).map_err(failed)?;
+    read_or_make_key(&folder.join(KEY_FILE)).map_err(failed)
 }
 
 fn read_or_make_key(path: &Path) -> Result<[u8; KEY_BYTES], String> {
@@ -154,7 +175,7 @@ fn read_or_make_key(path: &Path) -> Result<[u8; KEY_BYTES], String> {
             Err(error) => return Err(format!("{KEY_FILE}: {error}")),
         }
     }
-    Err(format!("{KEY_FILE} does not have {KEY_BYTES} bytes; remove the folder"))
+    Err(format!("{KEY_FILE} does not have {KEY_BYTES} bytes; remove it"))
 }
 
 fn make_key(path: &Path) -> Result<(), String> {

@@ -31,6 +31,9 @@ const GUEST_STACK_BYTES: usize = 512 << 10;
 pub struct RuntimeConfig {
     /// Where compiled code is kept, in a folder of its own below this one; `None` compiles each time.
     pub cache_dir: Option<PathBuf>,
+    /// The user's own folder for the key that marks what this host compiled; made where it is missing. Never within
+    /// `cache_dir`, nor in anything that is handed from one to another. `None` keeps nothing.
+    pub cache_key_dir: Option<PathBuf>,
     /// `module.max.bytes`: the largest module that is read.
     pub module_max_bytes: usize,
     pub compiler: Compiler,
@@ -38,7 +41,12 @@ pub struct RuntimeConfig {
 
 impl Default for RuntimeConfig {
     fn default() -> Self {
-        Self { cache_dir: None, module_max_bytes: DEFAULT_MODULE_MAX_BYTES, compiler: Compiler::InProcess }
+        Self {
+            cache_dir: None,
+            cache_key_dir: None,
+            module_max_bytes: DEFAULT_MODULE_MAX_BYTES,
+            compiler: Compiler::InProcess,
+        }
     }
 }
 
@@ -61,7 +69,8 @@ pub enum LoadStage {
 pub struct Runtime {
     engine: Engine,
     linker: Linker<TaskState>,
-    cache: Option<Cache>,
+    /// Where there is none though one was asked for, the reason.
+    cache: Result<Cache, Option<String>>,
     epochs: Arc<EpochThread>,
     module_max_bytes: usize,
     compiler: Compiler,
@@ -72,7 +81,7 @@ impl Runtime {
         let failed = |error: wasmtime::Error| RuntimeError::Engine { detail: format!("{error:#}") };
         let engine = Engine::new(&engine_config()).map_err(failed)?;
         let linker = imports::linker(&engine).map_err(failed)?;
-        let cache = config.cache_dir.as_deref().map(|dir| Cache::open(dir, &engine)).transpose()?;
+        let cache = open_cache(&config, &engine)?;
         let epochs = EpochThread::start(engine.clone()).map_err(RuntimeError::Thread)?;
         let RuntimeConfig { module_max_bytes, compiler, .. } = config;
         Ok(Self { engine, linker, cache, epochs: Arc::new(epochs), module_max_bytes, compiler })
@@ -83,8 +92,8 @@ impl Runtime {
     /// # Errors
     /// When its cache cannot be used.
     pub fn beside(&self, config: RuntimeConfig) -> Result<Self, RuntimeError> {
-        let RuntimeConfig { cache_dir, module_max_bytes, compiler } = config;
-        let cache = cache_dir.map(|dir| Cache::open(&dir, &self.engine)).transpose()?;
+        let cache = open_cache(&config, &self.engine)?;
+        let RuntimeConfig { module_max_bytes, compiler, .. } = config;
         let (engine, linker, epochs) = (self.engine.clone(), self.linker.clone(), Arc::clone(&self.epochs));
         Ok(Self { engine, linker, cache, epochs, module_max_bytes, compiler })
     }
@@ -123,7 +132,7 @@ impl Runtime {
         facts: &ModuleFacts,
         progress: &mut dyn FnMut(LoadStage),
     ) -> Result<Component, LoadError> {
-        if let Some(component) = self.cache.as_ref().and_then(|cache| cache.get(&self.engine, &facts.digest)) {
+        if let Some(component) = self.cache.as_ref().ok().and_then(|cache| cache.get(&self.engine, &facts.digest)) {
             progress(LoadStage::LoadedFromCache);
             return Ok(component);
         }
@@ -133,12 +142,22 @@ impl Runtime {
             digest: facts.digest.clone(),
             detail: escape(&format!("{error:#}"), DETAIL_MAX_BYTES),
         })?;
-        if let Some(cache) = &self.cache
-            && let Err(reason) = cache.put(&facts.digest, &code)
-        {
+        let kept = match &self.cache {
+            Ok(cache) => cache.put(&facts.digest, &code).map_err(Some),
+            Err(reason) => Err(reason.clone()),
+        };
+        if let Err(Some(reason)) = kept {
             progress(LoadStage::NotCached { reason });
         }
         Ok(component)
+    }
+}
+
+/// The cache, or why there is none; no reason where none was asked for.
+fn open_cache(config: &RuntimeConfig, engine: &Engine) -> Result<Result<Cache, Option<String>>, RuntimeError> {
+    match &config.cache_dir {
+        Some(dir) => Ok(Cache::open(dir, config.cache_key_dir.as_deref(), engine)?.map_err(Some)),
+        None => Ok(Err(None)),
     }
 }
 

@@ -2,6 +2,7 @@
 //! without the module. What dead letters say was written by guests and by whoever may write the topic: it is escaped and
 //! cut before a terminal gets it, and never taken for a name without a check.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -24,7 +25,6 @@ mod saved;
 mod scan;
 mod show;
 mod target;
-pub mod text;
 
 pub use letter::{DeadLetter, Subject};
 pub use position::Position;
@@ -79,12 +79,24 @@ impl Place {
         Ok(DeadLetter::of(&position.topic, scan::one(&connected.clients, position)?)?)
     }
 
+    /// The topics that the manifest names as sources and tables; none without a manifest.
+    ///
+    /// # Errors
+    /// What is wrong with the manifest.
+    fn source_topics(&self) -> Result<BTreeSet<String>> {
+        let Some(manifest) = self.manifest()? else { return Ok(BTreeSet::new()) };
+        let tables = manifest.tables.into_values().map(|table| table.topic);
+        Ok(manifest.sources.into_values().chain(tables).collect())
+    }
+
+    fn manifest(&self) -> Result<Option<Manifest>> {
+        let load = |path| Manifest::load(path, &Overrides::of_environment(&[]));
+        Ok(self.file.as_deref().map(load).transpose()?)
+    }
+
     /// Reaches the broker; the topic that was named, or else the manifest's.
     fn open(&self, topic: Option<&str>, terminal: Terminal) -> Result<(Connected, String)> {
-        let manifest = match &self.file {
-            Some(path) => Some(Manifest::load(path, &Overrides::of_environment(&[]))?),
-            None => None,
-        };
+        let manifest = self.manifest()?;
         let of_manifest = manifest.as_ref().and_then(|manifest| manifest.optional_text(TOPIC_KEY));
         let topic = match (topic, of_manifest, &self.file) {
             (Some(topic), _, _) | (None, Some(topic), _) => topic.to_owned(),

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use engine::dead_letter::DeadLetterReason;
 use engine::processor::{ProcessorError, ProcessorSupplier};
 use engine::replay::{Replay, ReplayedCall, replay};
-use sandbox::{CompileLimits, Limits, Module};
+use sandbox::{CompileLimits, DEFAULT_MODULE_MAX_BYTES, Limits, Module};
 
 use super::dlq::{self, DeadLetter, Position, Subject};
 use crate::components::{self, LoadRequest, Sandbox};
@@ -34,14 +34,11 @@ pub struct Arguments {
     #[arg(long, value_name = "PATH")]
     from_file: Option<PathBuf>,
 
-    /// The module to run; that of the manifest where it is absent
+    /// The module to run; that of the manifest where it is absent. Without a manifest its size and what compiling it may
+    /// take have the defaults of module.max.bytes and module.compile.*
     #[arg(long, value_name = "PATH")]
     module: Option<PathBuf>,
 }
-
-/// Of a module that no manifest bounds; the largest that one can allow.
-const MODULE_MAX_BYTES: u64 = 1 << 30;
-const COMPILE_LIMITS_MAX: CompileLimits = CompileLimits { cpu_max_seconds: 3_600, memory_max_bytes: 1 << 40 };
 
 /// Marks a module that failed again, which is what was asked for but no success.
 #[derive(Debug, thiserror::Error)]
@@ -86,9 +83,11 @@ fn load(arguments: &Arguments, limits: &Limits, terminal: Terminal) -> Result<Mo
         _ => return Err(UsageError("no module: name it with --module, or its manifest with -f".to_owned()).into()),
     };
     let folder = manifest.as_ref().map_or_else(|| PathBuf::from(".sandbar/cache"), cache_dir);
-    let max_bytes = manifest.as_ref().map_or(MODULE_MAX_BYTES, |manifest| manifest.count("module.max.bytes"));
-    let module_max_bytes = usize::try_from(max_bytes).unwrap_or(usize::MAX);
-    let compile_limits = manifest.as_ref().map_or(COMPILE_LIMITS_MAX, compile_limits);
+    // A module that no manifest bounds has the bounds of one that sets none: it may be of a stranger.
+    let module_max_bytes = manifest.as_ref().map_or(DEFAULT_MODULE_MAX_BYTES, |manifest| {
+        usize::try_from(manifest.count("module.max.bytes")).unwrap_or(usize::MAX)
+    });
+    let compile_limits = manifest.as_ref().map_or_else(CompileLimits::default, compile_limits);
     let limits = limits.clone();
     let request = LoadRequest { path, cache_dir: folder, module_max_bytes, limits, compile_limits };
     components::load(&request, &Sandbox::default(), terminal)

@@ -282,6 +282,11 @@ impl Manifest {
         self.fault_of(first.map(|(_, located)| located), message.into())
     }
 
+    /// A fault about a key, with the place of its value.
+    pub fn fault_at(&self, key: &str, message: impl Into<String>) -> ConfigError {
+        self.fault_of(self.values.get(key), message.into())
+    }
+
     fn fault_of(&self, located: Option<&Located>, message: String) -> ConfigError {
         let (origin, line_text) =
             located.map_or((Origin::Default, None), |located| (located.origin.clone(), located.line_text.clone()));

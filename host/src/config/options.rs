@@ -322,8 +322,8 @@ const TABLE: &[ConfigOption] = &[
         "errors.dead.letter.queue.topic.name",
         Kind::Name,
         "Topic of the dead letters: a record that cannot be read, processed or sent goes there, with what happened in its \
-         headers, in the same commit as its offset, and processing goes on. It may be shared by applications. See [dead \
-         letters](../dead-letters.md).",
+         headers, in the same commit as its offset, and processing goes on. It may be shared by applications. It must not \
+         be compacted, nor be the topic of a source or a sink. See [dead letters](../dead-letters.md).",
     )
     .importance(Importance::High)
     .streams(),
@@ -347,7 +347,8 @@ const TABLE: &[ConfigOption] = &[
         Kind::Choice(HANDLERS),
         "As `processing.exception.handler`, for records for which the module forwards what Kafka would refuse: larger than \
          the topic's `max.message.bytes`, without a key for a compacted topic, with a timestamp outside its bounds. With \
-         `continue` the output alone is left out.",
+         `continue` the output alone is left out. The size is that of the record before compression, so that a record which \
+         a topic would take compressed only counts as too large.",
     )
     .streams(),
     option(
@@ -472,6 +473,15 @@ const TABLE: &[ConfigOption] = &[
     .unit("bytes")
     .importance(Importance::Low),
     option(
+        "processor.stores.max.count",
+        integer(0, 10_000),
+        "Stores that the module may declare. Each is a changelog topic with all its partitions, and a folder and write \
+         buffers for each task.",
+    )
+    .or("20")
+    .unit("stores")
+    .importance(Importance::Low),
+    option(
         "rocksdb.block.cache.bytes",
         integer(1 << 20, TIB),
         "Memory for blocks, indexes, filters and write buffers of all RocksDB stores of the host together, those of [all its \
@@ -491,13 +501,15 @@ const TABLE: &[ConfigOption] = &[
     option(
         "sources.*.topic",
         Kind::Name,
-        "Binds a source that the module declares to a topic; without it the topic has the source's name.",
+        "Binds a source that the module declares to a topic; without it the topic has the source's name. A topic that ends \
+         in `-changelog` or `-repartition`, or begins with `__`, must be named here to be read.",
     )
     .importance(Importance::High),
     option(
         "sinks.*.topic",
         Kind::Name,
-        "Binds a sink that the module declares to a topic; without it the topic has the sink's name.",
+        "Binds a sink that the module declares to a topic; without it the topic has the sink's name. It never ends in \
+         `-changelog` or `-repartition` and never begins with `__`: that is state of applications or of the cluster.",
     )
     .importance(Importance::High),
     option(

@@ -2,10 +2,11 @@
 //! routes to other hosts, the options of its threads. Starts nothing but the thread of the writes.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use engine::assignment::logged_tasks;
-use engine::broker::ClientSupplier;
+use engine::broker::{BrokerError, BrokerErrorKind, ClientSupplier, TopicDescription};
 use engine::metrics::EngineMetrics;
 use engine::processor::ProcessorSupplier;
 use engine::query::QueryRegistry;
@@ -50,7 +51,7 @@ pub fn wire(manifest: &Manifest, topology: &Arc<Topology>, counts: PartitionCoun
 /// The way of REST writes, where a store takes any.
 ///
 /// # Errors
-/// When the machine gives no thread.
+/// When the machine gives no thread, or no broker says in time what the topics take.
 pub fn writes(
     manifest: &Manifest,
     topology: &Topology,
@@ -58,18 +59,35 @@ pub fn writes(
     clients: &Arc<KafkaClients>,
     stop: &Stop,
 ) -> Result<Option<Arc<Writes>>> {
-    // Where the broker does not say, the producer's own bound holds.
-    let record_bytes_max = |topic: &str| {
-        let described = clients.describe_topic(topic).ok().flatten()?;
-        described.configs.get("max.message.bytes")?.parse().ok()
+    let deadline = Instant::now() + Duration::from_millis(manifest.count("default.api.timeout.ms"));
+    let pause = Duration::from_millis(manifest.count("retry.backoff.ms"));
+    let described = |topic: &str| loop {
+        match clients.describe_topic(topic) {
+            Err(error) if error.kind == BrokerErrorKind::Retriable && Instant::now() < deadline => {
+                tracing::warn!(topic, %error, "cannot tell yet what the topic takes of a record");
+            }
+            described => return described,
+        }
+        if stop.wait(pause) {
+            return Ok(None);
+        }
     };
-    let targets = app::write_targets(manifest, topology, counts, record_bytes_max);
+    let targets = app::write_targets(manifest, topology, counts, |topic| record_bytes_max(described(topic)))?;
     if targets.is_empty() {
         return Ok(None);
     }
     let clients: Arc<dyn ClientSupplier> = Arc::clone(clients) as _;
     let writer = Writer::start(clients, stop)?;
     Ok(Some(Arc::new(Writes { targets, writer, outcomes: Default::default() })))
+}
+
+/// What a topic takes of one record. Where the broker does not say, the producer's own bound holds; that it could not be
+/// asked is no such answer.
+fn record_bytes_max(described: Result<Option<TopicDescription>, BrokerError>) -> Result<Option<usize>> {
+    let Some(topic) = described? else { return Ok(None) };
+    let Some(text) = topic.configs.get("max.message.bytes") else { return Ok(None) };
+    let bytes = text.parse().with_context(|| format!("max.message.bytes of topic {} is {text:?}", topic.name))?;
+    Ok(Some(bytes))
 }
 
 /// How the other hosts of the application are found.
@@ -145,3 +163,6 @@ pub fn stream_thread_options(
     });
     Ok(options.collect())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,8 @@
 //! Hostile records on a whole host: each of them costs itself. It becomes a dead letter that says why, the records around
 //! it are answered, in order, and the host ends when there is nothing left to do.
 
+use std::fs;
+
 use serde_json::{Value, json};
 
 use crate::support::{Place, guest};
@@ -84,4 +86,67 @@ fn a_hostile_record_costs_itself_and_nothing_else() {
         letters.len(),
         answers.len()
     );
+}
+
+/// Two applications of one process: the second is given the first one's changelog for its outputs.
+#[test]
+fn the_state_of_another_application_is_out_of_reach() {
+    let place = Place::new("hostile-state");
+    let manifest = |id: &str, lines: &str| {
+        place
+            .write(&format!("{id}.toml"), format!("application.id = \"{id}\"\nmodule = {:?}\n{lines}", guest("count")));
+    };
+    let run = |manifests: &[&str]| {
+        let mut all = vec!["run", "--embedded", "broker", "--until-idle", "1s", "--listen", "127.0.0.1:0"];
+        manifests.iter().for_each(|path| all.extend(["-f", path]));
+        place.sandbar(&all)
+    };
+    let lines: String =
+        (0..10).map(|n| json!({ "key": format!("k{}", n % 2), "value": "x" }).to_string() + "\n").collect();
+    ["in", "out", "mine"].into_iter().for_each(|topic| place.create_topic(topic, 1));
+    place.produce("in", &lines);
+    place.produce("mine", &lines);
+    manifest("victim", "");
+    run(&["victim.toml"]).succeeded();
+    let changelog = || place.read("victim-counts-changelog", &["--value-format", "i64"]);
+    let before = changelog();
+    assert!(!before.is_empty());
+
+    manifest("attacker", "sources.in.topic = \"mine\"\nsinks.out.topic = \"victim-counts-changelog\"\n");
+    let words = [
+        "attacker.toml:4:1: sinks.out.topic: the module",
+        "would write into the topic victim-counts-changelog by its sink out",
+        "[victim] stopped (idle)",
+    ];
+    run(&["victim.toml", "attacker.toml"]).failed(2, &words);
+    assert_eq!(changelog(), before);
+    let topics = place.sandbar(&["topics", "list", "--embedded", "broker"]).succeeded().stdout;
+    assert!(!topics.contains("attacker"), "it was refused before any topic was made: {topics}");
+
+    // What it wrote would have been the victim's state: with its folder gone, the victim has what the topic says.
+    fs::remove_dir_all(place.folder.join(".sandbar/state/victim")).expect("the victim's stores");
+    run(&["victim.toml"]).succeeded();
+    assert_eq!(changelog(), before);
+
+    // Reading it is for the operator to allow.
+    manifest("reader", "sources.in.topic = \"victim-counts-changelog\"\nsinks.out.topic = \"out\"\n");
+    run(&["reader.toml"]).succeeded();
+}
+
+/// A module whose outputs pass for dead letters would have a redrive send them wherever they say.
+#[test]
+fn a_sink_that_is_the_topic_of_the_dead_letters_is_refused() {
+    let place = Place::counting("hostile-letters");
+    let words = ["errors.dead.letter.queue.topic.name is letters, which is the topic of the sink \"out\""];
+    let set = ["-X", "sinks.out.topic=letters", "-X", "errors.dead.letter.queue.topic.name=letters"];
+    place.run_until_idle(&set).failed(1, &words);
+}
+
+#[test]
+fn more_stores_than_allowed_are_refused_before_any_topic_is_made() {
+    let place = Place::counting("hostile-stores");
+    let words = ["declares 1 stores, more than the limit of 0; raise it with the key processor.stores.max.count"];
+    place.run_until_idle(&["-X", "processor.stores.max.count=0"]).failed(2, &words);
+    let topics = place.sandbar(&["topics", "list", "--embedded", "broker"]).succeeded().stdout;
+    assert_eq!(topics.lines().count(), 1, "the heading alone: {topics}");
 }

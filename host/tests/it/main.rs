@@ -5,6 +5,7 @@ mod applications;
 mod bad_input;
 mod compiling;
 mod damaged;
+mod dead_letter_files;
 mod disk_full;
 mod hostile;
 mod http;

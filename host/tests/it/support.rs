@@ -72,6 +72,7 @@ impl Place {
         for variable in ["SANDBAR_LOG", "SANDBAR_URL", "SANDBAR_BROKERS"] {
             command.env_remove(variable);
         }
+        command.env("XDG_STATE_HOME", self.folder.join("user"));
         command
     }
 

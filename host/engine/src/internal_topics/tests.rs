@@ -146,6 +146,29 @@ fn a_sink_that_is_deleted_is_missed_at_run_time_and_may_be_made_anew() {
 }
 
 #[test]
+fn a_topic_of_dead_letters_that_is_compacted_is_refused() {
+    let mut topology = topology(&["in", "more"], &["counts"], &["out"]);
+    topology.dead_letter_topic = Some("dlq".into());
+    let broker = broker();
+    broker.create_topic("dlq", 1);
+    let start = || {
+        let mut admin = broker.admin().expect("the mock has an admin client");
+        prepare_known(&mut *admin, "app", &topology, -1, &KnownTopics::default())
+    };
+    for policy in ["compact", "compact,delete", "delete,compact"] {
+        broker.set_topic_config("dlq", "cleanup.policy", policy);
+        let error = start().expect_err("it is compacted");
+        let expected = EngineError::CompactedDeadLetters { topic: "dlq".to_owned(), policy: policy.to_owned() };
+        assert_eq!((&error, error.remedy()), (&expected, crate::error::Remedy::Fatal));
+        let words = format!("errors.dead.letter.queue.topic.name is dlq, whose cleanup.policy is {policy}: ");
+        assert!(error.to_string().starts_with(&words), "{error}");
+        assert!(broker.topics().iter().all(|topic| topic.name != CHANGELOG), "nothing was made");
+    }
+    broker.set_topic_config("dlq", "cleanup.policy", "delete");
+    start().expect("it keeps every record");
+}
+
+#[test]
 fn a_topic_that_was_deleted_is_never_taken_for_a_new_one() {
     for (name, role, partitions) in
         [("in", TopicRole::Source, 3), ("more", TopicRole::Source, 5), (CHANGELOG, TopicRole::Changelog, 5)]

@@ -92,3 +92,40 @@ fn a_source_that_backs_a_store_has_nothing_beside_it() {
     let store = &backed(&["in"], &["s"], &[]).sub_topologies[0].stores[0];
     assert_eq!((store.is_logged(), store.changelog_topic("app").as_deref()), (true, Some("in")));
 }
+
+#[test]
+fn a_sink_is_never_the_state_of_an_application() {
+    for topic in ["other-s-changelog", "other-k-repartition", "__consumer_offsets"] {
+        let fault = format!(
+            "the sink {topic:?} of sub-topology 0 is bound to {topic}, which may be the state of an application: a sink's \
+             topic never ends in -changelog or -repartition and never begins with __"
+        );
+        assert_eq!(faults(&topology(&["in"], &["s"], &[topic]), "app"), [fault]);
+        // Whoever runs the application may read it.
+        assert_eq!(faults(&topology(&[topic], &["s"], &["out"]), "app"), Vec::<String>::new());
+    }
+    for topic in ["changelog", "changelog-of-it", "_schemas", "repartition"] {
+        assert_eq!(faults(&topology(&["in"], &["s"], &[topic]), "app"), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn dead_letters_have_a_topic_that_nobody_else_writes_or_reads() {
+    let of = |topic: &str| {
+        let mut topology = topology(&["in"], &["s"], &["out"]);
+        topology.dead_letter_topic = Some(topic.into());
+        faults(&topology, "app")
+    };
+    assert_eq!(of("dlq"), Vec::<String>::new());
+    let refused = |topic: &str, what: &str| {
+        let fault = format!(
+            "errors.dead.letter.queue.topic.name is {topic}, which is {what}: dead letters need a topic of their own"
+        );
+        assert_eq!(of(topic), [fault]);
+    };
+    refused("in", "a source topic");
+    // A module could forward what passes for a dead letter, and a redrive would believe it.
+    refused("out", "the topic of the sink \"out\"");
+    refused("app-s-changelog", "the changelog of store s");
+    refused("other-s-changelog", "named like the state of an application");
+}

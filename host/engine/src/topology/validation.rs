@@ -32,6 +32,10 @@ pub enum TopologyFault {
     #[error("the {what} {name:?} of sub-topology {sub_topology} is bound to {topic}, the changelog of store {store}")]
     Changelog { sub_topology: usize, what: &'static str, name: String, topic: String, store: String },
     #[error(
+        "the sink {name:?} of sub-topology {sub_topology} is bound to {topic}, which may be the state of an application: a sink's topic never ends in -changelog or -repartition and never begins with __"
+    )]
+    ReservedSink { sub_topology: usize, name: String, topic: String },
+    #[error(
         "store {store} of sub-topology {sub_topology} is backed by the source topic {topic}: that must be the only source, with no other store and no sink beside it"
     )]
     SourceBacked { sub_topology: usize, store: String, topic: String },
@@ -60,6 +64,13 @@ impl fmt::Display for TopologyError {
         }
         Ok(())
     }
+}
+
+/// Whether a topic belongs to the state of some application, or to the cluster, by its name: changelogs and repartition
+/// topics, as every application of Kafka Streams names them too, and what begins with two underscores. Who writes such
+/// a topic writes what others take for their own.
+pub fn is_reserved_topic(topic: &str) -> bool {
+    topic.ends_with("-changelog") || topic.ends_with("-repartition") || topic.starts_with("__")
 }
 
 /// Why a string is no topic name (Kafka's `Topic.validate`).
@@ -151,7 +162,8 @@ fn check_source_backed(index: usize, sub_topology: &SubTopology, faults: &mut Ve
     }
 }
 
-/// Dead letters that came back as input, or into a changelog, would never end or be taken for state.
+/// Dead letters that came back as input, or into a changelog, would never end or be taken for state. What a module could
+/// forward into their topic would pass for dead letters, and a redrive would send it wherever it says.
 fn check_dead_letters(topology: &Topology, application_id: &str, faults: &mut Vec<TopologyFault>) {
     let Some(topic) = &topology.dead_letter_topic else { return };
     if let Some(reason) = topic_name_fault(topic) {
@@ -162,9 +174,19 @@ fn check_dead_letters(topology: &Topology, application_id: &str, faults: &mut Ve
     let what = match changelog {
         Some(store) => format!("the changelog of store {store}"),
         None if topology.source_topics().contains(topic) => "a source topic".to_owned(),
-        None => return,
+        None => match sink_of(topology, topic) {
+            Some(sink) => format!("the topic of the sink {sink:?}"),
+            None if is_reserved_topic(topic) => "named like the state of an application".to_owned(),
+            None => return,
+        },
     };
     faults.push(TopologyFault::DeadLetterTopic { topic: topic.to_string(), what });
+}
+
+/// The sink that has this topic.
+fn sink_of<'a>(topology: &'a Topology, topic: &str) -> Option<&'a str> {
+    let mut sinks = topology.sub_topologies.iter().flat_map(|part| &part.sinks);
+    sinks.find(|sink| *sink.topic == *topic).map(|sink| &*sink.name)
 }
 
 fn check_sharing(topology: &Topology, faults: &mut Vec<TopologyFault>) {
@@ -196,14 +218,12 @@ fn check_changelogs(topology: &Topology, application_id: &str, faults: &mut Vec<
         let sources = sub_topology.sources.iter().map(|source| ("source", source));
         let sinks = sub_topology.sinks.iter().map(|sink| ("sink", sink));
         for (what, binding) in sources.chain(sinks) {
+            let (name, topic) = (binding.name.to_string(), binding.topic.to_string());
             if let Some(store) = changelogs.get(&*binding.topic) {
-                faults.push(TopologyFault::Changelog {
-                    sub_topology: index,
-                    what,
-                    name: binding.name.to_string(),
-                    topic: binding.topic.to_string(),
-                    store: (*store).to_owned(),
-                });
+                let store = (*store).to_owned();
+                faults.push(TopologyFault::Changelog { sub_topology: index, what, name, topic, store });
+            } else if what == "sink" && is_reserved_topic(&topic) {
+                faults.push(TopologyFault::ReservedSink { sub_topology: index, name, topic });
             }
         }
     }

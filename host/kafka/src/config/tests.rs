@@ -60,6 +60,9 @@ fn what_correctness_rests_on_cannot_be_set() {
         "main.consumer.group.id",
         "consumer.group.protocol",
         "plugin.library.paths",
+        "ssl.engine.location",
+        "producer.ssl.engine.location",
+        "ssl.providers",
         "sasl.kerberos.kinit.cmd",
     ] {
         let text = refused(&[(key, "false")]);

@@ -3,7 +3,7 @@
 use super::*;
 
 fn cache(key: [u8; KEY_BYTES]) -> Cache {
-    Cache { folder: PathBuf::new(), key, engine: "e".to_owned() }
+    Cache { folder: PathBuf::from("/a"), key, engine: "e".to_owned() }
 }
 
 #[test]
@@ -12,18 +12,20 @@ fn the_mac_is_hmac_sha_256() {
     let mut key = [0; KEY_BYTES];
     key[..20].fill(0x0b);
     let mac = cache(key).mac("Hi There", b"");
-    // HMAC-SHA256(key, "Hi There\0"), computed with `openssl dgst -sha256 -mac HMAC`.
-    assert_eq!(hex(&mac), "f67dd14688b85b4183637af0166514ef2350e0053a10255bd67ca6ad88bf9aec");
+    // HMAC-SHA256(key, "/a\0Hi There\0"), computed with `openssl dgst -sha256 -mac HMAC`.
+    assert_eq!(hex(&mac), "f3025e597d8d191b36e7b4b6b47213e9eda73eb6b30de65da8daa804cf7c3fcc");
 }
 
 #[test]
-fn a_file_passes_only_under_its_own_name_key_and_bytes() {
+fn a_file_passes_only_under_its_own_place_name_key_and_bytes() {
     let ours = cache([7; KEY_BYTES]);
     let mut file = ours.mac("a.cwasm", b"code").to_vec();
     file.extend_from_slice(b"code");
     assert_eq!(ours.verified("a.cwasm", &file), Some(&b"code"[..]));
     assert_eq!(ours.verified("b.cwasm", &file), None);
     assert_eq!(cache([8; KEY_BYTES]).verified("a.cwasm", &file), None);
+    let elsewhere = Cache { folder: PathBuf::from("/b"), ..cache([7; KEY_BYTES]) };
+    assert_eq!(elsewhere.verified("a.cwasm", &file), None);
     for index in 0..file.len() {
         let mut flipped = file.clone();
         flipped[index] ^= 1;

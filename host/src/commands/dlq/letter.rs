@@ -13,8 +13,8 @@ use engine::record::{Header, Headers, Timestamp};
 use kafka::topics::TopicRecord;
 
 use super::position::Position;
-use super::text;
 use crate::config::is_kafka_name;
+use crate::text;
 
 /// The reasons that this version writes.
 pub fn reasons() -> [&'static str; 7] {

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use super::filter::Filter;
 use super::letter::{DeadLetter, Subject};
 use super::scan::Scan;
-use super::{Place, moment, text};
+use super::{Place, moment};
 use crate::terminal::{Format, Terminal, print_line};
+use crate::text;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {

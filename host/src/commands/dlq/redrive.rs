@@ -1,5 +1,6 @@
 //! `sandbar dlq redrive`: sends records back in one transaction, so that a call that is interrupted has no effect. Looks at
-//! all of them before it sends the first: one that cannot go refuses the call.
+//! all of them before it sends the first: one that cannot go refuses the call. Where a record came from is the word of
+//! whoever wrote the dead letter, so that topics which nobody named get nothing unless somebody sees them and agrees.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,10 +18,11 @@ use super::letter::DeadLetter;
 use super::position::Position;
 use super::scan::{self, Scan};
 use super::target::{self, Redriven, Targets, Unsent};
-use super::{Place, Selected, counted, text};
+use super::{Place, Selected, counted};
 use crate::config::is_kafka_name;
 use crate::exit::UsageError;
-use crate::terminal::{Format, Terminal, confirmed, print_line};
+use crate::terminal::{Format, Terminal, can_ask, confirmed, print_line};
+use crate::text;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -40,7 +42,7 @@ pub struct Arguments {
     /// Print what would be sent, and send nothing
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask
+    /// Do not ask; topics that only the dead letters name are refused then
     #[arg(short, long)]
     yes: bool,
 }
@@ -77,7 +79,10 @@ pub fn run(arguments: &Arguments, terminal: Terminal) -> Result<()> {
         return plan.tell("redriven", "sent", terminal);
     }
     let question = format!("send {} to {}?", records(plan.count()), plan.topics());
-    if !arguments.yes && !confirmed(&question)? {
+    let asked = !arguments.yes && can_ask();
+    if !asked {
+        call.check_named(&plan)?;
+    } else if !confirmed(&question)? {
         bail!("nothing was sent");
     }
     call.send(&plan)?;
@@ -227,6 +232,28 @@ impl Call<'_> {
         if self.arguments.dry_run {
             print_line(&line(position, record, format));
         }
+    }
+
+    /// Refuses topics that only the dead letters name.
+    fn check_named(&self, plan: &Plan) -> Result<()> {
+        let Arguments { place, filter, what, to, .. } = self.arguments;
+        // A filter by source is a list of their names, and a position is of a dead letter that was looked at.
+        if to.is_some() || !filter.source.is_empty() || what.iter().any(|one| one.contains('@')) {
+            return Ok(());
+        }
+        let named = place.source_topics()?;
+        let unnamed: Vec<&str> = plan.topics.keys().map(String::as_str).filter(|one| !named.contains(*one)).collect();
+        if unnamed.is_empty() {
+            return Ok(());
+        }
+        let message = format!(
+            "nothing was sent: that records came from {} is the word of the dead letters alone, and whoever may write {} can \
+             write such a word; name the topics with --source, or with -f a manifest that has them at \
+             sources.<name>.topic, or send all to one with --to; --dry-run shows the records",
+            unnamed.join(", "),
+            self.topic
+        );
+        Err(UsageError(message).into())
     }
 
     fn describe(&mut self, topic: &str) -> Result<()> {

@@ -14,9 +14,10 @@ use super::super::topics::DataFormats;
 use super::super::topics::line::shown;
 use super::letter::{DeadLetter, Subject};
 use super::position::Position;
-use super::{Place, list, moment, saved, scan, text};
+use super::{Place, list, moment, saved, scan};
 use crate::formats::DataFormat;
 use crate::terminal::{Format, Terminal, print_line};
+use crate::text;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {

@@ -51,6 +51,11 @@ pub fn redriven(letter: DeadLetter, to: Option<&str>, targets: &Targets) -> Resu
             _ => "it does not tell of which record it is".to_owned(),
         }));
     };
+    if is_state(&topic) {
+        return Err(Unsent::Refused(format!(
+            "topic {topic} is the state of an application or of the cluster, which nothing is sent to; --to names another"
+        )));
+    }
     let Some(described) = targets.get(&topic).and_then(Option::as_ref) else {
         return Err(Unsent::Refused(format!("topic {topic} does not exist")));
     };
@@ -75,6 +80,12 @@ pub fn redriven(letter: DeadLetter, to: Option<&str>, targets: &Targets) -> Resu
         Some(detail) => Err(Unsent::Refused(detail)),
         None => Ok(record),
     }
+}
+
+/// Whether a topic is a changelog or internal to a cluster, by its name. What a dead letter says is its writer's word, and a
+/// record in such a topic would be taken for state.
+fn is_state(topic: &str) -> bool {
+    topic.ends_with("-changelog") || topic.starts_with("__")
 }
 
 /// Why a topic with these settings would refuse the record.

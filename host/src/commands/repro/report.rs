@@ -6,7 +6,8 @@ use engine::record::OutputBatch;
 use engine::replay::{Replayed, ReplayedWrite};
 use serde_json::{Value, json};
 
-use super::super::dlq::{DeadLetter, text};
+use super::super::dlq::DeadLetter;
+use crate::text;
 
 /// A key or value in a line.
 const BYTES_MAX_CHARACTERS: usize = 200;

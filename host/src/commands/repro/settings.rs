@@ -62,8 +62,10 @@ impl Recorded {
             let topic =
                 settings.get("topic").with_context(|| format!("{}: sink {name} has no topic", letter.position))?;
             let topic: Arc<str> = topic.as_str().into();
-            let partitions = settings.get("partitions").and_then(|text| text.parse().ok());
-            recorded.partition_counts.0.insert(Arc::clone(&topic), partitions.unwrap_or(i32::MAX));
+            // What the dead letter does not say bounds nothing.
+            let partitions = settings.get("partitions").map_or(Ok(i32::MAX), |text| partitions_of(text));
+            let partitions = partitions.with_context(|| format!("{}: sink {name}", letter.position))?;
+            recorded.partition_counts.0.insert(Arc::clone(&topic), partitions);
             recorded.sink_limits.0.insert(Arc::clone(&topic), TopicLimits::of_configs(&settings));
             recorded.sinks.insert(name.to_owned(), topic);
         }
@@ -109,6 +111,11 @@ fn sink_key(rest: &str) -> Option<(&str, &str)> {
         "message.timestamp.after.max.ms",
     ];
     KEYS.iter().find_map(|key| Some((rest.strip_suffix(key)?.strip_suffix('.')?, *key)))
+}
+
+fn partitions_of(text: &str) -> Result<i32> {
+    let count = text.parse::<i32>().ok().filter(|count| *count >= 0);
+    count.with_context(|| format!("partitions: expected how many there are, found {text:?}"))
 }
 
 fn task_of(letter: &DeadLetter) -> Result<TaskId> {

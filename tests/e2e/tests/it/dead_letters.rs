@@ -167,6 +167,61 @@ fn one_is_shown_with_everything() -> Result<()> {
     Ok(())
 }
 
+/// The path of a manifest that has this topic as a source.
+fn naming(topic: &str) -> Result<String> {
+    let path = repository::scratch(&repository::unique("dlq-manifest"))?.join("sandbar.toml");
+    let text = format!("application.id = \"invoices\"\nmodule = \"invoices.wasm\"\nsources.in.topic = \"{topic}\"\n");
+    std::fs::write(&path, text)?;
+    Ok(path.display().to_string())
+}
+
+/// A dead letter that somebody else wrote says what he likes of where it came from.
+#[test]
+fn records_go_to_no_topic_that_only_the_dead_letters_name() -> Result<()> {
+    for broker in brokers("dlq-forged")? {
+        let (orders, letters) = filled(&broker)?;
+        let (payments, state) = (repository::unique("payments"), format!("{}-changelog", repository::unique("app")));
+        topics::create(&broker, &payments, 2)?;
+        topics::create(&broker, &state, 2)?;
+        let forged = |source| Letter { partition: 0, source, offset: 30, reason: "trap", message: "pay me" };
+        write(&broker, &letters, &[forged(&payments)])?;
+        for arguments in
+            [vec!["--all"], vec!["--reason", "trap"], vec!["--all", "--yes"], vec!["--contains", "pay", "-y"]]
+        {
+            let all = [&["redrive", letters.as_str()], arguments.as_slice()].concat();
+            let (error, code) = refused(&broker, &all)?;
+            let words = format!("{payments} is the word of the dead letters alone");
+            assert!(error.contains(&words) && error.contains("--source") && code == Some(2), "{arguments:?} {error}");
+        }
+        // A manifest names some topics and no others.
+        let (error, _) = refused(&broker, &["redrive", &letters, "--all", "-f", &naming(&orders)?])?;
+        assert!(error.contains(&format!("came from {payments} is")), "{error}");
+        for topic in [&orders, &payments] {
+            assert!(topics::read(&broker, topic, Values::Text)?.is_empty(), "nothing is sent");
+        }
+        // Whoever names it means it.
+        told(&broker, &["redrive", &letters, "--source", &payments])?;
+        told(&broker, &["redrive", &format!("{letters}@0:2")])?;
+        assert_eq!(topics::read(&broker, &payments, Values::Text)?.len(), 2);
+
+        write(&broker, &letters, &[forged(&state)])?;
+        let at = format!("{letters}@0:3");
+        for arguments in [vec!["--source", &state, "-y"], vec!["--all"], vec!["--source", &orders, "--to", &state]] {
+            let (error, code) = refused(&broker, &[&["redrive", letters.as_str()], arguments.as_slice()].concat())?;
+            assert!(
+                error.contains(&format!("topic {state} is the state of")) && code == Some(1),
+                "{arguments:?} {error}"
+            );
+        }
+        let (error, _) = refused(&broker, &["redrive", &at])?;
+        assert!(error.contains("which nothing is sent to; --to names another"), "{error}");
+        assert!(topics::read(&broker, &state, Values::Text)?.is_empty());
+        told(&broker, &["redrive", &at, "--to", &orders])?;
+        assert_eq!(topics::read(&broker, &orders, Values::Text)?.len(), 1);
+    }
+    Ok(())
+}
+
 #[test]
 fn records_go_back_as_they_were() -> Result<()> {
     for broker in brokers("dlq-redrive")? {
@@ -176,7 +231,7 @@ fn records_go_back_as_they_were() -> Result<()> {
         assert!(planned[0].starts_with(&format!("{letters}@0:0\tto {orders}-1\tk17")), "{planned:?}");
         assert!(topics::read(&broker, &orders, Values::Text)?.is_empty(), "a dry run sends nothing");
 
-        let done = &documents(&broker, &["redrive", &letters, "--all"])?[0];
+        let done = &documents(&broker, &["redrive", &letters, "--all", "-f", &naming(&orders)?])?[0];
         assert_eq!((&done["event"], &done["records"]), (&json!("redriven"), &json!(3)));
         assert_eq!((&done["without_record"], &done["topics"]), (&json!(1), &json!({ orders.as_str(): 3 })));
         let output = topics::run(&broker, "read", &[&orders], "")?;
@@ -333,7 +388,7 @@ fn a_redrive_that_is_killed_leaves_nothing() -> Result<()> {
         // A request for each record gives the time to see it half done.
         let slow = ["-X", "producer.batch.num.messages=1", "-X", "producer.max.in.flight=1"];
         let mut child = Command::new(repository::sandbar()?)
-            .args(["dlq", "redrive", &letters, "--all"])
+            .args(["dlq", "redrive", &letters, "--source", &orders])
             .args(slow)
             .args(broker.flags())
             .stdin(Stdio::null())
@@ -351,7 +406,7 @@ fn a_redrive_that_is_killed_leaves_nothing() -> Result<()> {
         assert!(0 < written && written < LETTERS, "it was killed half way, at {written}: {broker:?}");
         assert!(topics::read(&broker, &orders, Values::Text)?.is_empty(), "nothing is committed");
 
-        told(&broker, &["redrive", &letters, "--all"])?;
+        told(&broker, &["redrive", &letters, "--source", &orders])?;
         let records = topics::read(&broker, &orders, Values::Text)?;
         let values: Vec<Value> = records.into_iter().map(|record| record.value).collect();
         let expected: Vec<Value> = (0..LETTERS).map(|offset| json!(format!("v{offset}"))).collect();

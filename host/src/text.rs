@@ -1,6 +1,8 @@
 //! Text of others for a terminal: what would steer it, hide text or turn it round is written out, and length is bounded.
 //! Pure.
 
+use std::borrow::Cow;
+
 /// A line of text on a terminal.
 pub const LINE_MAX_CHARACTERS: usize = 160;
 /// A text that was asked for as a whole.
@@ -19,6 +21,19 @@ pub fn escape(text: &str) -> String {
         }
     }
     escaped
+}
+
+/// As `escape`, but with line ends and tabs as they are.
+pub fn escape_lines(text: &str) -> Cow<'_, str> {
+    let stays = |character: char| matches!(character, '\n' | '\t') || !is_unseen(character);
+    if text.chars().all(stays) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        if stays(character) { escaped.push(character) } else { escaped.extend(character.escape_unicode()) }
+    }
+    Cow::Owned(escaped)
 }
 
 /// As `escape`, and cut to so many characters of the text.

@@ -14,6 +14,14 @@ fn what_steers_a_terminal_is_written_out() {
 }
 
 #[test]
+fn lines_of_ours_stay_lines() {
+    assert_eq!(escape_lines("error: a\n  3 | \tx = 1\n"), "error: a\n  3 | \tx = 1\n");
+    assert_eq!(escape_lines("a\u{1b}]0;title\u{7}\r\nb"), "a\\u{1b}]0;title\\u{7}\\u{d}\nb");
+    let all: String = (0..=0x10_ffff).filter_map(char::from_u32).collect();
+    assert!(!escape_lines(&all).chars().any(|character| is_unseen(character) && !"\n\t".contains(character)));
+}
+
+#[test]
 fn a_long_text_is_cut_between_characters() {
     assert_eq!(short("abc", 3), "abc");
     assert_eq!(short("abcd", 3), "abc…");
