@@ -124,6 +124,7 @@ fn repeated(letter: &DeadLetter, recorded: &settings::Recorded) -> Result<Replay
         reads: recorded.reads.clone(),
         partition_counts: recorded.partition_counts.clone(),
         sink_limits: recorded.sink_limits.clone(),
+        entry_max_bytes: recorded.entry_max_bytes.clone(),
     })
 }
 

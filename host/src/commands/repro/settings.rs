@@ -21,6 +21,7 @@ pub struct Recorded {
     pub reads: Reads,
     pub partition_counts: PartitionCounts,
     pub sink_limits: SinkLimits,
+    pub entry_max_bytes: BTreeMap<String, usize>,
     /// Topics by the sinks that they were bound to.
     sinks: BTreeMap<String, Arc<str>>,
 }
@@ -41,18 +42,24 @@ impl Recorded {
             reads,
             partition_counts: PartitionCounts::default(),
             sink_limits: SinkLimits::default(),
+            entry_max_bytes: BTreeMap::new(),
             sinks: BTreeMap::new(),
         };
         let mut sinks: BTreeMap<&str, BTreeMap<String, String>> = BTreeMap::new();
         for line in letter.settings.as_deref().unwrap_or_default().lines() {
             let malformed = || anyhow!("{}: malformed setting {line:?}", letter.position);
             let (key, value) = line.split_once('=').ok_or_else(malformed)?;
-            match key.strip_prefix("sink.") {
-                Some(rest) => {
+            let store = key.strip_prefix("store.").and_then(|rest| rest.strip_suffix(".entry.max.bytes"));
+            match (key.strip_prefix("sink."), store) {
+                (Some(rest), _) => {
                     let (name, key) = sink_key(rest).ok_or_else(malformed)?;
                     sinks.entry(name).or_default().insert(key.to_owned(), value.to_owned());
                 }
-                None => {
+                (None, Some(store)) => {
+                    let max_bytes = value.parse().map_err(|_| malformed())?;
+                    recorded.entry_max_bytes.insert(store.to_owned(), max_bytes);
+                }
+                (None, None) => {
                     let value = value.parse().map_err(|_| malformed())?;
                     recorded.limits.set(key, value).with_context(|| letter.position.to_string())?;
                 }
