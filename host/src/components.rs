@@ -4,7 +4,8 @@
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, anyhow};
 use sandbox::{
@@ -24,6 +25,8 @@ pub struct LoadRequest {
     pub module_max_bytes: usize,
     pub limits: Limits,
     pub compile_limits: CompileLimits,
+    /// Becomes true when nobody waits for the module any more.
+    pub given_up: Arc<AtomicBool>,
 }
 
 /// The sandbox of a process: one engine, and one thread behind its deadlines, for the modules of all applications.
@@ -55,6 +58,7 @@ pub fn load(request: &LoadRequest, sandbox: &Sandbox, terminal: Terminal) -> Res
         program: PathBuf::from(OWN_PROGRAM),
         arguments: vec![COMPILE_MODULE.to_owned()],
         limits: request.compile_limits,
+        given_up: Arc::clone(&request.given_up),
     });
     let cache_dir = Some(request.cache_dir.clone());
     let cache_key_dir = user_state_dir(|name| std::env::var_os(name));

@@ -10,6 +10,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -71,6 +73,8 @@ pub struct ChildCompiler {
     /// What comes first on its command line; `--cpu-max-seconds N --memory-max-bytes N --parent-process-id N` follow.
     pub arguments: Vec<String>,
     pub limits: CompileLimits,
+    /// Once it is true nobody waits for the module any more: the child is killed, and loading ends with an error.
+    pub given_up: Arc<AtomicBool>,
 }
 
 impl Compiler {
@@ -159,7 +163,7 @@ impl ChildCompiler {
             let output = scope.spawn(move || stdout.map_or_else(Vec::new, |stdout| code_of(stdout, output_max_bytes)));
             let said = scope.spawn(move || stderr.map_or_else(String::new, said_of));
             // Where that fails the child ends here, before the scope waits for the ends of its pipes.
-            let (status, late) = wait(child, wall)?;
+            let (status, late) = wait(child, wall, &self.given_up)?;
             // Neither reader panics, and each ends with its pipe.
             let (output, said) = (output.join().unwrap_or_default(), said.join().unwrap_or_default());
             Ok(Ended { status, late, output, said })
@@ -203,8 +207,8 @@ impl Drop for Running {
     }
 }
 
-/// Waits for the end of a child, and makes it after `wall`.
-fn wait(mut child: Running, wall: Duration) -> std::io::Result<(ExitStatus, bool)> {
+/// Waits for the end of a child, and makes it after `wall`, or when it is given up.
+fn wait(mut child: Running, wall: Duration, given_up: &AtomicBool) -> std::io::Result<(ExitStatus, bool)> {
     let start = Instant::now();
     loop {
         if let Some(status) = child.0.try_wait()? {
@@ -213,6 +217,9 @@ fn wait(mut child: Running, wall: Duration) -> std::io::Result<(ExitStatus, bool
         if start.elapsed() >= wall {
             child.0.kill()?;
             return Ok((child.0.wait()?, true));
+        }
+        if given_up.load(Ordering::Relaxed) {
+            return Err(std::io::Error::other("loading it was given up"));
         }
         std::thread::sleep(WAIT_PIECE);
     }

@@ -2,6 +2,7 @@
 //! whether the module fails in the same way. Needs no host; with a saved dead letter no broker either. Changes nothing.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use engine::dead_letter::DeadLetterReason;
@@ -89,7 +90,8 @@ fn load(arguments: &Arguments, limits: &Limits, terminal: Terminal) -> Result<Mo
     });
     let compile_limits = manifest.as_ref().map_or_else(CompileLimits::default, compile_limits);
     let limits = limits.clone();
-    let request = LoadRequest { path, cache_dir: folder, module_max_bytes, limits, compile_limits };
+    let given_up = Arc::default();
+    let request = LoadRequest { path, cache_dir: folder, module_max_bytes, limits, compile_limits, given_up };
     components::load(&request, &Sandbox::default(), terminal)
 }
 

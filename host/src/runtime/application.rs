@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
@@ -248,7 +249,9 @@ fn load_module(
         module_max_bytes: usize::try_from(manifest.count("module.max.bytes")).unwrap_or(usize::MAX),
         limits: manifest.limits(),
         compile_limits: settings::compile_limits(manifest),
+        given_up: Arc::default(),
     };
+    let given_up = Arc::clone(&request.given_up);
     let (sender, receiver) = channel();
     let sandbox = Arc::clone(sandbox);
     let load = move || {
@@ -259,7 +262,10 @@ fn load_module(
     loop {
         match receiver.recv_timeout(Duration::from_millis(20)) {
             Ok(loaded) => return loaded.map(Some),
-            Err(RecvTimeoutError::Timeout) if stop.is_raised() => return Ok(None),
+            Err(RecvTimeoutError::Timeout) if stop.is_raised() => {
+                given_up.store(true, Ordering::Relaxed);
+                return Ok(None);
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => bail!("the thread that loads the module ended early"),
         }

@@ -106,7 +106,8 @@ fn g1_hostile_modules_that_are_damaged() {
     let files = if is_long { 2_000 } else { 150 };
     let whole = fs::read(guest("passthrough")).expect("the guest");
     let program = PathBuf::from(env!("CARGO_BIN_EXE_sandbar"));
-    let compiler = ChildCompiler { program, arguments: vec!["compile-module".to_owned()], limits: GOAL };
+    let (arguments, given_up) = (vec!["compile-module".to_owned()], Arc::default());
+    let compiler = ChildCompiler { program, arguments, limits: GOAL, given_up };
     let config = RuntimeConfig { compiler: Compiler::Child(compiler), ..RuntimeConfig::default() };
     let runtime = Runtime::new(config).expect("a runtime");
     let stop = AtomicBool::new(false);

@@ -2,6 +2,8 @@
 //! is the host's binary, whose tests run it.
 
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sandbox::{ChildCompiler, CompileLimits, Compiler, LoadError, Runtime, RuntimeConfig};
@@ -15,7 +17,8 @@ fn refused_by(name: &str, script: &str) -> LoadError {
     std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
     let limits = CompileLimits { cpu_max_seconds: 1, memory_max_bytes: 64 << 20 };
-    let compiler = Compiler::Child(ChildCompiler { program, arguments: vec!["go".to_owned()], limits });
+    let (arguments, given_up) = (vec!["go".to_owned()], Arc::default());
+    let compiler = Compiler::Child(ChildCompiler { program, arguments, limits, given_up });
     let runtime = Runtime::new(RuntimeConfig { compiler, ..RuntimeConfig::default() }).unwrap();
     runtime.load(&guest("passthrough")).unwrap_err()
 }
@@ -23,7 +26,8 @@ fn refused_by(name: &str, script: &str) -> LoadError {
 #[test]
 fn a_program_that_cannot_be_run_is_named() {
     let limits = CompileLimits::default();
-    let compiler = ChildCompiler { program: "/nowhere/sandbar".into(), arguments: Vec::new(), limits };
+    let compiler =
+        ChildCompiler { program: "/nowhere/sandbar".into(), arguments: Vec::new(), limits, given_up: Arc::default() };
     let config = RuntimeConfig { compiler: Compiler::Child(compiler), ..RuntimeConfig::default() };
     let message = Runtime::new(config).unwrap().load(&guest("passthrough")).unwrap_err().to_string();
     assert!(message.contains("was not compiled, because the process that compiles it cannot be run"), "{message}");
@@ -92,4 +96,29 @@ fn a_limit_that_ends_a_child_is_named_with_its_key() {
     let error = refused_by("late", "exec sleep 1000");
     assert!(error.to_string().contains("wall-clock time of 10 times 1 s exceeded"), "{error}");
     assert!(start.elapsed() < Duration::from_secs(60));
+}
+
+/// Whoever stops an application while its module compiles leaves no process behind that goes on with it.
+#[test]
+fn a_child_that_nobody_waits_for_is_killed() {
+    let given_up = Arc::new(AtomicBool::new(false));
+    let compiler = ChildCompiler {
+        program: "/bin/sh".into(),
+        // The options that follow are the script's own arguments.
+        arguments: vec!["-c".to_owned(), "exec sleep 1000".to_owned()],
+        limits: CompileLimits::default(),
+        given_up: Arc::clone(&given_up),
+    };
+    let config = RuntimeConfig { compiler: Compiler::Child(compiler), ..RuntimeConfig::default() };
+    let runtime = Runtime::new(config).unwrap();
+    std::thread::scope(|scope| {
+        let loading = scope.spawn(|| runtime.load(&guest("passthrough")).unwrap_err().to_string());
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(!loading.is_finished());
+        given_up.store(true, Ordering::Relaxed);
+        let start = Instant::now();
+        let message = loading.join().unwrap();
+        assert!(message.contains("loading it was given up"), "{message}");
+        assert!(start.elapsed() < Duration::from_secs(5), "it was waited for");
+    });
 }
