@@ -82,6 +82,8 @@ impl Invoices {
 
     fn sandbar(&self, words: &[&str]) -> Result<Output> {
         let mut command = Command::new(repository::sandbar()?);
+        // What it leaves behind, such as compiled code, stays out of the repository.
+        command.current_dir(&self.folder);
         command.args(words).args(self.broker.flags()).output().context("cannot start sandbar")
     }
 
