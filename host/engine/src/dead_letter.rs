@@ -1,6 +1,8 @@
 //! A dead letter: the record that could not be processed, as it came, with headers that say what happened, by the names
 //! of KIP-1034 (`ExceptionHandlerUtils`) and our own. Builds and sizes it; `task::record_collector` sends it.
 
+use std::fmt;
+
 use crate::processor::{CallReport, ProcessorError, Reads};
 use crate::record::{OutputBatch, Record, Timestamp, TopicPartition};
 use crate::topology::TaskId;
@@ -108,6 +110,15 @@ impl DeadLetterReason {
 pub enum Subject<'a> {
     Record { partition: &'a TopicPartition, record: &'a Record },
     Punctuation { schedule: u32, time: Timestamp },
+}
+
+impl fmt::Display for Subject<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Record { partition, record } => write!(f, "{partition}, offset {}", record.offset),
+            Self::Punctuation { schedule, time } => write!(f, "schedule {schedule} due at {time}"),
+        }
+    }
 }
 
 /// Everything that a dead letter says beside the record.

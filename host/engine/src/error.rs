@@ -95,9 +95,9 @@ pub enum EngineError {
     NoDeadLetterTopic { task: TaskId },
     /// A dead letter cannot be written, and nothing may be dropped instead (E4).
     #[error(
-        "task {task}: the dead letter topic {topic} would refuse the dead letter ({fault}); correct the topic, or set the handler to fail or continue; the record became a dead letter because: {error}"
+        "task {task}, {subject}: the dead letter topic {topic} would refuse the dead letter ({fault}); correct the topic, or set the handler to fail or continue; the record became a dead letter because: {error}"
     )]
-    DeadLetterRefused { task: TaskId, topic: String, fault: String, error: Box<ProcessorError> },
+    DeadLetterRefused { task: TaskId, subject: String, topic: String, fault: String, error: Box<ProcessorError> },
 
     /// An output could not be handed to the producer.
     #[error("task {task}, output to {topic}: {error}")]

@@ -103,6 +103,7 @@ pub fn prepare_known(
     }
     verify_dead_letter_topic(topology, &found)?;
     warn_of_retention(topology, found.values().flatten());
+    warn_of_small_dead_letters(topology, &found);
     let counts = found.iter().filter_map(|(name, found)| Some((Arc::from(&**name), found.as_ref()?.partitions)));
     let counts = PartitionCounts(counts.collect());
     let sinks_found: Vec<TopicDescription> = found.values().flatten().cloned().collect();
@@ -225,6 +226,26 @@ fn warn_of_retention<'a>(topology: &Topology, topics: impl Iterator<Item = &'a T
                 "the topic deletes records by their age: a table that is loaded again lacks the keys of those; compact it to keep them"
             );
         }
+    }
+}
+
+/// A dead letter is larger than its record, by its own headers: one of a record as large as its source takes would not fit
+/// into a topic that takes no more, and end the application.
+fn warn_of_small_dead_letters(topology: &Topology, found: &BTreeMap<String, Option<TopicDescription>>) {
+    /// More than the headers of a dead letter take that leaves out what may be left out.
+    const HEADERS_BYTES: usize = 4 << 10;
+    let max_bytes = |topic: &str| {
+        let found = found.get(topic).and_then(Option::as_ref)?;
+        Some(TopicLimits::of_configs(&found.configs).message_max_bytes)
+    };
+    let largest = topology.source_topics().iter().filter_map(|topic| max_bytes(topic)).max();
+    let (Some(topic), Some(largest)) = (topology.dead_letter_topic.as_deref(), largest) else { return };
+    if max_bytes(topic).is_some_and(|max_bytes| max_bytes < largest.saturating_add(HEADERS_BYTES)) {
+        tracing::warn!(
+            topic,
+            largest,
+            "the topic of the dead letters takes hardly more than the source topics, and a dead letter is larger than its record: a record of the largest size that fails would end the application; raise max.message.bytes of the topic"
+        );
     }
 }
 

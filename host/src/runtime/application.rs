@@ -40,6 +40,9 @@ use crate::terminal::Terminal;
 /// A clean end that takes longer than this is given up: what was not committed is processed again.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// `max.message.bytes` of a dead letter topic that the embedded broker gets: twice that of the others.
+const DEAD_LETTER_MAX_BYTES: u32 = 2 << 20;
+
 /// One application of the process.
 pub struct Application {
     pub manifest: Manifest,
@@ -289,6 +292,8 @@ fn create_missing_topics(
         // A dead letter is as old as its record, which must not be the reason that nobody sees it.
         if topology.dead_letter_topic.as_ref() == Some(&name) {
             configs.insert("retention.ms".to_owned(), "-1".to_owned());
+            // A dead letter is larger than its record.
+            configs.insert("max.message.bytes".to_owned(), DEAD_LETTER_MAX_BYTES.to_string());
         }
         let topic = NewTopic {
             name: name.to_string(),

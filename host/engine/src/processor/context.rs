@@ -12,7 +12,7 @@ use crate::columns::{Columns, NullableColumns};
 use crate::processor::Reads;
 use crate::record::Timestamp;
 use crate::state::{KeyRange, StoreError, TaskStore, prefix_end};
-use crate::topology::TaskId;
+use crate::topology::{TaskId, changelog_topic};
 
 pub use crate::state::Page;
 
@@ -95,6 +95,11 @@ impl ProcessorContext {
         Self { without_savepoints, ..self }
     }
 
+    /// A new instance follows: it numbers its schedules anew, so that those of `init` have the same numbers in each.
+    pub fn restart_schedule_ids(&mut self) {
+        self.next_schedule = 0;
+    }
+
     /// Notes what the next call reads, at most about `max_bytes` of it, until `take_reads`.
     pub fn record_reads(&mut self, max_bytes: usize) {
         self.reads = Some(Box::new(Reads::new(max_bytes)));
@@ -148,8 +153,10 @@ impl ProcessorContext {
     pub fn too_large_entry(&self) -> Option<String> {
         let found = |store: &TaskStore| store.too_large().map(|(bytes, max)| (store.spec().name.clone(), bytes, max));
         let (store, bytes, max) = self.stores.iter().find_map(found)?;
+        let changelog = changelog_topic(&self.application_id, &store);
         Some(format!(
-            "an entry of store {store} has {bytes} bytes with its key, and max.message.bytes of the changelog allows {max}"
+            "an entry of store {store} has {bytes} bytes with its key, and max.message.bytes of its changelog {changelog} \
+             leaves room for {max}"
         ))
     }
 

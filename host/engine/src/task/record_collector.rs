@@ -228,8 +228,8 @@ impl RecordCollector {
                 Some(refusal) => fault = refusal.fault,
             }
         }
-        let (task, topic) = (self.task, sink.topic.to_string());
-        Err(EngineError::DeadLetterRefused { task, topic, fault, error: Box::new(letter.error.clone()) })
+        let (task, subject, topic) = (self.task, letter.subject.to_string(), sink.topic.to_string());
+        Err(EngineError::DeadLetterRefused { task, subject, topic, fault, error: Box::new(letter.error.clone()) })
     }
 
     /// Whether outputs wait for room in the producer's queue.

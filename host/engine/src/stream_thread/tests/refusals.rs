@@ -372,3 +372,34 @@ fn after_a_call_that_took_long_what_is_done_is_committed_before_the_next_one() {
     let slow_most = transactions.lock().expect("no panic").slow_most;
     assert!(slow_most <= 1, "{slow_most} slow calls in one transaction");
 }
+
+#[test]
+fn schedules_that_return_errors_end_the_application_too_and_keep_their_number() {
+    struct Returning;
+    impl NativeProcessor for Returning {
+        fn init(&mut self, context: &mut ProcessorContext) -> Result<(), ProcessorError> {
+            context.schedule(3_600_000, PunctuationType::WallClockTime);
+            context.schedule(1, PunctuationType::WallClockTime);
+            Ok(())
+        }
+
+        fn process(&mut self, _: &mut ProcessorContext, _: &InputBatch) -> Result<Outcome, ProcessorError> {
+            Ok(Outcome::default())
+        }
+
+        fn punctuate(&mut self, _: &mut ProcessorContext, _: ScheduleId, _: i64) -> Result<Outcome, ProcessorError> {
+            Err(ProcessorError::Returned("always".to_owned()))
+        }
+    }
+    let mut fixture = with_dead_letters(|| Returning);
+    fixture.config.exception_handlers.consecutive_failures_max = 14;
+    let mut thread = fixture.thread();
+    let error = (0..1_000).find_map(|_| {
+        fixture.clock.advance_ms(10);
+        thread.run_once().err()
+    });
+    let error = error.expect("it ends").to_string();
+    assert!(error.contains("failure number 14 in a row"), "{error}");
+    let letters = fixture.broker.records("dlq", 0);
+    assert!(letters.len() > 10 && letters.iter().all(|letter| said(letter, header::SCHEDULE) == "1"));
+}

@@ -183,13 +183,14 @@ impl StreamTask {
                 tracing::warn!(task = %self.id, schedule = schedule.0, time, digest, %error, "punctuation left out");
             }
             ExceptionHandler::DeadLetter => {
-                tracing::warn!(task = %self.id, schedule = schedule.0, time, digest, %error, "punctuation dead-lettered");
+                if !std::mem::replace(&mut self.dead_letter_reported, true) {
+                    tracing::warn!(
+                        task = %self.id, schedule = schedule.0, time, digest, %error, "first dead letter of the task"
+                    );
+                }
                 let subject = Subject::Punctuation { schedule: schedule.0, time };
                 self.send_dead_letter(subject, &error, (&reads, &report), times, producer)?;
             }
-        }
-        if !error.is_crash() {
-            return Ok(());
         }
         self.failed_punctuations_in_a_row += 1;
         let times = self.failed_punctuations_in_a_row;

@@ -299,6 +299,7 @@ impl StreamTask {
         if self.options.processors.topology().dead_letter_topic.is_some() {
             context.record_reads(self.options.config.exception_handlers.dead_letter_reads_max_bytes);
         }
+        context.restart_schedule_ids();
         context.begin_call(stream_time, stream_time.unwrap_or(wall_clock_ms), wall_clock_ms);
         let (mut context, result) = processor.init(context);
         self.init_reads = context.take_reads();
