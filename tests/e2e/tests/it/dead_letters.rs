@@ -12,6 +12,8 @@ use e2e::repository;
 use e2e::topics::{self, Broker, Values};
 use serde_json::{Value, json};
 
+mod purge;
+
 /// 2026-11-27T17:30:00Z
 const FAILED_AT: i64 = 1_795_800_600_000;
 
@@ -292,7 +294,7 @@ fn what_is_removed_is_at_the_start_of_partitions() -> Result<()> {
         let planned = &documents(&broker, &["purge", "--before", &at, "--dry-run"])?[0];
         assert_eq!((&planned["event"], &planned["offsets"]), (&json!("would-purge"), &json!(1)));
         assert_eq!(told(&broker, &["list", &letters])?.len(), 4, "a dry run removes nothing");
-        let done = &documents(&broker, &["purge", "--before", &at])?[0];
+        let done = &documents(&broker, &["purge", "--before", &at, "--yes"])?[0];
         assert_eq!((&done["event"], &done["partitions"]), (&json!("purged"), &json!({ "0": 1 })));
         assert_eq!(told(&broker, &["list", &letters])?.len(), 3);
 
@@ -301,10 +303,10 @@ fn what_is_removed_is_at_the_start_of_partitions() -> Result<()> {
         assert_eq!(done["partitions"], json!({ "0": 1, "1": 1 }), "{broker:?}");
         let left = told(&broker, &["list", &letters])?;
         assert!(left.len() == 1 && left[0].contains("tick"), "{left:?}");
-        let done = &documents(&broker, &["purge", &letters, "--all"])?[0];
+        let done = &documents(&broker, &["purge", &letters, "--all", "-y"])?[0];
         assert_eq!(done["offsets"], 1);
         assert!(told(&broker, &["list", &letters])?.is_empty());
-        let again = &documents(&broker, &["purge", &letters, "--all"])?[0];
+        let again = &documents(&broker, &["purge", &letters, "--all", "-y"])?[0];
         assert_eq!(again["offsets"], 0);
     }
     Ok(())
@@ -328,9 +330,9 @@ fn mistakes_are_told() -> Result<()> {
             (vec!["redrive", &foreign], "is no dead letter", 1),
             (vec!["show", &outside], "the topic has the partitions 0 to 1", 1),
             (vec!["show", &beyond], "from 0 to before 4", 1),
-            (vec!["purge", "--before", &beyond], "the partition ends before 4", 1),
+            (vec!["purge", "--before", &beyond, "-y"], "the partition ends before 4", 1),
             (vec!["list", &missing], "cannot read topic", 3),
-            (vec!["purge", &missing, "--all"], "cannot read topic", 3),
+            (vec!["purge", &missing, "--all", "-y"], "cannot read topic", 3),
             (vec!["list"], "no topic: name it", 2),
             (vec!["redrive", &letters], "which dead letters?", 2),
             (vec!["redrive", &letters, "--all", "--reason", "trap"], "one of the three", 2),
