@@ -324,7 +324,7 @@ fn mistakes_are_told() -> Result<()> {
         topics::produce(&broker, &letters, Values::Text, &malformed.to_string())?;
         let (foreign, outside, beyond) =
             (format!("{letters}@0:2"), format!("{letters}@7:0"), format!("{letters}@0:99"));
-        let missing = repository::unique("missing");
+        let (missing, at) = (repository::unique("missing"), format!("{letters}@0:0"));
         for (arguments, expected, code) in [
             (vec!["show", &foreign], "is no dead letter", 1),
             (vec!["redrive", &foreign], "is no dead letter", 1),
@@ -339,6 +339,8 @@ fn mistakes_are_told() -> Result<()> {
             (vec!["list", &letters, "--reason", "bored"], "invalid value 'bored'", 2),
             (vec!["list", &letters, "--since", "noon"], "such as 10m", 2),
             (vec!["purge", &letters], "--before", 2),
+            (vec!["redrive", &letters, "--all", "--to", &letters, "-y"], "the dead letters are in this topic", 2),
+            (vec!["redrive", &at, "--to", &letters, "--dry-run"], "the dead letters are in this topic", 2),
         ] {
             let (error, found) = refused(&broker, &arguments)?;
             assert!(error.contains(expected) && found == Some(code), "{arguments:?}: {found:?} {error}");
