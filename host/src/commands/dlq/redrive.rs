@@ -400,7 +400,9 @@ impl Transaction {
         match self.producer.abort_transaction(ABORT_TIME) {
             Ok(()) => error,
             // Whoever sent nothing more commits nothing either: the broker ends it by time.
-            Err(abort) => error.context(format!("the broker ends the transaction by itself, since {abort}")),
+            Err(abort) => error.context(format!(
+                "the broker ends the transaction by itself, since {abort}; another redrive of the topic may be running"
+            )),
         }
     }
 

@@ -418,3 +418,39 @@ fn a_redrive_that_is_killed_leaves_nothing() -> Result<()> {
     }
     Ok(())
 }
+
+/// The later of two calls ends the transaction of the earlier one, which says so.
+#[test]
+fn of_two_redrives_at_once_the_earlier_fails_and_says_why() -> Result<()> {
+    const LETTERS: u64 = 20_000;
+    let embedded = EmbeddedBroker::start(&repository::scratch(&repository::unique("dlq-two"))?.join("broker"), &[])?;
+    for broker in [kafka::broker()?, embedded.by_folder()] {
+        let (orders, letters) = (repository::unique("orders"), repository::unique("orders-dlq"));
+        topics::create(&broker, &orders, 2)?;
+        topics::create(&broker, &letters, 1)?;
+        let letter = |offset| Letter { partition: 0, source: &orders, offset, reason: "trap", message: "boom" };
+        write(&broker, &letters, &(0..LETTERS as i64).map(letter).collect::<Vec<_>>())?;
+        let mut earlier = Command::new(repository::sandbar()?)
+            .args(["dlq", "redrive", &letters, "--source", &orders])
+            .args(["-X", "producer.batch.num.messages=1", "-X", "producer.max.in.flight=1"])
+            .args(broker.flags())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while log_length(&broker, &orders)? == 0 {
+            ensure!(
+                Instant::now() < deadline && earlier.try_wait()?.is_none(),
+                "it was not seen at work on {broker:?}"
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+        told(&broker, &["redrive", &format!("{letters}@0:0")])?;
+        let output = earlier.wait_with_output()?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && error.contains("another redrive of the topic may be running"), "{error}");
+        assert_eq!(topics::read(&broker, &orders, Values::Text)?.len(), 1, "{broker:?}");
+    }
+    Ok(())
+}
