@@ -95,7 +95,7 @@ fn user_state_dir(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf
 
 /// The file's bytes, at most one more than the limit: the sandbox says what is too much.
 fn read(path: &Path, limit_bytes: usize) -> Result<Vec<u8>> {
-    let file = std::fs::File::open(path).map_err(|error| {
+    let refused = |error: std::io::Error| {
         let path = path.display();
         ModuleError(match error.kind() {
             std::io::ErrorKind::NotFound => {
@@ -103,7 +103,13 @@ fn read(path: &Path, limit_bytes: usize) -> Result<Vec<u8>> {
             }
             _ => format!("cannot read the module {path}: {error}"),
         })
-    })?;
+    };
+    // Before it is opened, since opening a pipe waits for somebody who writes to it.
+    if !std::fs::metadata(path).map_err(refused)?.is_file() {
+        let message = format!("the module {} is not a regular file; correct the key module", path.display());
+        return Err(ModuleError(message).into());
+    }
+    let file = std::fs::File::open(path).map_err(refused)?;
     let found_bytes = file.metadata().map_or(0, |metadata| metadata.len());
     if usize::try_from(found_bytes).unwrap_or(usize::MAX) > limit_bytes {
         let found_bytes = usize::try_from(found_bytes).unwrap_or(usize::MAX);

@@ -86,13 +86,13 @@ pub fn can_ask() -> bool {
     std::io::stdin().is_terminal()
 }
 
-/// Asks on a terminal whether to go on; where nobody can be asked, whoever gave the command meant it.
+/// Asks on a terminal whether to go on; where nobody can be asked, nobody agrees.
 ///
 /// # Errors
 /// When the terminal cannot be read.
 pub fn confirmed(question: &str) -> std::io::Result<bool> {
     if !can_ask() {
-        return Ok(true);
+        return Ok(false);
     }
     // Where the question cannot be written, the answer is awaited all the same.
     let _ = write!(std::io::stderr().lock(), "{} [y/N] ", text::escape_lines(question));

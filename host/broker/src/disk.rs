@@ -281,6 +281,11 @@ pub fn remembered_listener(dir: &Path) -> Option<SocketAddr> {
     fs::read_to_string(dir.join("listener")).ok()?.trim().parse().ok()
 }
 
+/// Whether a folder is a broker's, in whatever state its files are.
+pub fn is_of_broker(dir: &Path) -> bool {
+    ["format.json", "metadata.log"].iter().any(|name| dir.join(name).exists())
+}
+
 /// The cluster id of a folder.
 pub fn remembered_cluster_id(dir: &Path) -> Option<String> {
     let text = fs::read(dir.join("format.json")).ok()?;

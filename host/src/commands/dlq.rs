@@ -12,6 +12,7 @@ use engine::broker::{BrokerError, BrokerErrorKind};
 use super::topics::{Connected, Connection};
 use crate::config::{Manifest, Overrides};
 use crate::exit::UsageError;
+use crate::runtime::brokers::Folder;
 use crate::terminal::Terminal;
 
 mod filter;
@@ -109,7 +110,8 @@ impl Place {
                 return Err(UsageError(message).into());
             }
         };
-        Ok((self.connection.open_for("sandbar-dlq", manifest.as_ref(), terminal)?, topic))
+        let connected = self.connection.open_for("sandbar-dlq", manifest.as_ref(), Folder::MustExist, terminal)?;
+        Ok((connected, topic))
     }
 }
 

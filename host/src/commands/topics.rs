@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::config::Manifest;
 use crate::exit::UsageError;
 use crate::formats::{self, DataFormat};
-use crate::runtime::brokers::{Broker, BrokerArguments, connect};
+use crate::runtime::brokers::{Broker, BrokerArguments, Folder, connect};
 use crate::runtime::parse_duration;
 use crate::runtime::stop::Stop;
 use crate::terminal::{Format, Terminal, print_line};
@@ -146,8 +146,8 @@ pub struct Connected {
 }
 
 impl Connection {
-    fn open(&self, terminal: Terminal) -> Result<Connected> {
-        self.open_for("sandbar-topics", None, terminal)
+    fn open(&self, folder: Folder, terminal: Terminal) -> Result<Connected> {
+        self.open_for("sandbar-topics", None, folder, terminal)
     }
 
     /// Reaches the broker with clients of this name. A manifest gives its brokers where no flag names any, and its
@@ -155,14 +155,20 @@ impl Connection {
     ///
     /// # Errors
     /// When no broker is named or none answers.
-    pub fn open_for(&self, name: &str, manifest: Option<&Manifest>, terminal: Terminal) -> Result<Connected> {
+    pub fn open_for(
+        &self,
+        name: &str,
+        manifest: Option<&Manifest>,
+        folder: Folder,
+        terminal: Terminal,
+    ) -> Result<Connected> {
         // What a script reads is the topics' data; where the broker came from is for people.
         let told = Terminal::new(Format::Text);
         let named = self.broker.embedded.is_some() || self.broker.brokers().is_some();
         let of_manifest = manifest.and_then(Manifest::bootstrap_servers).filter(|_| !named);
         let broker = match of_manifest {
             Some(servers) => Broker::cluster(&servers),
-            None => Broker::of(&self.broker, told)?,
+            None => Broker::of(&self.broker, folder, told)?,
         };
         let mut config = KafkaClientsConfig::new(&broker.bootstrap_servers, name);
         config.request_timeout = self.timeout;
@@ -186,7 +192,7 @@ fn pairs(flag: &str, given: &[String]) -> Result<Vec<(String, String)>> {
 }
 
 fn list(connection: &Connection, internal: bool, terminal: Terminal) -> Result<()> {
-    let connected = connection.open(terminal)?;
+    let connected = connection.open(Folder::MustExist, terminal)?;
     let topics = connected.clients.list_topics(internal)?;
     let width = topics.iter().map(|topic| topic.name.len()).max().unwrap_or(0).max("TOPIC".len());
     if terminal.format == Format::Text {
@@ -212,7 +218,7 @@ fn create(connection: &Connection, topic: &NewTopic, if_not_exists: bool, termin
             format!("topic {:?}: expected a name of letters, digits, '.', '_' and '-' (at most 249)", topic.name);
         return Err(UsageError(message).into());
     }
-    let connected = connection.open(terminal)?;
+    let connected = connection.open(Folder::MayBeNew, terminal)?;
     let (name, partitions) = (&topic.name, topic.partitions);
     match connected.clients.create_topic(topic) {
         Ok(()) => {

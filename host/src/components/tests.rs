@@ -1,4 +1,4 @@
-//! Where the key of compiled code lies.
+//! Where the key of compiled code lies, and what is read as a module.
 
 use std::path::Path;
 
@@ -20,5 +20,14 @@ fn the_users_folder_is_never_relative_to_where_the_host_runs() {
     }
     for home in [None, Some(""), Some("."), Some("home")] {
         assert_eq!(of(None, home), None, "{home:?}");
+    }
+}
+
+#[test]
+fn what_is_no_regular_file_is_no_module() {
+    for path in ["/dev/zero", "/dev/null", "/tmp"] {
+        let error = read(Path::new(path), 1 << 20).expect_err(path);
+        assert!(error.is::<ModuleError>(), "{error:?}");
+        assert!(error.to_string().contains(&format!("the module {path} is not a regular file")), "{error}");
     }
 }

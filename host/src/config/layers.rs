@@ -98,7 +98,7 @@ impl Layers {
         let checked = match (free_table(key), find(key)) {
             (Some(_), _) => free_text(key, written).map(Value::Text),
             (None, Some(option)) => check(option, key, written),
-            (None, None) => Err(unknown(key)),
+            (None, None) => Err(unknown(key, line_text.as_deref())),
         };
         match checked {
             Ok(value) => {
@@ -128,7 +128,18 @@ fn free_text(key: &str, written: &Written) -> Result<String, String> {
     }
 }
 
-fn unknown(key: &str) -> String {
+/// The key that is written on the line, where that is one of its own and only the table above made another one of it.
+fn below_a_table<'a>(key: &'a str, line_text: &str) -> Option<&'a str> {
+    let written: String = line_text.chars().filter(|one| !matches!(one, ' ' | '\t' | '"' | '\'')).collect();
+    let written = written.split('=').next()?;
+    let mut ends = key.match_indices('.').map(|(at, _)| &key[at + 1..]);
+    ends.find(|end| *end == written && find(end).is_some())
+}
+
+fn unknown(key: &str, line_text: Option<&str>) -> String {
+    if let Some(own) = line_text.and_then(|line| below_a_table(key, line)) {
+        return format!("unknown key {key}; {own} is a key of the manifest itself: put it above the first [table]");
+    }
     let mut names: Vec<String> = Vec::new();
     // A key below a named table is compared with that table's keys under the user's own name, wherever that may end.
     for table in ["sources", "sinks", "stores", "table"] {

@@ -82,6 +82,24 @@ fn an_unknown_key_is_refused_with_place_and_nearest_name() {
 }
 
 #[test]
+fn a_key_below_a_table_is_told_its_place() {
+    for (lines, key) in [
+        ("[sinks.out]\ntopic = \"b\"\nprocessor.deadline.ms = 5\n", "processor.deadline.ms"),
+        ("[sinks.out]\ntopic = \"b\"\n  \"processor.deadline.ms\" = 5\n", "processor.deadline.ms"),
+        ("[sources.in]\ntopic = \"b\"\n[stores.s]\nmodule=\"b.wasm\"\n", "module"),
+        ("[stores.s]\ncommit.interval.ms = 5\n", "commit.interval.ms"),
+    ] {
+        let message = refused(lines);
+        assert!(message.contains(&format!("; {key} is a key of the manifest itself")), "{message}");
+        assert!(message.contains("put it above the first [table]"), "{message}");
+    }
+    // The key as it is written is no key: it is one that is spelt wrong, or means another.
+    for lines in ["sinks.out.processor.deadline.ms = 5\n", "[stores.votes]\nbackent = \"memory\"\n"] {
+        assert!(!refused(lines).contains("[table]"), "{lines}");
+    }
+}
+
+#[test]
 fn wrong_types_and_ranges_name_expected_and_found() {
     for (lines, expected) in [
         ("commit.interval.ms = \"soon\"\n", "a whole number from 1 to 86400000 (ms), found the text \"soon\""),

@@ -45,6 +45,14 @@ impl BrokerArguments {
     }
 }
 
+/// Whether a command makes the folder of an embedded broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Folder {
+    MayBeNew,
+    /// For commands that only make sense with what is there already: a path with a mistake in it leaves no folder behind.
+    MustExist,
+}
+
 /// A broker to talk to. Dropping it stops an embedded broker that was started here.
 pub struct Broker {
     pub bootstrap_servers: String,
@@ -87,10 +95,14 @@ impl Broker {
     /// The broker that the command line names.
     ///
     /// # Errors
-    /// When it names none, or the embedded one does not start.
-    pub fn of(arguments: &BrokerArguments, terminal: Terminal) -> Result<Self> {
+    /// When it names none, the folder must exist and is no broker's, or the embedded one does not start.
+    pub fn of(arguments: &BrokerArguments, folder: Folder, terminal: Terminal) -> Result<Self> {
         match (&arguments.embedded, arguments.brokers()) {
-            (Some(folder), _) => Self::embedded(folder, terminal),
+            (Some(path), _) if folder == Folder::MustExist && !broker::disk::is_of_broker(path) => {
+                let message = format!("there is no broker in {}; correct --embedded", path.display());
+                Err(UnreachableError(message).into())
+            }
+            (Some(path), _) => Self::embedded(path, terminal),
             (None, Some(brokers)) => Ok(Self::cluster(brokers)),
             (None, None) => Err(no_broker()),
         }

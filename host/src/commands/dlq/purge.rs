@@ -1,5 +1,6 @@
 //! `sandbar dlq purge`: removes dead letters from the start of their partitions on, which is all that Kafka can remove. Never
-//! removes what is not committed yet: nobody has seen it.
+//! removes what is not committed yet: nobody has seen it. Removes records that are no dead letters only where somebody asked
+//! for that, so that a wrong name does not empty a topic of other records.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -10,12 +11,12 @@ use kafka::KafkaClients;
 use kafka::topics::PartitionBounds;
 use serde_json::json;
 
-use super::letter::DeadLetter;
+use super::letter::{DeadLetter, NoDeadLetter};
 use super::position::Position;
 use super::scan::{self, Scan};
 use super::{Place, counted, moment};
 use crate::exit::UsageError;
-use crate::terminal::{Terminal, confirmed};
+use crate::terminal::{Terminal, can_ask, confirmed};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -30,10 +31,13 @@ pub struct Arguments {
     /// Remove all
     #[arg(long)]
     all: bool,
+    /// Remove records that are no dead letters too
+    #[arg(long)]
+    any_record: bool,
     /// Print what would be removed, and remove nothing
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask
+    /// Do not ask; needed where there is no terminal
     #[arg(short, long)]
     yes: bool,
 }
@@ -65,13 +69,21 @@ enum Keep {
 /// Runs the command.
 ///
 /// # Errors
-/// When the topic is not there, a position is outside of it, or the broker does not remove the records.
+/// When nobody can be asked, the topic is not there, a position is outside of it, records are no dead letters, or the broker
+/// does not remove the records.
 pub fn run(arguments: &Arguments, terminal: Terminal) -> Result<()> {
     let (topic, keep) = read(arguments.topic.as_deref(), &arguments.before)?;
+    if !arguments.yes && !arguments.dry_run && !can_ask() {
+        let message = "nothing was removed: there is no terminal to ask whether to remove; add --yes";
+        return Err(UsageError(message.to_owned()).into());
+    }
     let (connected, topic) = arguments.place.open(topic.as_deref(), terminal)?;
     let clients = &connected.clients;
     let bounds = scan::bounds(clients, &topic)?;
     let ends = ends(clients, &topic, &bounds, &keep)?;
+    if !arguments.any_record {
+        check_dead_letters(clients, &topic, &bounds, &ends)?;
+    }
     if arguments.dry_run || ends.is_empty() {
         return tell("would-purge", "would remove", &topic, &bounds, &ends, terminal);
     }
@@ -159,6 +171,39 @@ fn ends(clients: &KafkaClients, topic: &str, bounds: &[PartitionBounds], keep: &
     };
     ends.retain(|partition, end| bounds.iter().any(|bounds| bounds.partition == *partition && bounds.start < *end));
     Ok(ends)
+}
+
+/// Refuses a range that holds records which are no dead letters.
+fn check_dead_letters(
+    clients: &KafkaClients,
+    topic: &str,
+    bounds: &[PartitionBounds],
+    ends: &BTreeMap<i32, Offset>,
+) -> Result<()> {
+    let in_range = bounds.iter().filter(|bounds| ends.contains_key(&bounds.partition)).copied().collect();
+    let mut scan = Scan::between(clients, topic, in_range);
+    let mut others: u64 = 0;
+    let mut first = None;
+    while let Some(records) = scan.next()? {
+        for record in records {
+            if ends.get(&record.partition).is_none_or(|end| record.offset >= *end) {
+                scan.skip_partition();
+                break;
+            }
+            if let Err(NoDeadLetter(position)) = DeadLetter::of(topic, record) {
+                others += 1;
+                first.get_or_insert(position);
+            }
+        }
+    }
+    let Some(first) = first else { return Ok(()) };
+    let records = counted(others, "record");
+    let are = if others == 1 { "is no dead letter" } else { "are no dead letters" };
+    let message = format!(
+        "nothing was removed: {records} of {topic} that this would remove {are}, the first at {first}; add --any-record \
+         where they are to go too"
+    );
+    Err(UsageError(message).into())
 }
 
 /// How many offsets are between the old starts and the new ones.

@@ -68,6 +68,10 @@ pub fn run(arguments: &Arguments, terminal: Terminal) -> Result<()> {
     let selected = Selected::of(&arguments.what)?;
     check(arguments, &selected)?;
     let (connected, topic) = arguments.place.open(selected.topic.as_deref(), terminal)?;
+    if arguments.to.as_ref() == Some(&topic) {
+        let message = format!("--to {topic}: the dead letters are in this topic; send their records to another one");
+        return Err(UsageError(message).into());
+    }
     let clients = &connected.clients;
     let mut call = Call { clients, arguments, topic: &topic, targets: Targets::new() };
     let plan = call.plan(&selected.positions, terminal.format)?;
@@ -396,7 +400,9 @@ impl Transaction {
         match self.producer.abort_transaction(ABORT_TIME) {
             Ok(()) => error,
             // Whoever sent nothing more commits nothing either: the broker ends it by time.
-            Err(abort) => error.context(format!("the broker ends the transaction by itself, since {abort}")),
+            Err(abort) => error.context(format!(
+                "the broker ends the transaction by itself, since {abort}; another redrive of the topic may be running"
+            )),
         }
     }
 

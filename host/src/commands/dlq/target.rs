@@ -56,6 +56,9 @@ pub fn redriven(letter: DeadLetter, to: Option<&str>, targets: &Targets) -> Resu
             "topic {topic} is the state of an application or of the cluster, which nothing is sent to; --to names another"
         )));
     }
+    if topic == letter.position.topic {
+        return Err(Unsent::Refused(format!("topic {topic} is where the dead letter is; --to names another")));
+    }
     let Some(described) = targets.get(&topic).and_then(Option::as_ref) else {
         return Err(Unsent::Refused(format!("topic {topic} does not exist")));
     };

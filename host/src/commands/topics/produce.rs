@@ -13,6 +13,7 @@ use kafka::topics::TopicWriter;
 use serde_json::json;
 
 use super::{ProduceArguments, line};
+use crate::runtime::brokers::Folder;
 use crate::runtime::wall_clock_ms;
 use crate::terminal::Terminal;
 
@@ -28,7 +29,7 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// Names the line that cannot be read, or the record that the broker did not take, and how many were written.
 pub fn run(arguments: &ProduceArguments, terminal: Terminal) -> Result<()> {
     let (mut input, total) = open(arguments.file.as_deref())?;
-    let connected = arguments.connection.open(terminal)?;
+    let connected = arguments.connection.open(Folder::MayBeNew, terminal)?;
     let mut writer = connected.clients.topic_writer(&arguments.topic).map_err(|error| no_topic(arguments, error))?;
     let started = Instant::now();
     let bar = terminal.bar(&format!("producing to {}", arguments.topic), total);

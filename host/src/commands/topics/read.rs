@@ -11,6 +11,7 @@ use kafka::topics::{ReadFrom, ReadOptions};
 
 use super::{ReadArguments, line};
 use crate::exit::UsageError;
+use crate::runtime::brokers::Folder;
 use crate::terminal::Terminal;
 
 const POLL_RECORDS: usize = 1000;
@@ -23,7 +24,7 @@ const POLL_TIMEOUT: Duration = Duration::from_millis(500);
 pub fn run(arguments: &ReadArguments, terminal: Terminal) -> Result<()> {
     let options =
         ReadOptions { partitions: arguments.partition.clone(), from: from(arguments)?, follow: arguments.follow };
-    let connected = arguments.connection.open(terminal)?;
+    let connected = arguments.connection.open(Folder::MustExist, terminal)?;
     let topic = &arguments.topic;
     let mut reader = connected.clients.topic_reader(topic, &options).map_err(|error| {
         let unknown = error.kind == BrokerErrorKind::UnknownTopic;

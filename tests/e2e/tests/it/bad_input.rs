@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -95,6 +96,15 @@ fn a_module_that_is_no_component() -> Result<()> {
     let place = Place::with_manifest("garbage", "application.id = \"a\"\nmodule = \"garbage.wasm\"\n")?;
     fs::write(place.folder.join("garbage.wasm"), b"\0asm not a module")?;
     place.fails(&[], 4, &["garbage.wasm"])
+}
+
+/// Opening a pipe that nobody writes to waits for ever, and a device may never end.
+#[test]
+fn a_module_that_is_no_regular_file() -> Result<()> {
+    let place = Place::with_manifest("pipe-module", "application.id = \"a\"\nmodule = \"pipe.wasm\"\n")?;
+    assert!(Command::new("mkfifo").arg(place.folder.join("pipe.wasm")).status()?.success());
+    place.fails(&[], 4, &["pipe.wasm", "is not a regular file"])?;
+    place.fails(&[("module", "/dev/zero")], 4, &["/dev/zero", "is not a regular file"])
 }
 
 #[test]

@@ -12,6 +12,8 @@ use e2e::repository;
 use e2e::topics::{self, Broker, Values};
 use serde_json::{Value, json};
 
+mod purge;
+
 /// 2026-11-27T17:30:00Z
 const FAILED_AT: i64 = 1_795_800_600_000;
 
@@ -292,7 +294,7 @@ fn what_is_removed_is_at_the_start_of_partitions() -> Result<()> {
         let planned = &documents(&broker, &["purge", "--before", &at, "--dry-run"])?[0];
         assert_eq!((&planned["event"], &planned["offsets"]), (&json!("would-purge"), &json!(1)));
         assert_eq!(told(&broker, &["list", &letters])?.len(), 4, "a dry run removes nothing");
-        let done = &documents(&broker, &["purge", "--before", &at])?[0];
+        let done = &documents(&broker, &["purge", "--before", &at, "--yes"])?[0];
         assert_eq!((&done["event"], &done["partitions"]), (&json!("purged"), &json!({ "0": 1 })));
         assert_eq!(told(&broker, &["list", &letters])?.len(), 3);
 
@@ -301,10 +303,10 @@ fn what_is_removed_is_at_the_start_of_partitions() -> Result<()> {
         assert_eq!(done["partitions"], json!({ "0": 1, "1": 1 }), "{broker:?}");
         let left = told(&broker, &["list", &letters])?;
         assert!(left.len() == 1 && left[0].contains("tick"), "{left:?}");
-        let done = &documents(&broker, &["purge", &letters, "--all"])?[0];
+        let done = &documents(&broker, &["purge", &letters, "--all", "-y"])?[0];
         assert_eq!(done["offsets"], 1);
         assert!(told(&broker, &["list", &letters])?.is_empty());
-        let again = &documents(&broker, &["purge", &letters, "--all"])?[0];
+        let again = &documents(&broker, &["purge", &letters, "--all", "-y"])?[0];
         assert_eq!(again["offsets"], 0);
     }
     Ok(())
@@ -322,21 +324,23 @@ fn mistakes_are_told() -> Result<()> {
         topics::produce(&broker, &letters, Values::Text, &malformed.to_string())?;
         let (foreign, outside, beyond) =
             (format!("{letters}@0:2"), format!("{letters}@7:0"), format!("{letters}@0:99"));
-        let missing = repository::unique("missing");
+        let (missing, at) = (repository::unique("missing"), format!("{letters}@0:0"));
         for (arguments, expected, code) in [
             (vec!["show", &foreign], "is no dead letter", 1),
             (vec!["redrive", &foreign], "is no dead letter", 1),
             (vec!["show", &outside], "the topic has the partitions 0 to 1", 1),
             (vec!["show", &beyond], "from 0 to before 4", 1),
-            (vec!["purge", "--before", &beyond], "the partition ends before 4", 1),
+            (vec!["purge", "--before", &beyond, "-y"], "the partition ends before 4", 1),
             (vec!["list", &missing], "cannot read topic", 3),
-            (vec!["purge", &missing, "--all"], "cannot read topic", 3),
+            (vec!["purge", &missing, "--all", "-y"], "cannot read topic", 3),
             (vec!["list"], "no topic: name it", 2),
             (vec!["redrive", &letters], "which dead letters?", 2),
             (vec!["redrive", &letters, "--all", "--reason", "trap"], "one of the three", 2),
             (vec!["list", &letters, "--reason", "bored"], "invalid value 'bored'", 2),
             (vec!["list", &letters, "--since", "noon"], "such as 10m", 2),
             (vec!["purge", &letters], "--before", 2),
+            (vec!["redrive", &letters, "--all", "--to", &letters, "-y"], "the dead letters are in this topic", 2),
+            (vec!["redrive", &at, "--to", &letters, "--dry-run"], "the dead letters are in this topic", 2),
         ] {
             let (error, found) = refused(&broker, &arguments)?;
             assert!(error.contains(expected) && found == Some(code), "{arguments:?}: {found:?} {error}");
@@ -411,6 +415,42 @@ fn a_redrive_that_is_killed_leaves_nothing() -> Result<()> {
         let values: Vec<Value> = records.into_iter().map(|record| record.value).collect();
         let expected: Vec<Value> = (0..LETTERS).map(|offset| json!(format!("v{offset}"))).collect();
         assert!(values == expected, "{} records, each once and in order: {broker:?}", values.len());
+    }
+    Ok(())
+}
+
+/// The later of two calls ends the transaction of the earlier one, which says so.
+#[test]
+fn of_two_redrives_at_once_the_earlier_fails_and_says_why() -> Result<()> {
+    const LETTERS: u64 = 20_000;
+    let embedded = EmbeddedBroker::start(&repository::scratch(&repository::unique("dlq-two"))?.join("broker"), &[])?;
+    for broker in [kafka::broker()?, embedded.by_folder()] {
+        let (orders, letters) = (repository::unique("orders"), repository::unique("orders-dlq"));
+        topics::create(&broker, &orders, 2)?;
+        topics::create(&broker, &letters, 1)?;
+        let letter = |offset| Letter { partition: 0, source: &orders, offset, reason: "trap", message: "boom" };
+        write(&broker, &letters, &(0..LETTERS as i64).map(letter).collect::<Vec<_>>())?;
+        let mut earlier = Command::new(repository::sandbar()?)
+            .args(["dlq", "redrive", &letters, "--source", &orders])
+            .args(["-X", "producer.batch.num.messages=1", "-X", "producer.max.in.flight=1"])
+            .args(broker.flags())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while log_length(&broker, &orders)? == 0 {
+            ensure!(
+                Instant::now() < deadline && earlier.try_wait()?.is_none(),
+                "it was not seen at work on {broker:?}"
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+        told(&broker, &["redrive", &format!("{letters}@0:0")])?;
+        let output = earlier.wait_with_output()?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && error.contains("another redrive of the topic may be running"), "{error}");
+        assert_eq!(topics::read(&broker, &orders, Values::Text)?.len(), 1, "{broker:?}");
     }
     Ok(())
 }

@@ -128,3 +128,32 @@ fn a_full_disk_fails_the_command_and_keeps_what_was_acknowledged() -> Result<()>
     assert_eq!(after[after.len() - 1].key, "last");
     Ok(())
 }
+
+/// A path with a mistake in it is told, and no empty broker is left there.
+#[test]
+fn commands_for_what_is_there_make_no_broker() -> Result<()> {
+    let folder = repository::scratch(&repository::unique("no-broker"))?;
+    let (missing, empty) = (folder.join("missing"), folder.join("empty"));
+    std::fs::create_dir(&empty)?;
+    for arguments in [
+        ["topics", "list"].as_slice(),
+        &["topics", "read", "letters"],
+        &["dlq", "list", "letters"],
+        &["dlq", "show", "letters@0:0"],
+        &["dlq", "redrive", "letters", "--all", "--to", "others", "--yes"],
+        &["dlq", "purge", "letters", "--all", "--yes"],
+        &["repro", "--from-dlq", "letters@0:0", "--module", "letters.wasm"],
+    ] {
+        for path in [&missing, &empty] {
+            let output = Command::new(repository::sandbar()?).args(arguments).arg("--embedded").arg(path).output()?;
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert!(told.contains(&format!("there is no broker in {}", path.display())), "{arguments:?}: {told}");
+            assert_eq!(output.status.code(), Some(3), "{arguments:?}: {told}");
+        }
+        assert!(!missing.exists(), "{arguments:?}");
+        assert_eq!(std::fs::read_dir(&empty)?.count(), 0, "{arguments:?}");
+    }
+    topics::create(&Broker::Embedded(missing.clone()), "letters", 1)?;
+    assert!(topics::read(&Broker::Embedded(missing), "letters", Values::Text)?.is_empty());
+    Ok(())
+}

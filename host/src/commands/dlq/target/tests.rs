@@ -89,3 +89,17 @@ fn what_cannot_go_is_told() {
     unknown.subject = Subject::Unknown;
     assert!(matches!(redriven(unknown, Some("again"), &most(1)), Err(Unsent::NoRecord(_))));
 }
+
+#[test]
+fn no_record_goes_to_the_topic_of_its_dead_letter() {
+    for to in [Some("dlq"), Some("orders")] {
+        let sent = redriven(letter(&[], &[]), to, &targets(to.unwrap_or_default(), 4, &[]));
+        match to {
+            Some("dlq") => assert_eq!(
+                sent,
+                Err(Unsent::Refused("topic dlq is where the dead letter is; --to names another".to_owned()))
+            ),
+            _ => assert!(sent.is_ok(), "{sent:?}"),
+        }
+    }
+}
