@@ -1,6 +1,6 @@
 //! `make bench-broker`: the embedded broker as a process of its own beside real Kafka, with the same probe. Rates,
-//! delays, transactions, start times and memory. The two take turns, round by round, and the median of the rounds counts.
-//! It prints figures and judges nothing.
+//! delays, transactions, start times and memory. The two take turns, round by round, and the median of the rounds
+//! counts. It prints figures and judges nothing.
 
 mod probe;
 mod subject;

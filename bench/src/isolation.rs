@@ -1,7 +1,7 @@
-//! `make bench-isolation`: what it costs that one bad record costs one record. Part (a): savepoints and a dead letter topic
-//! while nothing fails. Part (b): poison of which a share of the records is (`poison`). Part (c): an application beside a
-//! hostile one (`neighbour`), which needs `SANDBAR_KAFKA_BOOTSTRAP` of a fresh broker. What is compared takes turns, round
-//! by round. Prints figures and judges nothing.
+//! `make bench-isolation`: what it costs that one bad record costs one record. Part (a): savepoints and a dead letter
+//! topic while nothing fails. Part (b): poison of which a share of the records is (`poison`). Part (c): an application
+//! beside a hostile one (`neighbour`), which needs `SANDBAR_KAFKA_BOOTSTRAP` of a fresh broker. What is compared takes
+//! turns, round by round. Prints figures and judges nothing.
 
 mod neighbour;
 mod poison;

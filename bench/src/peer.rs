@@ -1,5 +1,5 @@
-//! `make bench-peer`: the same pipelines as processes of their own, on Kafka Streams and on Sandbar, by turns on one real
-//! broker. The outputs of the first round are read and compared with the input; a wrong one ends the benchmark.
+//! `make bench-peer`: the same pipelines as processes of their own, on Kafka Streams and on Sandbar, by turns on one
+//! real broker. The outputs of the first round are read and compared with the input; a wrong one ends the benchmark.
 
 mod checks;
 mod pipelines;

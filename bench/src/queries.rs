@@ -1,7 +1,7 @@
-//! `make bench-queries`: what the REST interface of a host costs, beside a route of the same framework that does nothing
-//! and beside RocksDB by itself. The driver shares the machine with what it measures, so the CPU time of the process that
-//! answers is told as well. What is compared takes turns, round by round. Needs `SANDBAR_KAFKA_BOOTSTRAP` of a fresh
-//! broker. Prints figures and judges nothing.
+//! `make bench-queries`: what the REST interface of a host costs, beside a route of the same framework that does
+//! nothing and beside RocksDB by itself. The driver shares the machine with what it measures, so the CPU time of the
+//! process that answers is told as well. What is compared takes turns, round by round. Needs `SANDBAR_KAFKA_BOOTSTRAP`
+//! of a fresh broker. Prints figures and judges nothing.
 
 mod backlog;
 mod bed;

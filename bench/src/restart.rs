@@ -1,5 +1,5 @@
-//! How fast a host is back after `kill -9`: from the kill to the first record processed again, with a million keys in the
-//! store and records coming in all the time, with the state directory kept and with it lost. Runs the built binary.
+//! How fast a host is back after `kill -9`: from the kill to the first record processed again, with a million keys in
+//! the store and records coming in all the time, with the state directory kept and with it lost. Runs the built binary.
 //! Needs `SANDBAR_KAFKA_BOOTSTRAP` of a fresh broker.
 
 use std::fs;
@@ -122,8 +122,8 @@ fn kills(bootstrap: &str, folder: &Path, keys: u64, rounds: u64) -> Result<(Vec<
     let manifest = write_manifest(folder)?;
     let (broker, state_dir) = (Broker::Kafka(bootstrap.to_owned()), folder.join("state"));
     let flush_ms = FLUSH_INTERVAL.as_millis().to_string();
-    // As a static member the host takes its own place again. Any other one waits until the group has given up the one that
-    // was killed, which takes session.timeout.ms, 45 s.
+    // As a static member the host takes its own place again. Any other one waits until the group has given up the one
+    // that was killed, which takes session.timeout.ms, 45 s.
     let options = Options::new(&manifest, &broker, APPLICATION, &state_dir)
         .set("statestore.flush.interval.ms", &flush_ms)
         .set("group.instance.id", "bench-host");

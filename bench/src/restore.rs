@@ -1,5 +1,5 @@
-//! How fast a store is restored: the engine's own restore into RocksDB, beside a raw `read_committed` reader of the same
-//! changelog that drops what it reads, by turns. The changelog is written by a transactional producer, once. Needs
+//! How fast a store is restored: the engine's own restore into RocksDB, beside a raw `read_committed` reader of the
+//! same changelog that drops what it reads, by turns. The changelog is written by a transactional producer, once. Needs
 //! `SANDBAR_KAFKA_BOOTSTRAP` of a fresh broker.
 
 use std::sync::Arc;

@@ -1,6 +1,6 @@
-//! Binds what a module declares to what the manifest says: sources and sinks to topics, stores to backends; or makes the
-//! topology of a manifest that has tables and no module. Pure; a name of the manifest that the module does not declare
-//! is an error, never ignored.
+//! Binds what a module declares to what the manifest says: sources and sinks to topics, stores to backends; or makes
+//! the topology of a manifest that has tables and no module. Pure; a name of the manifest that the module does not
+//! declare is an error, never ignored.
 
 use std::sync::Arc;
 
@@ -153,7 +153,8 @@ fn check_reserved_topics(manifest: &Manifest, parts: &[sandbox::SubTopologyDecla
     Ok(())
 }
 
-/// Each store is a topic with all its partitions, a folder and write buffers for each task; `describe` is the module's word.
+/// Each store is a topic with all its partitions, a folder and write buffers for each task; `describe` is the module's
+/// word.
 fn check_store_count(manifest: &Manifest, stores: usize) -> Result<(), ConfigError> {
     const KEY: &str = "processor.stores.max.count";
     let limit = manifest.count(KEY);

@@ -128,8 +128,8 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The version of a value, which tells it from others of its key: FNV-1a of 64 bits, in hexadecimal. Short enough for any
-/// module to work out by itself; not made against those who want two values to have one version.
+/// The version of a value, which tells it from others of its key: FNV-1a of 64 bits, in hexadecimal. Short enough for
+/// any module to work out by itself; not made against those who want two values to have one version.
 pub fn version(value: &[u8]) -> String {
     format!("{:016x}", fnv1a(value))
 }

@@ -1,6 +1,6 @@
-//! `RouteFinder`: where the application's partitions are, as its group says. Asks the broker only when somebody wants to
-//! know and what it knows is old, and one at a time. A route may be wrong for a while after a rebalance, or without a
-//! broker: the host that is asked says so, and nobody takes it for an answer.
+//! `RouteFinder`: where the application's partitions are, as its group says. Asks the broker only when somebody wants
+//! to know and what it knows is old, and one at a time. A route may be wrong for a while after a rebalance, or without
+//! a broker: the host that is asked says so, and nobody takes it for an answer.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};

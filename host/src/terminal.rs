@@ -102,8 +102,8 @@ pub fn confirmed(question: &str) -> std::io::Result<bool> {
 }
 
 /// Writes a line to standard error. It may hold what modules, dead letters and brokers say, so nothing in it steers the
-/// terminal; what a message has line ends for stays in lines. Where nobody reads it any more, or its disk is full, there is nobody to tell, and what
-/// the process does goes on.
+/// terminal; what a message has line ends for stays in lines. Where nobody reads it any more, or its disk is full,
+/// there is nobody to tell, and what the process does goes on.
 pub fn tell(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{}", text::escape_lines(line));
 }

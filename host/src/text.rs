@@ -1,5 +1,5 @@
-//! Text of others for a terminal: what would steer it, hide text or turn it round is written out, and length is bounded.
-//! Pure.
+//! Text of others for a terminal: what would steer it, hide text or turn it round is written out, and length is
+//! bounded. Pure.
 
 use std::borrow::Cow;
 

@@ -1,5 +1,6 @@
 //! The project's own chores, run by `cargo xtask <chore>`: the house rules, the proof of absent dependencies and the
-//! commands in the documentation, and the mutants of the simulation. Depends on nothing that takes long to compile, and never changes a source file.
+//! commands in the documentation, and the mutants of the simulation. Depends on nothing that takes long to compile, and
+//! never changes a source file.
 
 mod absent;
 mod doc_commands;

@@ -1,6 +1,7 @@
-//! `cargo xtask mutants`: proves that the simulation sees what it is for. Copies the engine, the embedded broker and the
-//! simulation to a scratch folder in the target folder, puts all mutants into the copy, each behind a question whether it
-//! is the chosen one, builds once, and demands that the schedules of CI fail with each of them and pass with none.
+//! `cargo xtask mutants`: proves that the simulation sees what it is for. Copies the engine, the embedded broker and
+//! the simulation to a scratch folder in the target folder, puts all mutants into the copy, each behind a question
+//! whether it is the chosen one, builds once, and demands that the schedules of CI fail with each of them and pass with
+//! none.
 
 mod table;
 

@@ -1,6 +1,6 @@
-//! What is done to a broker, the same to each: records in, records out, one record there and back, transactions. Through
-//! the host's own clients on librdkafka (idempotent, acknowledged, `read_committed`). A topic's metadata is asked before
-//! its first record and a reader starts at a number, or the clients would wait half a second of their own.
+//! What is done to a broker, the same to each: records in, records out, one record there and back, transactions.
+//! Through the host's own clients on librdkafka (idempotent, acknowledged, `read_committed`). A topic's metadata is
+//! asked before its first record and a reader starts at a number, or the clients would wait half a second of their own.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The two brokers as processes: `sandbar broker` on a folder of its own, and real Kafka by `scripts/kafka.sh`. Starts them,
-//! ends them, and reads what they cost from /proc.
+//! The two brokers as processes: `sandbar broker` on a folder of its own, and real Kafka by `scripts/kafka.sh`. Starts
+//! them, ends them, and reads what they cost from /proc.
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};

@@ -1,7 +1,7 @@
-//! Part (c), row D4: an application at a fixed rate (`tally`, exactly-once) by itself, and beside a hostile one that loops
-//! until its deadline and churns memory at every record. By default each has a `sandbar run` of its own; with
-//! SANDBAR_BENCH_ISOLATION_ONE_PROCESS=1 one process runs both manifests. Latency is from a record's own timestamp to when a
-//! reader of committed records has its output. Driver, reader and broker share the machine with both.
+//! Part (c), row D4: an application at a fixed rate (`tally`, exactly-once) by itself, and beside a hostile one that
+//! loops until its deadline and churns memory at every record. By default each has a `sandbar run` of its own; with
+//! SANDBAR_BENCH_ISOLATION_ONE_PROCESS=1 one process runs both manifests. Latency is from a record's own timestamp to
+//! when a reader of committed records has its output. Driver, reader and broker share the machine with both.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

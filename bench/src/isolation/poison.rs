@@ -1,5 +1,5 @@
-//! Part (b): a count in RocksDB of whose records a share is poison, which a native processor and a module refuse or fail
-//! at. What a poison record costs is the difference to the run without any, divided by their number.
+//! Part (b): a count in RocksDB of whose records a share is poison, which a native processor and a module refuse or
+//! fail at. What a poison record costs is the difference to the run without any, divided by their number.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
-//! The two sides as processes of their own, seen from outside by the same means: the committed offsets of the group, the
-//! ends of the output, /proc of the process and of the broker. What comes before the warm-up's last record counts for nothing but
-//! the start.
+//! The two sides as processes of their own, seen from outside by the same means: the committed offsets of the group,
+//! the ends of the output, /proc of the process and of the broker. What comes before the warm-up's last record counts
+//! for nothing but the start.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

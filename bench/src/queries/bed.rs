@@ -1,5 +1,5 @@
-//! What is measured: a host whose store has many keys in RocksDB, filled through Kafka, and what is sent to it. The keys are
-//! where Kafka's default partitioner puts them.
+//! What is measured: a host whose store has many keys in RocksDB, filled through Kafka, and what is sent to it. The
+//! keys are where Kafka's default partitioner puts them.
 
 use std::collections::BTreeSet;
 use std::fs;

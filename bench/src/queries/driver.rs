@@ -1,5 +1,6 @@
-//! The load driver: connections that are kept, each with a thread of its own that sends the next request when it has the
-//! answer to the last one. A blocked thread costs less than a runtime would on a machine that is shared with the host.
+//! The load driver: connections that are kept, each with a thread of its own that sends the next request when it has
+//! the answer to the last one. A blocked thread costs less than a runtime would on a machine that is shared with the
+//! host.
 
 use std::net::SocketAddr;
 use std::thread;

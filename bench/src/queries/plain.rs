@@ -1,6 +1,6 @@
 //! The plain route: a server of the framework that the host uses, with as many threads, whose one route answers with a
-//! constant. What it manages is what is left when nothing is looked up. It runs as a process of its own, so that its CPU
-//! time can be told from the driver's.
+//! constant. What it manages is what is left when nothing is looked up. It runs as a process of its own, so that its
+//! CPU time can be told from the driver's.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;

@@ -1,6 +1,7 @@
 //! Agents report whether something holds for an object; more than half of the known agents decide. The latest report of
 //! every agent is kept per object, every report forwards the vote, and once an hour of stream time a summary of every
-//! object goes out and objects that nobody reports on any more are forgotten. A report without a value forgets its object.
+//! object goes out and objects that nobody reports on any more are forgotten. A report without a value forgets its
+//! object.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

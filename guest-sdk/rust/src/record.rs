@@ -69,9 +69,9 @@ impl<'a> Headers<'a> {
         })
     }
 
-    /// Whether the condition of a REST write holds (`If-Match`, `If-None-Match`), given what is under its key now; true for a
-    /// record without conditions. A processor that asks this before it changes its store decides between writers that do
-    /// not know of each other. The manifest says so with `stores.….write.conditional = true`.
+    /// Whether the condition of a REST write holds (`If-Match`, `If-None-Match`), given what is under its key now; true
+    /// for a record without conditions. A processor that asks this before it changes its store decides between writers
+    /// that do not know of each other. The manifest says so with `stores.….write.conditional = true`.
     pub fn condition_holds(&self, current: Option<&[u8]>) -> bool {
         let text = |name: &str| self.last(name).and_then(|header| header.value);
         let is_version = |wanted: &[u8]| match current {

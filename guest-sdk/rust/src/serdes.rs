@@ -1,7 +1,7 @@
 //! How keys and values are written to bytes: the encodings of Kafka's own serializers (`StringSerializer`,
-//! `LongSerializer`, `IntegerSerializer`, `DoubleSerializer`, `ByteArraySerializer`, `VoidSerializer`) and JSON. Numbers are
-//! big endian in two's complement, so negative keys sort after positive ones, as in Kafka Streams. Null is a value of
-//! its own and never an empty byte string.
+//! `LongSerializer`, `IntegerSerializer`, `DoubleSerializer`, `ByteArraySerializer`, `VoidSerializer`) and JSON.
+//! Numbers are big endian in two's complement, so negative keys sort after positive ones, as in Kafka Streams. Null is
+//! a value of its own and never an empty byte string.
 
 use std::marker::PhantomData;
 
@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use crate::{Error, Result};
 
 /// The bytes of a key or a value type. `String`, `i64`, `i32`, `i16`, `f64`, `f32`, `bool`, `Vec<u8>` and `()` (always
-/// null) stand for themselves; [`Json`], [`Str`] and [`Raw`] are names of an encoding only and are never built; `Option`
-/// of any of them allows null.
+/// null) stand for themselves; [`Json`], [`Str`] and [`Raw`] are names of an encoding only and are never built;
+/// `Option` of any of them allows null.
 pub trait Serde: 'static {
     /// What a processor gets for a record; may borrow from the batch.
     type Item<'a>;

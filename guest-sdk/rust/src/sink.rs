@@ -1,5 +1,5 @@
-//! `Sink`: a typed handle to a sink of the topology. Forwarded records gather in columns until the call ends; those of a
-//! record that fails are cut off again. Nothing is sent from here.
+//! `Sink`: a typed handle to a sink of the topology. Forwarded records gather in columns until the call ends; those of
+//! a record that fails are cut off again. Nothing is sent from here.
 
 use std::marker::PhantomData;
 use std::rc::Rc;
@@ -38,7 +38,8 @@ impl<K: Serde, V: Serde> Sink<K, V> {
         self.push(key, |_| Ok(false))
     }
 
-    /// Appends a record with the defaults, without the detour over [`Outgoing`]: this is the path of nearly all records.
+    /// Appends a record with the defaults, without the detour over [`Outgoing`]: this is the path of nearly all
+    /// records.
     fn push(&self, key: &K::View, value: impl FnOnce(&mut Vec<u8>) -> Result<bool>) -> Result<()> {
         let timestamp = self.shared.forwarding_timestamp()?;
         let mut outputs = self.shared.outputs.borrow_mut();

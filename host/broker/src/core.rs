@@ -2,8 +2,8 @@
 //! Requests in, answers out; time is an argument, bytes are kept through the `Storage` seam. No clock, no threads, no
 //! randomness, no IO of its own, so that the same requests give the same answers. `Core` may be shared between threads:
 //! topics, transactional ids, each partition and the groups have locks of their own, taken in this order: topics, topic
-//! number, partition, groups, producer ids. The cleaner's lock comes before all of them, and so do the map of transactional
-//! ids and then one id's.
+//! number, partition, groups, producer ids. The cleaner's lock comes before all of them, and so do the map of
+//! transactional ids and then one id's.
 
 pub mod admin;
 pub mod batch;
@@ -115,8 +115,8 @@ pub struct PartitionHandle {
 }
 
 impl PartitionHandle {
-    /// Appends exactly one record batch outside of any transaction; see `PartitionLog::append`. One that may belong to a
-    /// transaction goes through `Core::append_in_transaction`.
+    /// Appends exactly one record batch outside of any transaction; see `PartitionLog::append`. One that may belong to
+    /// a transaction goes through `Core::append_in_transaction`.
     pub fn append(&self, batch: &[u8], now_ms: i64) -> Result<Appended, Refusal> {
         let checked = self.check(batch)?;
         self.partition.log().append_checked(&checked, &self.limits, now_ms, None)
@@ -152,8 +152,8 @@ impl PartitionHandle {
 }
 
 impl Core {
-    /// Opens the broker on what its storage holds, and says what was cut from torn logs. Transactions whose end was decided
-    /// are finished by the first `tick_transactions`, or by their producer's next request.
+    /// Opens the broker on what its storage holds, and says what was cut from torn logs. Transactions whose end was
+    /// decided are finished by the first `tick_transactions`, or by their producer's next request.
     pub fn open(options: CoreOptions, storage: Arc<dyn Storage>) -> Result<(Self, Vec<Recovery>), StorageError> {
         let image = storage.load_metadata()?;
         let incarnation = image.incarnation + 1;

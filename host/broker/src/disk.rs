@@ -1,8 +1,9 @@
-//! The folder behind the broker. What was answered is in the files before, so it survives `kill -9` of the process. What
-//! was answered while `fsync` was on survives a power cut too: before the answer, the bytes are synced, and so is every
-//! folder in which a file or a folder that they need was made or renamed. A removal is not synced: undone by a power cut,
-//! it leaves what the next start removes again or what lies before the log's start. Summaries and `listener` are no part
-//! of the promise. One process at a time: the folder is locked. A folder of a newer format is refused and not touched.
+//! The folder behind the broker. What was answered is in the files before, so it survives `kill -9` of the process.
+//! What was answered while `fsync` was on survives a power cut too: before the answer, the bytes are synced, and so is
+//! every folder in which a file or a folder that they need was made or renamed. A removal is not synced: undone by a
+//! power cut, it leaves what the next start removes again or what lies before the log's start. Summaries and `listener`
+//! are no part of the promise. One process at a time: the folder is locked. A folder of a newer format is refused and
+//! not touched.
 //!
 //! ```text
 //! lock                     held while the broker runs

@@ -16,8 +16,8 @@ use crate::wire::{self, Server, ServerError, WireOptions};
 /// How long a broker that was found has to say who it is.
 const ASK_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Options of an embedded broker. All limits and their defaults, options and fixed ones, with Kafka's names where it has
-/// them:
+/// Options of an embedded broker. All limits and their defaults, options and fixed ones, with Kafka's names where it
+/// has them:
 ///
 /// | limit | default | beyond it |
 /// | --- | --- | --- |

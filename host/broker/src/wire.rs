@@ -1,7 +1,7 @@
 //! The Kafka protocol on loopback, over the core. One thread a connection, requests of a connection one after another
 //! (as Kafka does), answers in order. Requests are bounded in size and checked before they are decoded; a malformed one
-//! closes its connection with a logged reason and touches nothing else. There is no authentication: binds 127.0.0.1 unless
-//! it is told another address by name.
+//! closes its connection with a logged reason and touches nothing else. There is no authentication: binds 127.0.0.1
+//! unless it is told another address by name.
 
 mod admin;
 mod ask;

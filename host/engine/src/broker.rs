@@ -222,9 +222,9 @@ pub enum SendError {
 pub trait Producer: Send {
     fn send(&mut self, record: ProducerRecord<'_>) -> Result<(), SendError>;
 
-    /// Serves delivery reports for at most `timeout`; while anything is in flight it also sends at once what lingers, and
-    /// ends early when nothing is any more. Returns the first failed delivery since the last call, with
-    /// topic and partition in the message; after one the producer is in doubt and must be recycled (R5, T4).
+    /// Serves delivery reports for at most `timeout`; while anything is in flight it also sends at once what lingers,
+    /// and ends early when nothing is any more. Returns the first failed delivery since the last call, with topic and
+    /// partition in the message; after one the producer is in doubt and must be recycled (R5, T4).
     fn poll(&mut self, timeout: Duration) -> Result<(), BrokerError>;
 
     /// Records sent whose delivery report has not come.

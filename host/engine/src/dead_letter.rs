@@ -159,8 +159,8 @@ impl Form {
 }
 
 impl DeadLetter<'_> {
-    /// The dead letter as one record for a sink. With `now` it has the time at which it is written, where its topic does
-    /// not take the record's own, which is then in a header.
+    /// The dead letter as one record for a sink. With `now` it has the time at which it is written, where its topic
+    /// does not take the record's own, which is then in a header.
     pub fn to_output(&self, sink: u32, form: Form, now: bool) -> OutputBatch {
         let details = form == Form::Whole;
         let mut output = OutputBatch { sinks: vec![sink], ..OutputBatch::default() };

@@ -229,8 +229,8 @@ fn warn_of_retention<'a>(topology: &Topology, topics: impl Iterator<Item = &'a T
     }
 }
 
-/// A dead letter is larger than its record, by its own headers: one of a record as large as its source takes would not fit
-/// into a topic that takes no more, and end the application.
+/// A dead letter is larger than its record, by its own headers: one of a record as large as its source takes would not
+/// fit into a topic that takes no more, and end the application.
 fn warn_of_small_dead_letters(topology: &Topology, found: &BTreeMap<String, Option<TopicDescription>>) {
     /// More than the headers of a dead letter take that leaves out what may be left out.
     const HEADERS_BYTES: usize = 4 << 10;

@@ -47,8 +47,8 @@ pub enum ProcessorError {
 }
 
 impl ProcessorError {
-    /// Whether the call did not end in good order. What a processor says in good order is its own judgement of a record;
-    /// a crash may as well come from what earlier ones have left in its memory.
+    /// Whether the call did not end in good order. What a processor says in good order is its own judgement of a
+    /// record; a crash may as well come from what earlier ones have left in its memory.
     pub fn is_crash(&self) -> bool {
         !matches!(self, Self::Returned(_) | Self::Production { .. })
     }

@@ -32,7 +32,8 @@ pub enum Availability {
         position: Offset,
         target: Offset,
     },
-    /// A copy that has had everything once and follows its changelog since; its next offset, and the end as far as it knows.
+    /// A copy that has had everything once and follows its changelog since; its next offset, and the end as far as it
+    /// knows.
     Following {
         position: Offset,
         end: Offset,
@@ -40,13 +41,13 @@ pub enum Availability {
     Running,
 }
 
-/// As `max_lag` of a query: any copy may answer that has had everything once, however far it is behind since. One that is
-/// still being filled may not: what it lacks are not the latest changes, but anything.
+/// As `max_lag` of a query: any copy may answer that has had everything once, however far it is behind since. One that
+/// is still being filled may not: what it lacks are not the latest changes, but anything.
 pub const ANY_FOLLOWING: u64 = u64::MAX;
 
-/// Up to where the committed state of a task reflects its source partitions: the committed offsets, once the stores have
-/// what was committed with them (Kafka Streams' `Position`). Shared by the stores of a task; written by its thread, read
-/// by queries.
+/// Up to where the committed state of a task reflects its source partitions: the committed offsets, once the stores
+/// have what was committed with them (Kafka Streams' `Position`). Shared by the stores of a task; written by its
+/// thread, read by queries.
 #[derive(Debug, Default)]
 pub struct SourcePositions(RwLock<Option<Arc<[SourcePosition]>>>);
 

@@ -70,8 +70,8 @@ pub struct ChangelogFacts {
     pub store: String,
     pub changelog: TopicPartition,
     pub stored: Option<Offset>,
-    /// For a store that its source topic backs, the end is the last stable offset: others write that topic, and how long
-    /// their transactions are open is not ours to wait for.
+    /// For a store that its source topic backs, the end is the last stable offset: others write that topic, and how
+    /// long their transactions are open is not ours to wait for.
     pub log: Watermarks,
     /// The topic is the task's source.
     pub is_source: bool,
@@ -429,8 +429,8 @@ impl StoreChangelogReader {
         Ok(())
     }
 
-    /// Reports and finally fails a restore that stands still (R10). Only time counts in which the broker was there: it is
-    /// asked when a restore has stood still for long, and before it fails.
+    /// Reports and finally fails a restore that stands still (R10). Only time counts in which the broker was there: it
+    /// is asked when a restore has stood still for long, and before it fails.
     fn watch(&mut self, now_ms: u64) -> Result<(), EngineError> {
         let mut stalled = Vec::new();
         for (partition, changelog) in &self.changelogs {
@@ -518,8 +518,8 @@ fn check_changelog(task: &StreamTask, facts: &ChangelogFacts) -> Result<(), Engi
     }
 }
 
-/// Refuses a store that holds entries but no changelog offset: they were written while it had no changelog, and would be
-/// gone with the directory, or on another host. They may be the only copy, so nobody takes them away unasked.
+/// Refuses a store that holds entries but no changelog offset: they were written while it had no changelog, and would
+/// be gone with the directory, or on another host. They may be the only copy, so nobody takes them away unasked.
 pub(crate) fn check_content(
     task: TaskId,
     store: &str,

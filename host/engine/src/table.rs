@@ -1,6 +1,6 @@
-//! Tables: topics that are served as read-only key-value stores, without a module. A table is a sub-topology of one source
-//! and one store that the source topic itself backs, with a processor of its own: key to value, no value deletes. It
-//! writes nothing to a broker but the group's offsets, and those only tell others how far it is.
+//! Tables: topics that are served as read-only key-value stores, without a module. A table is a sub-topology of one
+//! source and one store that the source topic itself backs, with a processor of its own: key to value, no value
+//! deletes. It writes nothing to a broker but the group's offsets, and those only tell others how far it is.
 
 use std::sync::Arc;
 

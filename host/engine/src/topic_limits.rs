@@ -10,8 +10,8 @@ use crate::record::{Header, Timestamp};
 /// The bounds of one topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopicLimits {
-    /// `max.message.bytes`, which Kafka compares with a batch as it arrives. What a record comes to compressed is not known
-    /// before it is sent, so it is compared with the record uncompressed.
+    /// `max.message.bytes`, which Kafka compares with a batch as it arrives. What a record comes to compressed is not
+    /// known before it is sent, so it is compared with the record uncompressed.
     pub message_max_bytes: usize,
     /// `cleanup.policy` names `compact`: a record needs a key.
     pub is_compacted: bool,

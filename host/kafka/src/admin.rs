@@ -1,5 +1,5 @@
-//! Topics: looks at them, creates them, and deletes records where somebody asks for it by offset. Never alters or deletes
-//! a topic that exists (T15: librdkafka's only way to alter resets every setting that it is not told).
+//! Topics: looks at them, creates them, and deletes records where somebody asks for it by offset. Never alters or
+//! deletes a topic that exists (T15: librdkafka's only way to alter resets every setting that it is not told).
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -120,7 +120,8 @@ impl Admin for TopicAdmin {
             return Ok(descriptions);
         }
         let topics = names.iter().map(|name| self.metadata.topic(name)).collect::<Result<Vec<_>, _>>()?;
-        // Asked afterwards: a topic that was created in between would be known without its id, and then be taken for any.
+        // Asked afterwards: a topic that was created in between would be known without its id, and then be taken for
+        // any.
         let ids = self.metadata.topic_ids(names)?;
         for ((name, topic), id) in names.iter().zip(topics).zip(ids) {
             descriptions.push(match topic {

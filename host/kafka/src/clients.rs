@@ -49,8 +49,8 @@ impl KafkaClients {
         self.host.get_or_init(|| (host_id.to_owned(), endpoint.to_owned()));
     }
 
-    /// Bounds the batches of stream threads, before the first producer is made: the least `max.message.bytes` of the topics
-    /// that they write. The broker refuses a batch above it whole, however small its records are.
+    /// Bounds the batches of stream threads, before the first producer is made: the least `max.message.bytes` of the
+    /// topics that they write. The broker refuses a batch above it whole, however small its records are.
     pub fn bound_batches(&self, bytes: usize) {
         self.batch_max_bytes.get_or_init(|| bytes);
     }
@@ -73,10 +73,10 @@ impl KafkaClients {
         format!("{}-{rest}", self.client_id_prefix())
     }
 
-    /// Whether the group would go on to tell an earlier address of a static member. Brokers keep the client id of one that
-    /// is replaced (KIP-345), with the address in it, but take its new rack (KIP-881), where `GroupObserver` finds it. A
-    /// rack that no broker is in leaves records to come from the leader; but with a rack librdkafka joins again when a
-    /// replica's broker comes or goes, so that it is only given where it is needed, or where nobody can tell.
+    /// Whether the group would go on to tell an earlier address of a static member. Brokers keep the client id of one
+    /// that is replaced (KIP-345), with the address in it, but take its new rack (KIP-881), where `GroupObserver` finds
+    /// it. A rack that no broker is in leaves records to come from the leader; but with a rack librdkafka joins again
+    /// when a replica's broker comes or goes, so that it is only given where it is needed, or where nobody can tell.
     fn is_told_by_another_address(&self, client_id: &str) -> bool {
         let Some(name) = MemberName::parse(client_id) else { return false };
         let members = self.membership().and_then(|mut membership| membership.members());

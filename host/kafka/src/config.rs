@@ -16,8 +16,8 @@ pub struct KafkaClientsConfig {
     pub application_id: String,
     /// Prefix of the clients' ids in the broker's logs and metrics; the application id when `None`.
     pub client_id: Option<String>,
-    /// Static membership (KIP-345): the id of this host, unique in the group and the same after a restart. Stream thread
-    /// `n` joins as `<id>-<n>`.
+    /// Static membership (KIP-345): the id of this host, unique in the group and the same after a restart. Stream
+    /// thread `n` joins as `<id>-<n>`.
     pub group_instance_id: Option<String>,
     /// librdkafka properties. A plain name goes to every client; the prefixes `consumer.` (both consumers),
     /// `main.consumer.`, `restore.consumer.`, `producer.` and `admin.` choose one, and a longer prefix wins.
@@ -185,8 +185,8 @@ fn set_passed_through(native: &mut NativeConfig, config: &KafkaClientsConfig, ro
     Ok(())
 }
 
-/// What is wrong with a value. librdkafka names some properties by another name and seldom repeats the value; a secret is
-/// repeated by nobody.
+/// What is wrong with a value. librdkafka names some properties by another name and seldom repeats the value; a secret
+/// is repeated by nobody.
 fn explain(property: &str, value: &str, detail: &str) -> String {
     let secret = ["password", "secret", "key.pem", "jaas"].iter().any(|word| property.contains(word));
     if secret {

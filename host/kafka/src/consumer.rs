@@ -1,6 +1,6 @@
 //! A member of the application's consumer group. Rebalances are events that `poll` returns and that the engine answers
-//! with `assign` and `unassign`; nothing is ever committed, sought or reset by itself. Leaving is bounded: a client that
-//! cannot say goodbye is left to a thread of its own.
+//! with `assign` and `unassign`; nothing is ever committed, sought or reset by itself. Leaving is bounded: a client
+//! that cannot say goodbye is left to a thread of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -234,9 +234,9 @@ impl GroupConsumer {
     }
 
     /// Ends the subscription and waits, for half of the time to close, until the member has left, upon which it forgets
-    /// its member id. In the middle of a join librdkafka puts the end off; a close would overtake it, and the group would
-    /// wait for a member that is gone. So it would for one that left before it was told the member id that the broker has
-    /// given it.
+    /// its member id. In the middle of a join librdkafka puts the end off; a close would overtake it, and the group
+    /// would wait for a member that is gone. So it would for one that left before it was told the member id that the
+    /// broker has given it.
     fn unsubscribe(&mut self) -> Result<(), Failure> {
         let named_until = Instant::now() + MEMBER_ID_COMES.min(self.close_timeout / 2);
         while self.client.is_subscribed()? && self.client.group_member()?.member_id.is_empty() {

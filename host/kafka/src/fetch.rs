@@ -1,5 +1,5 @@
-//! From a consumer's queue to records: takes what is there, copies the bytes of one poll into one shared buffer and cuts
-//! it into records by partition. Errors that librdkafka mixes with the messages are kept apart and never lost.
+//! From a consumer's queue to records: takes what is there, copies the bytes of one poll into one shared buffer and
+//! cuts it into records by partition. Errors that librdkafka mixes with the messages are kept apart and never lost.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
-//! The engine's broker seam over librdkafka: group consumer, restore consumer, membership, producer, admin, and what the
-//! command line needs to look at topics. One client configuration rules them all (`KafkaClientsConfig`); settings on which
-//! correctness rests cannot be overridden. Knows records and offsets, never tasks or stores.
+//! The engine's broker seam over librdkafka: group consumer, restore consumer, membership, producer, admin, and what
+//! the command line needs to look at topics. One client configuration rules them all (`KafkaClientsConfig`); settings
+//! on which correctness rests cannot be overridden. Knows records and offsets, never tasks or stores.
 
 mod admin;
 mod clients;

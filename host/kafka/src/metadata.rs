@@ -1,5 +1,5 @@
-//! One client for looking: brokers, topics, log ends, groups. It sees what `read_committed` hides and never creates a topic by
-//! asking for it. Shared by the clients of an application.
+//! One client for looking: brokers, topics, log ends, groups. It sees what `read_committed` hides and never creates a
+//! topic by asking for it. Shared by the clients of an application.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -78,10 +78,11 @@ impl RecordProducer {
         }
     }
 
-    /// A request of a transaction whose answer was lost may still wait somewhere on its way, and a broker without KIP-890
-    /// for this client would let it act on the next transaction of the same epoch. librdkafka has repeated it, so that
-    /// the transaction itself has a certain end; but none may follow it on this producer (R5). The end must not be called
-    /// a failure: a host with a bad network would count such ends against itself, and give up while it gets on.
+    /// A request of a transaction whose answer was lost may still wait somewhere on its way, and a broker without
+    /// KIP-890 for this client would let it act on the next transaction of the same epoch. librdkafka has repeated it,
+    /// so that the transaction itself has a certain end; but none may follow it on this producer (R5). The end must not
+    /// be called a failure: a host with a bad network would count such ends against itself, and give up while it gets
+    /// on.
     fn check_answers(&self) -> Result<(), BrokerError> {
         let lost = self.client.events().lost_answers();
         if lost == 0 || keeps_producer() {

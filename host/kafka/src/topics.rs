@@ -1,5 +1,5 @@
-//! Topics for the command line: list them, write records into one, read records out, delete records. Uses the same clients as a stream
-//! thread, so what works here works there. Joins no group and commits nothing.
+//! Topics for the command line: list them, write records into one, read records out, delete records. Uses the same
+//! clients as a stream thread, so what works here works there. Joins no group and commits nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -63,8 +63,8 @@ impl KafkaClients {
         let producer = self.record_producer(
             &format!("{}-topic-writer", self.config().application_id),
             None,
-            // Somebody waits: a broker that cannot write its log (a full disk) is told within seconds, not after the five
-            // minutes for which a stream thread keeps trying.
+            // Somebody waits: a broker that cannot write its log (a full disk) is told within seconds, not after the
+            // five minutes for which a stream thread keeps trying.
             &[("message.send.max.retries", "10"), ("retry.backoff.ms", "100")],
         )?;
         Ok(TopicWriter {
@@ -84,8 +84,8 @@ impl KafkaClients {
         TopicReader::new(reader, self, topic, partitions, options)
     }
 
-    /// A producer of transactions that belong to no application; a later one of the same id ends what an earlier one left
-    /// open.
+    /// A producer of transactions that belong to no application; a later one of the same id ends what an earlier one
+    /// left open.
     pub fn transactional_producer(&self, transactional_id: &str) -> Result<Box<dyn Producer>, BrokerError> {
         let client_id = format!("{}-topic-writer", self.config().application_id);
         Ok(Box::new(self.record_producer(&client_id, Some(transactional_id), &[])?))
@@ -322,8 +322,8 @@ impl TopicReader {
         !self.follow && self.ends.is_empty()
     }
 
-    /// The next records, at most `max_records`, in offset order within a partition; waits for at most `timeout`. An empty
-    /// answer means that nothing came in time; ask `is_done`.
+    /// The next records, at most `max_records`, in offset order within a partition; waits for at most `timeout`. An
+    /// empty answer means that nothing came in time; ask `is_done`.
     pub fn poll(&mut self, timeout: Duration, max_records: usize) -> Result<Vec<TopicRecord>, BrokerError> {
         if self.is_done() {
             return Ok(Vec::new());

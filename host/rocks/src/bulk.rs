@@ -43,8 +43,8 @@ impl BulkBudget {
         Self { bytes, loading: AtomicUsize::new(0) }
     }
 
-    /// What one store gathers for a file. With one on its way out and the next one waiting for it, three times that is in
-    /// memory.
+    /// What one store gathers for a file. With one on its way out and the next one waiting for it, three times that is
+    /// in memory.
     fn share(&self) -> usize {
         self.bytes / (3 * self.loading.load(Relaxed).max(1))
     }
@@ -88,8 +88,8 @@ impl Bulk {
     }
 
     pub fn write(&mut self, writes: &[Write], offset: Option<Offset>) -> Result<(), StoreError> {
-        // A file that failed is gathered again. Nothing is added to it before it is written, or a full disk would fill the
-        // memory.
+        // A file that failed is gathered again. Nothing is added to it before it is written, or a full disk would fill
+        // the memory.
         if self.writing.is_none() && self.gathered.bytes >= self.database.shared.bulk.share() {
             self.write_out()?;
         }

@@ -1,6 +1,7 @@
-//! The state directory: `<state.dir>/<application id>/<task>/rocksdb/<store>`, as Kafka Streams lays it out. A store that
-//! follows a source topic is below `rocksdb-source/<topic>` instead, since its offset means nothing for another topic. Beside the
-//! tasks the directory holds a lock, an identity and what is being removed. Names from outside never leave it.
+//! The state directory: `<state.dir>/<application id>/<task>/rocksdb/<store>`, as Kafka Streams lays it out. A store
+//! that follows a source topic is below `rocksdb-source/<topic>` instead, since its offset means nothing for another
+//! topic. Beside the tasks the directory holds a lock, an identity and what is being removed. Names from outside never
+//! leave it.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};

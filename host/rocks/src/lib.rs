@@ -34,8 +34,8 @@ impl RocksStoreProvider {
     /// belongs to this application and to a format that this version reads, and removes what an interrupted wipe left.
     ///
     /// # Errors
-    /// `Locked` when another process holds it, `Foreign` when it belongs to something else, `Io` for the rest; nothing is
-    /// changed then.
+    /// `Locked` when another process holds it, `Foreign` when it belongs to something else, `Io` for the rest; nothing
+    /// is changed then.
     pub fn open(options: RocksOptions) -> Result<Self, StoreError> {
         let directory = StateDirectory::open(&options)?;
         Ok(Self { directory, shared: Arc::new(SharedOptions::new(&options)) })

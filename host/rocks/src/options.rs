@@ -1,6 +1,6 @@
-//! How the databases of an application are set up: one block cache and one budget for write buffers for all of them, and
-//! for those of the other applications of the process, so that their number does not decide how much memory they take
-//! (R15).
+//! How the databases of an application are set up: one block cache and one budget for write buffers for all of them,
+//! and for those of the other applications of the process, so that their number does not decide how much memory they
+//! take (R15).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ pub struct RocksOptions {
     pub application_id: String,
     /// The cluster whose changelogs the stores follow; checked when it is known.
     pub cluster_id: Option<String>,
-    /// Memory for blocks, indexes, filters and write buffers of all stores together. It and the next one count where the
-    /// stores have a memory of their own, and not where they share one.
+    /// Memory for blocks, indexes, filters and write buffers of all stores together. It and the next one count where
+    /// the stores have a memory of their own, and not where they share one.
     pub block_cache_bytes: usize,
     /// Of it, how much the write buffers of all stores may take before one is written out.
     pub write_buffers_bytes: usize,
@@ -98,8 +98,8 @@ impl SharedOptions {
         database.set_write_buffer_manager(&memory.buffers);
         database.set_write_buffer_size(options.write_buffer_bytes);
         database.set_max_write_buffer_number(3);
-        // RocksDB's 1 MiB at a time, for each store that has written anything, would be more than the budget where there
-        // are many.
+        // RocksDB's 1 MiB at a time, for each store that has written anything, would be more than the budget where
+        // there are many.
         database.set_arena_block_size(options.write_buffer_bytes.min(64 << 10));
         database.set_compression_type(DBCompressionType::Lz4);
         database.set_level_compaction_dynamic_level_bytes(true);

@@ -1,5 +1,5 @@
-//! A store: one database with one column family. The first byte of a key tells metadata (0) from the user's keys (1), so
-//! that data and changelog offset share a batch and a write buffer, and are written out together.
+//! A store: one database with one column family. The first byte of a key tells metadata (0) from the user's keys (1),
+//! so that data and changelog offset share a batch and a write buffer, and are written out together.
 
 use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
@@ -383,7 +383,8 @@ impl StateStore for RocksStore {
     fn end_bulk(&mut self) -> Result<(), StoreError> {
         if let Some(bulk) = &mut self.bulk {
             bulk.end()?;
-            // The files brought their offsets with them. Not "unknown", which somebody who has read an older one could fill.
+            // The files brought their offsets with them. Not "unknown", which somebody who has read an older one could
+            // fill.
             self.database.set_changelog_offset(self.database.read_changelog_offset()?);
             self.bulk = None;
         }

@@ -1,7 +1,7 @@
 //! Compiled code on disk. Loads only what this host wrote: each file carries an HMAC over its place, its name and its
 //! bytes; whatever does not fit is compiled anew and replaced (S11: wasmtime hardly checks compiled code, so a planted
-//! file would be native code of a stranger). The key never lies beside what it protects: folders of a project travel, and
-//! whoever can put code there could put a key there too. It is in a folder of the user's own.
+//! file would be native code of a stranger). The key never lies beside what it protects: folders of a project travel,
+//! and whoever can put code there could put a key there too. It is in a folder of the user's own.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{Hash, Hasher};
@@ -34,8 +34,8 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    /// Opens or makes the folder `compiled` below `dir`. The inner result says why nothing can be kept: without a key of
-    /// the user's own, none is made elsewhere.
+    /// Opens or makes the folder `compiled` below `dir`. The inner result says why nothing can be kept: without a key
+    /// of the user's own, none is made elsewhere.
     pub fn open(dir: &Path, key_dir: Option<&Path>, engine: &Engine) -> Result<Result<Self, String>, RuntimeError> {
         let key = match key_dir {
             Some(folder) => key_of(folder),
@@ -209,8 +209,8 @@ pub(crate) mod load {
 
     /// `code` must have passed `Cache::verified`, or have been compiled just now by `compiler::Compiler::compile`.
     pub fn component(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
-        // SAFETY: these are bytes which `Engine::precompile_component` returned in this crate. Either they come out of a
-        // file whose HMAC the caller checked with a key that only this host's user can read; or they were made for
+        // SAFETY: these are bytes which `Engine::precompile_component` returned in this crate. Either they come out of
+        // a file whose HMAC the caller checked with a key that only this host's user can read; or they were made for
         // the caller by this process, or by a child process of it that runs this program, wrote them into a pipe which
         // nobody else held, and ended with success. wasmtime itself refuses those of another version or setting.
         unsafe { Component::deserialize(engine, code) }

@@ -17,9 +17,10 @@ pub const DEFAULT_MODULE_MAX_BYTES: usize = 10 << 20;
 const FUNCTIONS_MAX: usize = 200_000;
 const FUNCTION_MAX_BYTES: usize = 1 << 20;
 
-/// Bounds of what all core modules of a component have together, since each instance of one takes host memory for it: 16
-/// bytes for a global, 32 for an import and for a function that can be reached from outside of the code (exported, or
-/// listed for a table). With the bound on core instances that is some 60 MB at most for an instance of the component.
+/// Bounds of what all core modules of a component have together, since each instance of one takes host memory for it:
+/// 16 bytes for a global, 32 for an import and for a function that can be reached from outside of the code (exported,
+/// or listed for a table). With the bound on core instances that is some 60 MB at most for an instance of the
+/// component.
 const GLOBALS_MAX: usize = 30_000;
 const IMPORTS_MAX: usize = 30_000;
 const REACHABLE_MAX: usize = 50_000;
@@ -164,8 +165,8 @@ struct Outline {
     /// Functions with a body, of all core modules inside.
     functions: usize,
     largest_function_bytes: usize,
-    /// Of all core modules inside: globals of their own, imports of any kind, and functions that they export or list for
-    /// tables.
+    /// Of all core modules inside: globals of their own, imports of any kind, and functions that they export or list
+    /// for tables.
     globals: usize,
     core_imports: usize,
     reachable: usize,

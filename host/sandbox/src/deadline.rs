@@ -1,19 +1,19 @@
 //! The deadline of a call, in CPU time of the thread that makes it: a machine that is busy with something else must
 //! never end an innocent call, since the price would be a dead letter.
 //!
-//! The clock of a thread's CPU time is a system call, and most calls end within microseconds. So a call does not look at
-//! it when it starts, but at its first stop, an eighth of its time later by the epochs, which cost nothing. What it
+//! The clock of a thread's CPU time is a system call, and most calls end within microseconds. So a call does not look
+//! at it when it starts, but at its first stop, an eighth of its time later by the epochs, which cost nothing. What it
 //! had used before that is unknown, but no more than the eighth; counting begins there, so that a call has its whole
 //! time for certain and an eighth more at most. Of the time that is left by the CPU clock, none can have passed before
 //! that much has passed by the epochs: the next stop is then. On a machine that gives the thread half of its time the
 //! stops halve what is left, a dozen of them at the most.
 //!
-//! Ten times as long by the epochs ends a call whatever it has used: it would hold up its stream thread until the
-//! group takes the partitions away. An epoch is a millisecond by the clock, except while the whole process stands still.
+//! Ten times as long by the epochs ends a call whatever it has used: it would hold up its stream thread until the group
+//! takes the partitions away. An epoch is a millisecond by the clock, except while the whole process stands still.
 //!
-//! A batch has twice the time of a record. More would let many slow records through in one call, but a record that never
-//! ends would cost that much at each halving of its batch until it is found; two halves of a batch that took too long
-//! have their own time each, so that slow records cost repeated work and no dead letter.
+//! A batch has twice the time of a record. More would let many slow records through in one call, but a record that
+//! never ends would cost that much at each halving of its batch until it is found; two halves of a batch that took too
+//! long have their own time each, so that slow records cost repeated work and no dead letter.
 
 use crate::limits::Limits;
 

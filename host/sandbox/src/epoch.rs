@@ -12,8 +12,9 @@ use wasmtime::Engine;
 const TICK: Duration = Duration::from_millis(1);
 /// Ticks without a call after which the thread sleeps until the next one; waking it costs a system call.
 const IDLE_TICKS: u32 = 100;
-/// Above this the thread was hardly late by what else the machine had to do: the process was stopped by a signal, or its
-/// machine slept or was paused. No call has run meanwhile, so that none may be ended for it; no more than this counts.
+/// Above this the thread was hardly late by what else the machine had to do: the process was stopped by a signal, or
+/// its machine slept or was paused. No call has run meanwhile, so that none may be ended for it; no more than this
+/// counts.
 const STOOD_STILL: Duration = Duration::from_secs(1);
 
 #[derive(Default)]

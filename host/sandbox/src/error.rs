@@ -1,5 +1,6 @@
-//! Why a module was not loaded. What a message quotes of a module is escaped and cut where the error is made. Each message names the module by its digest, what was expected, what was found and
-//! the cure; the caller adds the file it read.
+//! Why a module was not loaded. What a message quotes of a module is escaped and cut where the error is made. Each
+//! message names the module by its digest, what was expected, what was found and the cure; the caller adds the file it
+//! read.
 
 use std::path::PathBuf;
 

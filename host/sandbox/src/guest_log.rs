@@ -1,5 +1,5 @@
-//! Log lines of guests: escaped, cut and counted, then given to `tracing` under the target `guest`, as many as a call and
-//! a second may have. What a guest says never reaches the log as it is (S15).
+//! Log lines of guests: escaped, cut and counted, then given to `tracing` under the target `guest`, as many as a call
+//! and a second may have. What a guest says never reaches the log as it is (S15).
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,7 @@
 //! How fast the instances of one application may log together: a bucket of lines and one of bytes, each filled once a
 //! second's worth. A line takes from both or from neither. What was dropped, for whatever reason, is told in one line a
-//! second at most. The line reaches the host's log while the call waits, so that an application without this bound would
-//! slow its neighbours down.
+//! second at most. The line reaches the host's log while the call waits, so that an application without this bound
+//! would slow its neighbours down.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! `sandbar broker`: the embedded broker alone, for other tools, until a signal. Its address is the one line on standard
-//! output, so that a script can read it; all else goes to standard error.
+//! `sandbar broker`: the embedded broker alone, for other tools, until a signal. Its address is the one line on
+//! standard output, so that a script can read it; all else goes to standard error.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
-//! `sandbar build`: compiles a guest crate, makes a component of it and checks it before the file is written. Says which
-//! toolchain it takes. Runs no module.
+//! `sandbar build`: compiles a guest crate, makes a component of it and checks it before the file is written. Says
+//! which toolchain it takes. Runs no module.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;

@@ -1,6 +1,6 @@
-//! `sandbar dlq`: lists dead letters, shows one, sends them back, removes them. Works on the topic alone, without a host and
-//! without the module. What dead letters say was written by guests and by whoever may write the topic: it is escaped and
-//! cut before a terminal gets it, and never taken for a name without a check.
+//! `sandbar dlq`: lists dead letters, shows one, sends them back, removes them. Works on the topic alone, without a
+//! host and without the module. What dead letters say was written by guests and by whoever may write the topic: it is
+//! escaped and cut before a terminal gets it, and never taken for a name without a check.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -35,8 +35,8 @@ pub struct Arguments {
     #[arg(long, value_name = "PATH")]
     from_file: Option<PathBuf>,
 
-    /// The module to run; that of the manifest where it is absent. Without a manifest its size and what compiling it may
-    /// take have the defaults of module.max.bytes and module.compile.*
+    /// The module to run; that of the manifest where it is absent. Without a manifest its size and what compiling it
+    /// may take have the defaults of module.max.bytes and module.compile.*
     #[arg(long, value_name = "PATH")]
     module: Option<PathBuf>,
 }

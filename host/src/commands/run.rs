@@ -1,4 +1,5 @@
-//! `sandbar run`: runs an application, or several in one process, until a signal, until they are idle, or until they fail.
+//! `sandbar run`: runs an application, or several in one process, until a signal, until they are idle, or until they
+//! fail.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! `sandbar stores get|scan|count|owner|watch`: asks the REST interface of a running host and prints what it says. Reads
-//! no state itself, so that an answer is always the committed state that every other client sees.
+//! `sandbar stores get|scan|count|owner|watch`: asks the REST interface of a running host and prints what it says.
+//! Reads no state itself, so that an answer is always the committed state that every other client sees.
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
@@ -194,8 +194,8 @@ fn owner(at: &At, key: &str, terminal: Terminal) -> Result<()> {
     Ok(())
 }
 
-/// The partition, then the hosts with what they do for it. A partition that nobody processes at the moment has no active
-/// one.
+/// The partition, then the hosts with what they do for it. A partition that nobody processes at the moment has no
+/// active one.
 fn owner_lines(answer: &Value) -> Vec<String> {
     let host = |role: &str, route: &Value| format!("{role}\t{}\t{}", bare(&route["host_id"]), bare(&route["endpoint"]));
     let active = Some(&answer["active"]).filter(|route| route.is_object()).map(|route| host("active", route));

@@ -1,5 +1,5 @@
-//! `sandbar serve-topic` and `sandbar table serve`: topics as read-only key-value stores, without a module and without a
-//! manifest. Makes the manifest that a file with `[table.<name>]` would be and runs that; knows nothing of its own.
+//! `sandbar serve-topic` and `sandbar table serve`: topics as read-only key-value stores, without a module and without
+//! a manifest. Makes the manifest that a file with `[table.<name>]` would be and runs that; knows nothing of its own.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! The manifests of a process with several applications: what may not be said twice, and what belongs to the process and
-//! so is the same for all. Everything that does not fit is found at once, before anything starts.
+//! The manifests of a process with several applications: what may not be said twice, and what belongs to the process
+//! and so is the same for all. Everything that does not fit is found at once, before anything starts.
 
 use std::path::{Path, PathBuf};
 
@@ -19,8 +19,8 @@ const OF_THE_PROCESS: [&str; 5] = [
 /// Checks the manifests of a process together, and gives each the values of the process. One alone is as it was.
 ///
 /// # Errors
-/// Two with the same id, state directories that lie within each other, and keys of the process with two values, each with
-/// both places.
+/// Two with the same id, state directories that lie within each other, and keys of the process with two values, each
+/// with both places.
 pub fn together(mut manifests: Vec<Manifest>) -> Result<Vec<Manifest>, ConfigError> {
     let mut faults = Vec::new();
     for (at, manifest) in manifests.iter().enumerate() {

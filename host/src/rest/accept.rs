@@ -1,5 +1,6 @@
 //! What a client accepts (RFC 9110, `Accept`): media types and ranges of them, in its order. Weights are not compared,
-//! but a weight of 0 says that a type is not accepted, and what is named more exactly goes before what is named less so.
+//! but a weight of 0 says that a type is not accepted, and what is named more exactly goes before what is named less
+//! so.
 
 use std::fmt;
 

@@ -64,8 +64,8 @@ pub async fn show(
     })))
 }
 
-/// Whether the host can do its work now. One without tasks has nothing that could be unready by itself: until its group has
-/// agreed on who has what, they may be about to come, and queries of what others have cannot be sent on.
+/// Whether the host can do its work now. One without tasks has nothing that could be unready by itself: until its group
+/// has agreed on who has what, they may be about to come, and queries of what others have cannot be sent on.
 pub async fn readiness(status: &Status) -> Readiness {
     let readiness = status.readiness();
     let Some(wired) = status.wired().filter(|_| readiness == Readiness::Ready) else { return readiness };

@@ -1,5 +1,5 @@
-//! The bodies of requests, read whole before anybody looks at a request: within a time, up to a size. So no handler waits
-//! for a slow client, and all of them refuse a large body in the same way.
+//! The bodies of requests, read whole before anybody looks at a request: within a time, up to a size. So no handler
+//! waits for a slow client, and all of them refuse a large body in the same way.
 
 use std::future::poll_fn;
 use std::pin::Pin;

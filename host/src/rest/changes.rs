@@ -1,7 +1,7 @@
-//! Subscriptions: the committed changes of a store as they come, for one key, a prefix or all. Any host serves them, since
-//! all of them can read the store's changelog: it is read with `read_committed`, so an aborted change is never told, and
-//! each committed one once, in the order of its partition. Each change carries a position from which any host goes on.
-//! Subscriptions hold no state of the application and never wait for a stream thread.
+//! Subscriptions: the committed changes of a store as they come, for one key, a prefix or all. Any host serves them,
+//! since all of them can read the store's changelog: it is read with `read_committed`, so an aborted change is never
+//! told, and each committed one once, in the order of its partition. Each change carries a position from which any host
+//! goes on. Subscriptions hold no state of the application and never wait for a stream thread.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

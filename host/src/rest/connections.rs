@@ -1,7 +1,7 @@
 //! The places for connections: so many in all, so many for one address, or one network of IPv6. Over a cap the
 //! connection that has waited for longest without a request gives its place up, first of all one that has never sent
-//! any; so whoever opens connections and leaves them idle locks nobody out. One whose request is being answered is never
-//! closed for another.
+//! any; so whoever opens connections and leaves them idle locks nobody out. One whose request is being answered is
+//! never closed for another.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};

@@ -1,5 +1,5 @@
-//! Scans of a store: a page of a range or a prefix in key order, over all partitions. Those of other hosts are asked there
-//! (`routed`), and the pages become one. A page with a partition missing is never given.
+//! Scans of a store: a page of a range or a prefix in key order, over all partitions. Those of other hosts are asked
+//! there (`routed`), and the pages become one. A page with a partition missing is never given.
 
 use std::num::NonZeroUsize;
 use std::ops::Bound;

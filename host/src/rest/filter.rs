@@ -1,5 +1,5 @@
-//! `where=/status=PAID`: which entries a scan is after, by a JSON pointer (RFC 6901) into the value. A look at every entry of
-//! the range, not an index: a page looks at a bounded number and says how many.
+//! `where=/status=PAID`: which entries a scan is after, by a JSON pointer (RFC 6901) into the value. A look at every
+//! entry of the range, not an index: a page looks at a bounded number and says how many.
 
 use std::num::NonZeroUsize;
 
@@ -51,8 +51,8 @@ impl Condition {
         &self.text
     }
 
-    /// Whether a value has what is wanted at the pointer: text that is the same, or JSON that is equal. A value that is no
-    /// JSON has nothing.
+    /// Whether a value has what is wanted at the pointer: text that is the same, or JSON that is equal. A value that is
+    /// no JSON has nothing.
     pub fn accepts(&self, value: &[u8]) -> bool {
         let Ok(value) = serde_json::from_slice::<Value>(value) else { return false };
         match value.pointer(&self.pointer) {

@@ -1,5 +1,5 @@
-//! How new an answer has to be: a consistency token, and how long a query may wait until the state is as new as it says.
-//! What cannot be reached in time is a problem that says how far the state is, never an older answer.
+//! How new an answer has to be: a consistency token, and how long a query may wait until the state is as new as it
+//! says. What cannot be reached in time is a problem that says how far the state is, never an older answer.
 
 use std::time::{Duration, Instant};
 

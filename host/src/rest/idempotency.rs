@@ -1,6 +1,6 @@
-//! Writes that clients may send again: the outcome of each idempotency key is kept for a while, and whoever comes with the
-//! same key gets it instead of a second write. A write whose outcome is not known stays unknown under its key. One host
-//! decides for a partition: the one that processes it.
+//! Writes that clients may send again: the outcome of each idempotency key is kept for a while, and whoever comes with
+//! the same key gets it instead of a second write. A write whose outcome is not known stays unknown under its key. One
+//! host decides for a partition: the one that processes it.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};

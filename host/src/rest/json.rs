@@ -41,7 +41,8 @@ impl From<JsonRejection> for Problem {
     }
 }
 
-/// What has to be an object: serde by itself takes a list for a struct as well, with its fields in the order of the code.
+/// What has to be an object: serde by itself takes a list for a struct as well, with its fields in the order of the
+/// code.
 pub struct Object<T>(pub T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {

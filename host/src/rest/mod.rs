@@ -136,8 +136,8 @@ struct ReadinessQuery {
     app: Option<String>,
 }
 
-/// A host is ready when all of its applications are, so that a rollout stops where one of them failed. For traffic to one of
-/// them there is `app`.
+/// A host is ready when all of its applications are, so that a rollout stops where one of them failed. For traffic to
+/// one of them there is `app`.
 async fn readyz(
     State(applications): State<Arc<Applications>>,
     query: Result<Query<ReadinessQuery>, QueryRejection>,

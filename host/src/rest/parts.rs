@@ -1,5 +1,5 @@
-//! A response body that is made while it is read: parts go through a short channel, so that whoever makes them waits for
-//! the client and never gets far ahead of it.
+//! A response body that is made while it is read: parts go through a short channel, so that whoever makes them waits
+//! for the client and never gets far ahead of it.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

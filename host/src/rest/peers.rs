@@ -1,5 +1,6 @@
 //! Requests to other hosts of the application: pooled connections, a bound on time and size, no redirects. Addresses
-//! are handed in; they come from the group's members and from nowhere else, and each is checked before it is asked (H4).
+//! are handed in; they come from the group's members and from nowhere else, and each is checked before it is asked
+//! (H4).
 
 use std::future::Future;
 use std::net::SocketAddr;

@@ -161,13 +161,14 @@ async fn key_of(routing: Routing, sources: Sources, partition: i32, path: String
     Asked::Unavailable(reason)
 }
 
-/// Only this says that a host has looked and found nothing; another 404 comes from somebody who does not know the store.
+/// Only this says that a host has looked and found nothing; another 404 comes from somebody who does not know the
+/// store.
 fn is_absent(answer: &Answer) -> bool {
     answer.status == StatusCode::NOT_FOUND && kind_of(answer) == kind_name("key-not-found")
 }
 
-/// An answer for whoever asked: the value from that partition, or that it cannot be shown as was wanted. Whatever else may
-/// listen at the address by now does not say such things.
+/// An answer for whoever asked: the value from that partition, or that it cannot be shown as was wanted. Whatever else
+/// may listen at the address by now does not say such things.
 fn is_answer(answer: &Answer, partition: i32) -> bool {
     let document: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     match answer.status {
@@ -451,8 +452,8 @@ impl PositionAnswer {
 /// The formats in which hosts give each other entries.
 pub const PAGE_FORMATS: &str = "key_format=hex&value_format=base64";
 
-/// Asks the hosts of these partitions for their pages of a scan, each with how far its state is. `path` says all but the
-/// partitions. The pages cover each of the partitions once.
+/// Asks the hosts of these partitions for their pages of a scan, each with how far its state is. `path` says all but
+/// the partitions. The pages cover each of the partitions once.
 ///
 /// # Errors
 /// When a partition cannot be asked, or its state is not new enough.

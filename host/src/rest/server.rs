@@ -28,8 +28,8 @@ use crate::exit::AddressError;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Open requests get this long to end when the host stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
-/// Where a system asks by itself whether a silent client is still there: how long it waits before it asks, and before it
-/// asks again, and how often nobody may answer.
+/// Where a system asks by itself whether a silent client is still there: how long it waits before it asks, and before
+/// it asks again, and how often nobody may answer.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 const KEEPALIVE_RETRIES: u32 = 3;
 

@@ -1,5 +1,5 @@
-//! The stores of the application, how many entries they have, and what every query of a store needs: formats, partitions,
-//! the form of positions. Reads what is committed and nothing else.
+//! The stores of the application, how many entries they have, and what every query of a store needs: formats,
+//! partitions, the form of positions. Reads what is committed and nothing else.
 
 use std::ops::Deref;
 use std::sync::Arc;

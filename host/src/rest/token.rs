@@ -1,6 +1,6 @@
 //! Consistency tokens: how far the state of an application was, partition by partition, when something was answered. A
-//! client hands one back, and nothing older is shown to it. The text is opaque to clients and names its application, so that
-//! one of another application is refused and not misread. Knows offsets only, and never asks anybody.
+//! client hands one back, and nothing older is shown to it. The text is opaque to clients and names its application, so
+//! that one of another application is refused and not misread. Knows offsets only, and never asks anybody.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,8 @@ use crate::formats::fnv1a;
 /// The header of answers whose body has no room for a token, and of writes.
 pub const HEADER: &str = "sandbar-consistency-token";
 
-/// A request head holds at most 16 KiB, and a token must leave room for the rest: some 1,000 partitions. Of more none is made.
+/// A request head holds at most 16 KiB, and a token must leave room for the rest: some 1,000 partitions. Of more none
+/// is made.
 const TEXT_BYTES_MAX: usize = 12 * 1024;
 /// The form of the text, so that another one can follow.
 const VERSION: u8 = 1;
@@ -130,8 +131,8 @@ impl Token {
         for (source, offset) in position.sources.iter().flat_map(|sources| &**sources) {
             self.add_source(&source.topic, source.partition, *offset);
         }
-        // A copy that follows counts the ends of transactions, which the task that writes the changelog does not: what it
-        // says would never be reached there.
+        // A copy that follows counts the ends of transactions, which the task that writes the changelog does not: what
+        // it says would never be reached there.
         let offset = position.changelog_offset.filter(|_| position.role == Role::Active);
         if let Some(offset) = offset {
             raise(&mut self.changelogs, store, position.partition, offset);

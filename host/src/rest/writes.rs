@@ -1,6 +1,6 @@
 //! Writes: a record for the application's source topic, never a change of a store behind the processor's back. What the
-//! processor makes of it is its own affair; with `wait=applied` the answer comes when the state reflects it. Only stores
-//! whose manifest names a source for it take writes.
+//! processor makes of it is its own affair; with `wait=applied` the answer comes when the state reflects it. Only
+//! stores whose manifest names a source for it take writes.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -525,8 +525,8 @@ fn unknown(detail: String) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "write-unknown", title, detail)
 }
 
-/// What is wrong with one of the attempts under an idempotency key. That it wrote nothing says so of no other: one before
-/// it may have ended in doubt, at another host too, and whoever reads of this one must not take that for undone.
+/// What is wrong with one of the attempts under an idempotency key. That it wrote nothing says so of no other: one
+/// before it may have ended in doubt, at another host too, and whoever reads of this one must not take that for undone.
 fn of_this_attempt(problem: Problem) -> Problem {
     if problem.kind != "write-unavailable" {
         return problem;

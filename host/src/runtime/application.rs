@@ -58,8 +58,8 @@ pub struct Application {
 }
 
 impl Application {
-    /// Runs until the wish to stop, until it is idle with all others, or until it fails. The steps of a start return early
-    /// when the wish came.
+    /// Runs until the wish to stop, until it is idle with all others, or until it fails. The steps of a start return
+    /// early when the wish came.
     ///
     /// # Errors
     /// Why it could not start or what it failed of.

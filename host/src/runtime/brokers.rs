@@ -49,7 +49,8 @@ impl BrokerArguments {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Folder {
     MayBeNew,
-    /// For commands that only make sense with what is there already: a path with a mistake in it leaves no folder behind.
+    /// For commands that only make sense with what is there already: a path with a mistake in it leaves no folder
+    /// behind.
     MustExist,
 }
 

@@ -23,8 +23,8 @@ use crate::terminal::{self, Terminal};
 /// As a process's first thread has.
 const STACK_BYTES: usize = 8 << 20;
 
-/// Runs applications until they are told to stop, are idle, or fail. One alone ends the process with its failure; one of
-/// several does not, and the others go on. Keys that belong to the process must be the same in all manifests.
+/// Runs applications until they are told to stop, are idle, or fail. One alone ends the process with its failure; one
+/// of several does not, and the others go on. Keys that belong to the process must be the same in all manifests.
 ///
 /// # Errors
 /// Why one could not start or what it failed of; of several, which failed and why, once all have ended.

@@ -38,7 +38,8 @@ pub fn clients_config(manifest: &Manifest, topology: &Topology, bootstrap_server
         let max_poll = manifest.count("max.poll.interval.ms").to_string();
         config.properties.insert("main.consumer.max.poll.interval.ms".to_owned(), max_poll);
     }
-    // A task needs the same partition of each of its sources. Of librdkafka's assignors only this one gives them together.
+    // A task needs the same partition of each of its sources. Of librdkafka's assignors only this one gives them
+    // together.
     let together = topology.sub_topologies.iter().any(|part| part.sources.len() > 1);
     if together && !config.properties.keys().any(|key| key.ends_with("partition.assignment.strategy")) {
         config.properties.insert("main.consumer.partition.assignment.strategy".to_owned(), "range".to_owned());

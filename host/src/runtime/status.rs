@@ -142,7 +142,8 @@ impl Status {
         self.inner.write().unwrap_or_else(PoisonError::into_inner).wired = Some(Arc::new(wired));
     }
 
-    /// Lets go of what an application held that has ended: its stores, clients and tasks. What is left says what it was.
+    /// Lets go of what an application held that has ended: its stores, clients and tasks. What is left says what it
+    /// was.
     pub fn release(&self) {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         inner.is_released = true;
@@ -168,8 +169,8 @@ impl Status {
         self.inner.read().unwrap_or_else(PoisonError::into_inner).wired.clone()
     }
 
-    /// The latest report of each stream thread. Those of an application that has ended have no tasks, whatever they said
-    /// last.
+    /// The latest report of each stream thread. Those of an application that has ended have no tasks, whatever they
+    /// said last.
     pub fn reports(&self) -> Vec<ThreadReport> {
         let mut reports = self.wired().map(|wired| wired.reports()).unwrap_or_default();
         if self.is_released() {

@@ -1,5 +1,6 @@
 //! The topics of a run: prepared at the start, remembered beside the stores, and watched while the application runs. A
-//! topic that is another one than before, or is none, stops the application; it is never taken for a new one (R11, R22).
+//! topic that is another one than before, or is none, stops the application; it is never taken for a new one (R11,
+//! R22).
 
 use std::fs::{self, File};
 use std::io::{self, Write};

@@ -81,8 +81,8 @@ pub fn writes(
     Ok(Some(Arc::new(Writes { targets, writer, outcomes: Default::default() })))
 }
 
-/// What a topic takes of one record. Where the broker does not say, the producer's own bound holds; that it could not be
-/// asked is no such answer.
+/// What a topic takes of one record. Where the broker does not say, the producer's own bound holds; that it could not
+/// be asked is no such answer.
 fn record_bytes_max(described: Result<Option<TopicDescription>, BrokerError>) -> Result<Option<usize>> {
     let Some(topic) = described? else { return Ok(None) };
     let Some(text) = topic.configs.get("max.message.bytes") else { return Ok(None) };

@@ -1,6 +1,6 @@
-//! Writes of REST clients on their way to source topics: one thread with one idempotent producer for all of them, acknowledged
-//! by all replicas. What waits is sent together and waited for together. A write whose acknowledgement did not come is told
-//! as unknown, never as failed or done: the broker may have it.
+//! Writes of REST clients on their way to source topics: one thread with one idempotent producer for all of them,
+//! acknowledged by all replicas. What waits is sent together and waited for together. A write whose acknowledgement did
+//! not come is told as unknown, never as failed or done: the broker may have it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

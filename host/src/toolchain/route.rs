@@ -1,5 +1,5 @@
-//! Which way a build for wasm goes: the ways are tried in order, and the first that is open is taken. Where none is, the
-//! error tells why for each. Changes nothing itself but what `rustup` and `build_std` do.
+//! Which way a build for wasm goes: the ways are tried in order, and the first that is open is taken. Where none is,
+//! the error tells why for each. Changes nothing itself but what `rustup` and `build_std` do.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! Hostile records on a whole host: each of them costs itself. It becomes a dead letter that says why, the records around
-//! it are answered, in order, and the host ends when there is nothing left to do.
+//! Hostile records on a whole host: each of them costs itself. It becomes a dead letter that says why, the records
+//! around it are answered, in order, and the host ends when there is nothing left to do.
 
 use std::fs;
 

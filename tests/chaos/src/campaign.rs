@@ -1,5 +1,6 @@
 //! A campaign from its start to its verdict: a Kafka of its own, hosts, a loader that writes all the while and a reader
-//! that watches, then the end, at which everything is read back and judged. What is done to them in between is the row's.
+//! that watches, then the end, at which everything is read back and judged. What is done to them in between is the
+//! row's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -38,9 +39,9 @@ group.min.session.timeout.ms=1000
 /// Has a coordinator end transactions of hosts that are gone soon after their time.
 const QUICK_ABORTS: &str = "transaction.abort.timed.out.transaction.cleanup.interval.ms=1000\n";
 
-/// Where the broker is killed it leaves that to the hosts, which come back with their transactional ids. A lone broker that
-/// ends a transaction before it is registered again finds its own partitions without a leader, takes them for deleted, and
-/// forgets the markers (`TransactionMarkerChannelManager`); the transaction then hangs for good.
+/// Where the broker is killed it leaves that to the hosts, which come back with their transactional ids. A lone broker
+/// that ends a transaction before it is registered again finds its own partitions without a leader, takes them for
+/// deleted, and forgets the markers (`TransactionMarkerChannelManager`); the transaction then hangs for good.
 const NO_ABORTS: &str = "transaction.abort.timed.out.transaction.cleanup.interval.ms=60000\n";
 
 /// What a campaign's Kafka is told. `restarts` says whether it is killed.

@@ -1,5 +1,6 @@
 //! The hosts of a campaign: processes of `sandbar run` with a state directory each, ended by signals and started again
-//! on it. Keeps count of what ended processes had restored. An end that nobody asked for is an error with the host's log.
+//! on it. Keeps count of what ended processes had restored. An end that nobody asked for is an error with the host's
+//! log.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

@@ -1,5 +1,6 @@
-//! Kill campaigns: the built `sandbar` as processes on a real Kafka, killed, frozen and cut off while a loader writes and
-//! a reader watches, and afterwards judged record by record. Sees the host only as a user can: command line, REST, topics.
+//! Kill campaigns: the built `sandbar` as processes on a real Kafka, killed, frozen and cut off while a loader writes
+//! and a reader watches, and afterwards judged record by record. Sees the host only as a user can: command line, REST,
+//! topics.
 
 mod asking;
 mod campaign;

@@ -1,5 +1,5 @@
-//! Poison among the entries: which entries are, what the guest `ledger` does at each kind, and what the dead letter must
-//! say of it. Reads dead letters as any consumer sees them; judges nothing (`checker` does).
+//! Poison among the entries: which entries are, what the guest `ledger` does at each kind, and what the dead letter
+//! must say of it. Reads dead letters as any consumer sees them; judges nothing (`checker` does).
 
 use anyhow::{Context, Result};
 use rdkafka::message::{BorrowedMessage, Headers, Message};

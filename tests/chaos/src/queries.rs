@@ -1,5 +1,5 @@
-//! Row Q2's clients: they ask whichever host runs for keys, batches, pages and counts, with and without copies, and note
-//! what they are told. Nothing is judged here (`judge`).
+//! Row Q2's clients: they ask whichever host runs for keys, batches, pages and counts, with and without copies, and
+//! note what they are told. Nothing is judged here (`judge`).
 
 pub mod judge;
 
@@ -161,8 +161,8 @@ impl Client {
         self.told.queries.push(Query { begin_us, end_us, sent, copies, said });
     }
 
-    /// Asks for a key; where copies may answer, again until one does, as whoever needs it would: how long it cannot be read
-    /// is then not a matter of how often its partition is asked for.
+    /// Asks for a key; where copies may answer, again until one does, as whoever needs it would: how long it cannot be
+    /// read is then not a matter of how often its partition is asked for.
     fn key(&mut self, mut host: SocketAddr, copies: Copies) {
         let key = self.some_key();
         let end = Instant::now() + PATIENCE;

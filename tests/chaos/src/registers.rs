@@ -1,5 +1,6 @@
-//! Row Q3: clients write by REST at one host and read their own writes at another, with the module `register`, while hosts
-//! are killed and others take over. Carries the campaign through and reads the topics back; `judge` says what was wrong.
+//! Row Q3: clients write by REST at one host and read their own writes at another, with the module `register`, while
+//! hosts are killed and others take over. Carries the campaign through and reads the topics back; `judge` says what was
+//! wrong.
 
 pub mod judge;
 

@@ -1,5 +1,5 @@
-//! The rows of the matrix that are run here: what each does to hosts and brokers, how many faults a slice of it has, and
-//! how many the long profile asks for.
+//! The rows of the matrix that are run here: what each does to hosts and brokers, how many faults a slice of it has,
+//! and how many the long profile asks for.
 
 mod failpoints;
 mod kills;
@@ -97,9 +97,9 @@ pub fn find(name: &str) -> Result<&'static Row> {
 /// Time between two faults.
 const PAUSE_MS: (u64, u64) = (3_000, 8_000);
 
-/// What most rows start from: a slice differs from the next in membership, in how often stores are flushed, and in whether
-/// there are standby tasks.
-/// `mean_ms` is how long one fault takes about, rest included; the entries are spread over all of them.
+/// What most rows start from: a slice differs from the next in membership, in how often stores are flushed, and in
+/// whether there are standby tasks. `mean_ms` is how long one fault takes about, rest included; the entries are spread
+/// over all of them.
 fn options(request: &Request, mean_ms: u64) -> Options {
     let Request { name, seed, faults, records } = *request;
     let flush_ms = [500, 5_000, 60_000][usize::try_from(seed % 3).unwrap_or(0)];

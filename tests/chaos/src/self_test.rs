@@ -1,5 +1,5 @@
-//! Row X1, before anything else: the checker finds every kind of defect that is put into a recording, and nothing in one
-//! without. Recordings are made from a seed as a host without faults would leave them.
+//! Row X1, before anything else: the checker finds every kind of defect that is put into a recording, and nothing in
+//! one without. Recordings are made from a seed as a host without faults would leave them.
 
 use std::collections::BTreeMap;
 

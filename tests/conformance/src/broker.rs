@@ -13,8 +13,8 @@ use e2e::own_kafka::{self, OwnKafka};
 
 use crate::member;
 
-/// What makes real Kafka do in a test's time what it otherwise does every few minutes. None changes what it does, but for
-/// topics that come into being by themselves.
+/// What makes real Kafka do in a test's time what it otherwise does every few minutes. None changes what it does, but
+/// for topics that come into being by themselves.
 const KAFKA_SETTINGS: &str = "\
 auto.create.topics.enable=true
 broker.session.timeout.ms=6000

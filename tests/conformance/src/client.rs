@@ -250,8 +250,8 @@ pub enum Isolation {
 pub struct Clients {
     pub bootstrap: String,
     admin: AdminClient<DefaultClientContext>,
-    /// Reads groups' offsets. librdkafka (2.12) follows a null pointer when such a call is refused by a coordinator that
-    /// is not ready and the client is no member of a group itself.
+    /// Reads groups' offsets. librdkafka (2.12) follows a null pointer when such a call is refused by a coordinator
+    /// that is not ready and the client is no member of a group itself.
     group_reader: BaseConsumer,
 }
 
@@ -448,7 +448,8 @@ impl Clients {
         config.create().context("create a consumer")
     }
 
-    /// The offsets that a group has committed; -1001 where there is none. A coordinator that is not ready is asked again.
+    /// The offsets that a group has committed; -1001 where there is none. A coordinator that is not ready is asked
+    /// again.
     pub fn committed(&self, group: &str, topic: &str, partitions: i32) -> Result<Vec<i64>> {
         let places: Vec<(i32, i64)> = (0..partitions).map(|partition| (partition, -1001)).collect();
         let list = offsets(topic, &places)?;

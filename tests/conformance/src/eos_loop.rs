@@ -57,8 +57,8 @@ pub fn repeat(kind: Kind, victim: Victim, runs: u32) -> Result<bool> {
     Ok(exact == runs)
 }
 
-/// One loop. A failed one says nothing where the broker's own log tells that it forgot how one of its transactions ended,
-/// which a kill of a lone Kafka can do to it: another takes its place, `RUNS` in all.
+/// One loop. A failed one says nothing where the broker's own log tells that it forgot how one of its transactions
+/// ended, which a kill of a lone Kafka can do to it: another takes its place, `RUNS` in all.
 pub fn run(clients: &Clients, broker: &Broker, name: &str, victim: Victim) -> Result<()> {
     for number in 1..RUNS {
         let name = format!("{name}-{number}");

@@ -1,5 +1,5 @@
-//! What the embedded broker is known not to do as Kafka does, at most three lines. A check that fails and stands here is
-//! a documented limit; one that passes and stands here fails the run, so that this list and the documentation made
+//! What the embedded broker is known not to do as Kafka does, at most three lines. A check that fails and stands here
+//! is a documented limit; one that passes and stands here fails the run, so that this list and the documentation made
 //! from it stay true.
 
 /// What names of checks begin with, and why it is so.

@@ -1,5 +1,5 @@
-//! The results of a run: as counts, as a file, and as the table in the documentation, which is generated from the runs on
-//! both brokers and must not be stale. Times are never part of it.
+//! The results of a run: as counts, as a file, and as the table in the documentation, which is generated from the runs
+//! on both brokers and must not be stale. Times are never part of it.
 
 use std::collections::BTreeMap;
 use std::path::Path;

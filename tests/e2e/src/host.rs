@@ -1,5 +1,5 @@
-//! A running `sandbar run` or `serve-topic` as a child process: start, ask by REST, end with a signal. Its output goes to a file, which
-//! every error names the end of. A host that a test forgets is killed with the value.
+//! A running `sandbar run` or `serve-topic` as a child process: start, ask by REST, end with a signal. Its output goes
+//! to a file, which every error names the end of. A host that a test forgets is killed with the value.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;

@@ -1,6 +1,6 @@
 //! A client for many requests to one address: HTTP/1.1 over a connection that is kept, one request at a time, no
-//! redirects. It costs little enough to put a host under load from the same machine. Never sends a request twice: what a
-//! broken connection means is for the caller to judge.
+//! redirects. It costs little enough to put a host under load from the same machine. Never sends a request twice: what
+//! a broken connection means is for the caller to judge.
 
 use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Result, Write};
 use std::net::{SocketAddr, TcpStream};

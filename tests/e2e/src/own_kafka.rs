@@ -24,8 +24,8 @@ pub struct OwnKafka {
 }
 
 impl OwnKafka {
-    /// Starts it with further lines for `server.properties`. Where an advertised port is given, there is a second listener
-    /// (`proxied_port`) that tells its clients to connect to that port: whoever stands there is between them.
+    /// Starts it with further lines for `server.properties`. Where an advertised port is given, there is a second
+    /// listener (`proxied_port`) that tells its clients to connect to that port: whoever stands there is between them.
     ///
     /// # Errors
     /// What the script said when it does not start.
@@ -68,8 +68,8 @@ impl OwnKafka {
 
     /// Whether its log says that it forgot the markers of a transaction. A lone Kafka that ends a transaction while its
     /// controller lets its former life expire finds its own partitions without a leader and takes them for deleted
-    /// (`TransactionMarkerChannelManager.addTxnMarkersToBrokerQueue`). The transaction then stays open for ever, or ends
-    /// with the next one of its producer: nothing that a client does helps.
+    /// (`TransactionMarkerChannelManager.addTxnMarkersToBrokerQueue`). The transaction then stays open for ever, or
+    /// ends with the next one of its producer: nothing that a client does helps.
     pub fn forgot_markers(&self, transactional_id: &str) -> bool {
         let log = std::fs::read_to_string(self.dir.join("server.log")).unwrap_or_default();
         tells_forgotten_markers(&log, transactional_id)

@@ -1,7 +1,7 @@
 //! The verdict over a run, from what was observed alone. Nothing may be lost and nothing may be out of order; under
 //! exactly-once nothing may be counted again, whatever failed; under at-least-once records may be counted again only
-//! where a failure allows it, and never more often than there were failures. Stores, changelogs and restored stores must
-//! be the same.
+//! where a failure allows it, and never more often than there were failures. Stores, changelogs and restored stores
+//! must be the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -153,9 +153,9 @@ fn check_outputs(observation: &Observation, rules: Rules, violations: &mut Vec<V
     check_output_tallies(observation, rules, violations);
 }
 
-/// Each output's tally holds its own record, in its first output once, and where nothing is replayed exactly the records
-/// up to it. A first output that has counted its record before means that state was kept of which no output told, so that
-/// a result is missing: outputs come before changelogs (R3).
+/// Each output's tally holds its own record, in its first output once, and where nothing is replayed exactly the
+/// records up to it. A first output that has counted its record before means that state was kept of which no output
+/// told, so that a result is missing: outputs come before changelogs (R3).
 fn check_output_tallies(observation: &Observation, rules: Rules, violations: &mut Vec<Violation>) {
     let inputs: BTreeMap<(u32, i32, u32), &Input> =
         observation.inputs.iter().map(|input| ((input.topic, input.partition, input.sequence), input)).collect();

@@ -1,6 +1,6 @@
 //! Many schedules in slices: each slice becomes a line of a results file, so that a run that was stopped goes on after
-//! its last whole slice. A slice that was played by another version of the sources counts all the same; its line says by
-//! which.
+//! its last whole slice. A slice that was played by another version of the sources counts all the same; its line says
+//! by which.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -61,7 +61,8 @@ fn fold<'a>(records: impl IntoIterator<Item = &'a Record>, below: Offset) -> Row
 }
 
 impl Watch {
-    /// The group's offsets never go back, and neither do the times and the changelog offsets that are committed with them.
+    /// The group's offsets never go back, and neither do the times and the changelog offsets that are committed with
+    /// them.
     pub fn look_at_offsets(&mut self, broker: &DirectBroker) -> Result<(), Violation> {
         for (topic, partitions) in broker.core().committed_offsets(APPLICATION) {
             for (partition, committed) in partitions {
@@ -123,8 +124,8 @@ impl Watch {
     }
 
     /// After a crash each store holds what its changelog says up to the offset that the store names, or under
-    /// at-least-once at least nothing else: nobody is fenced there, and after a restart of the broker two hosts may write
-    /// for one task until the group has settled. What their records were made of is processed again.
+    /// at-least-once at least nothing else: nobody is fenced there, and after a restart of the broker two hosts may
+    /// write for one task until the group has settled. What their records were made of is processed again.
     pub fn check_stores(
         &mut self,
         broker: &DirectBroker,

@@ -178,9 +178,9 @@ impl World {
         own + injected as u32 + refused
     }
 
-    /// Whether somebody may have written after its tasks were given to others: a host that stood still, or a thread that
-    /// had not heard yet that the broker was restarted and has forgotten the members of its groups. The first to join
-    /// again is given everything, and the others go on until their next heartbeat.
+    /// Whether somebody may have written after its tasks were given to others: a host that stood still, or a thread
+    /// that had not heard yet that the broker was restarted and has forgotten the members of its groups. The first to
+    /// join again is given everything, and the others go on until their next heartbeat.
     pub fn has_zombies(&self) -> bool {
         let events = &self.state.borrow().events;
         let has_others = self.hosts.len() * self.scenario.threads > 1;

@@ -1,5 +1,5 @@
-//! That the links of the documentation lead somewhere, and that the tests it names (`path.rs::function`) exist. Looks at
-//! relative links only; the network is never asked.
+//! That the links of the documentation lead somewhere, and that the tests it names (`path.rs::function`) exist. Looks
+//! at relative links only; the network is never asked.
 
 use std::collections::BTreeSet;
 

@@ -5,6 +5,7 @@ use crate::source::SourceFile;
 
 const FILE_LINES_MAX: usize = 700;
 const FUNCTION_LINES_MAX: usize = 70;
+const COMMENT_COLUMNS_MAX: usize = 120;
 
 /// The only files with `unsafe` code: one small module for each native library or system call, with the reason.
 const UNSAFE_ALLOWED: &[(&str, &str)] = &[
@@ -23,6 +24,7 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
             continue;
         }
         found.extend(file_length(file));
+        found.extend(comment_widths(file));
         found.extend(function_lengths(file));
         found.extend(tests_inside(file));
         found.extend(unsafe_code(file));
@@ -52,6 +54,15 @@ pub fn file_length(file: &SourceFile) -> Option<Finding> {
         size: Some(lines),
         ..finding("file-length", file, 1, format!("{lines} lines; split it, {FILE_LINES_MAX} is the most"))
     })
+}
+
+/// The formatter leaves comments as they are, so that their width is looked at here. Rows of tables cannot be broken.
+pub fn comment_widths(file: &SourceFile) -> Option<Finding> {
+    let is_comment =
+        |line: &str| line.trim_start().starts_with("//") && !line.trim_start_matches(['/', '!', ' ']).starts_with('|');
+    let is_wide = |line: &str| is_comment(line) && line.chars().count() > COMMENT_COLUMNS_MAX;
+    let index = file.text.lines().position(is_wide)?;
+    Some(finding("comment-width", file, index + 1, format!("a comment has {COMMENT_COLUMNS_MAX} columns at most")))
 }
 
 /// One finding for each function that is too long, from its `fn` to its closing brace.

@@ -31,6 +31,13 @@ fn a_file_starts_with_its_doc() {
 }
 
 #[test]
+fn comments_are_no_wider_than_code() {
+    let comment = |columns: usize| with_doc(&format!("    // {}\n", "é".repeat(columns - 7)));
+    assert_eq!(broken("a.rs", &comment(121)), ["comment-width"]);
+    assert!(broken("a.rs", &comment(120)).is_empty());
+}
+
+#[test]
 fn a_file_ends_after_700_lines() {
     assert_eq!(broken("a.rs", &with_doc(&"\n".repeat(700))), ["file-length"]);
     assert!(broken("a.rs", &with_doc(&"\n".repeat(698))).is_empty());

@@ -188,8 +188,8 @@ impl Core {
         Ok(())
     }
 
-    /// Deletes the records below `offset` (-1 = all) and answers the new log start. Those of a topic that is only compacted
-    /// are not for deletion (Kafka's `ReplicaManager.deleteRecordsOnLocalLog`).
+    /// Deletes the records below `offset` (-1 = all) and answers the new log start. Those of a topic that is only
+    /// compacted are not for deletion (Kafka's `ReplicaManager.deleteRecordsOnLocalLog`).
     pub fn delete_records(&self, name: &str, partition: i32, offset: i64) -> Result<i64, Refusal> {
         // The lock keeps a deletion of the topic away until the new start is kept. Others may read meanwhile: this
         // waits for the partition.

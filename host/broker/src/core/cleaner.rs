@@ -1,7 +1,7 @@
 //! When logs are cleaned: `Core::clean` is called again and again with the time and does a bounded piece of work. Every
 //! `interval_ms` it closes segments by age and lets retention remove old ones; between that it compacts one log after
-//! the other, the dirtiest first. A log whose cleaning failed is left alone for a while. It never waits for anything but
-//! locks, and holds a partition's only for short.
+//! the other, the dirtiest first. A log whose cleaning failed is left alone for a while. It never waits for anything
+//! but locks, and holds a partition's only for short.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Consumer groups, the classic protocol: requests in, answers out. An answer may come later than its request (a join
 //! waits for the others, a sync for the leader), so each request that can wait carries a `Waiter`, and every call
 //! returns the answers that became ready. Time is an argument; `next_deadline` says when `tick` is needed. The broker
-//! never looks into subscriptions and assignments: it relays them. Rules from Kafka's `GroupCoordinator`; members are not kept
-//! over a restart, generations and offsets are.
+//! never looks into subscriptions and assignments: it relays them. Rules from Kafka's `GroupCoordinator`; members are
+//! not kept over a restart, generations and offsets are.
 
 mod membership;
 pub mod offsets;

@@ -202,8 +202,8 @@ impl PartitionLog {
         self.append_checked(&checked, limits, now_ms, None)
     }
 
-    /// As `append`, for a batch that was checked before, without the log's lock. It may belong to the open transaction of
-    /// `owner`: the caller has checked then that this partition is part of it, and keeps it from ending meanwhile.
+    /// As `append`, for a batch that was checked before, without the log's lock. It may belong to the open transaction
+    /// of `owner`: the caller has checked then that this partition is part of it, and keeps it from ending meanwhile.
     pub fn append_checked(
         &mut self,
         checked: &CheckedBatch<'_>,
@@ -476,8 +476,8 @@ impl PartitionLog {
     /// higher changes nothing. The caller has checked the bounds and kept the new start.
     pub fn advance_log_start(&mut self, offset: i64) -> Result<(), StorageError> {
         self.log_start_offset = self.log_start_offset.max(offset.min(self.next_offset));
-        // A segment reaches to the next one, even if the records at its end were compacted away: the first segment's name
-        // must never lie above the log start.
+        // A segment reaches to the next one, even if the records at its end were compacted away: the first segment's
+        // name must never lie above the log start.
         while let [first, next, ..] = self.segments.as_slice()
             && next.base_offset <= self.log_start_offset
         {

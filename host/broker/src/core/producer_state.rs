@@ -113,8 +113,8 @@ impl ProducerStates {
         if header.base_sequence == expected { Ok(SequenceCheck::Append) } else { Err(out_of_order(expected)) }
     }
 
-    /// Notes a batch that is in the log at `base_offset`; `marker` is what it says if it is a control batch. Returns the
-    /// transaction that it aborted.
+    /// Notes a batch that is in the log at `base_offset`; `marker` is what it says if it is a control batch. Returns
+    /// the transaction that it aborted.
     pub fn note(
         &mut self,
         header: &BatchHeader,

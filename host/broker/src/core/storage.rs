@@ -1,5 +1,6 @@
 //! The seam to what keeps the broker's bytes: one `LogStore` a partition, one metadata journal a broker. Implemented by
-//! `core::memory` (simulation, tests) and `disk`. The core decides what is written and when; a store never looks inside.
+//! `core::memory` (simulation, tests) and `disk`. The core decides what is written and when; a store never looks
+//! inside.
 
 use bytes::Bytes;
 

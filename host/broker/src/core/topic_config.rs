@@ -68,8 +68,8 @@ pub const DEFINITIONS: &[ConfigDefinition] = &[
     define("min.insync.replicas", "1", ConfigKind::Int(1)),
     define("preallocate", "false", ConfigKind::Boolean),
     define("retention.bytes", "-1", ConfigKind::Long(-1)),
-    // Kafka's topics take this one from their broker, where it is a week unless set. Here records stay for as long as no
-    // topic says otherwise: records of a trial are often years old, and would be gone before anybody has read them.
+    // Kafka's topics take this one from their broker, where it is a week unless set. Here records stay for as long as
+    // no topic says otherwise: records of a trial are often years old, and would be gone before anybody has read them.
     define("retention.ms", "-1", ConfigKind::Long(-1)),
     define("segment.bytes", "67108864", ConfigKind::Int(14)),
     define("segment.index.bytes", "10485760", ConfigKind::Int(4)),

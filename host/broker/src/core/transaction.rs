@@ -1,7 +1,7 @@
 //! Transactions: what the coordinator keeps of each transactional id, as one image that changes by recorded changes
 //! alone, at run time and at start alike. The order that makes a commit survive a crash: the decision is kept, then the
-//! markers are written, then the offsets and the end are kept together. Whatever has a decision and no end is finished at
-//! the next start; what is only open stays open until its timeout. Rules from KIP-98, KIP-360, KIP-447 and Kafka's
+//! markers are written, then the offsets and the end are kept together. Whatever has a decision and no end is finished
+//! at the next start; what is only open stays open until its timeout. Rules from KIP-98, KIP-360, KIP-447 and Kafka's
 //! `TransactionMetadata`.
 
 mod coordinator;
@@ -81,11 +81,11 @@ pub enum TransactionChange {
     },
     /// The transaction, which is open from here on if it was not, has these partitions and groups besides.
     Extended { partitions: Vec<(TopicId, i32)>, groups: Vec<String>, at_ms: i64 },
-    /// Offsets that become a group's when the transaction commits, and the topics that they are of: a topic that is made
-    /// anew meanwhile is another one.
+    /// Offsets that become a group's when the transaction commits, and the topics that they are of: a topic that is
+    /// made anew meanwhile is another one.
     OffsetsAdded { group: String, offsets: Vec<OffsetRecord>, topics: BTreeMap<String, TopicId> },
-    /// How it ends. The epoch is that of the markers: a producer that is aborted by others is fenced with it, except the
-    /// one that asked for it and named itself (`last`).
+    /// How it ends. The epoch is that of the markers: a producer that is aborted by others is fenced with it, except
+    /// the one that asked for it and named itself (`last`).
     Decided { commit: bool, epoch: i16, last: Option<(i64, i16)>, at_ms: i64 },
     /// The markers are written.
     Done { at_ms: i64 },

@@ -1,7 +1,7 @@
 //! `DirectProducer`: an idempotent producer, transactional when it has an id. Records wait for `poll` or `flush`, which
-//! send one batch a partition. A batch keeps its sequence numbers when it is sent twice; one that was given up leaves the
-//! producer in doubt, and everything after it fails until the producer is made anew (R5). So does an end of a transaction
-//! whose answer was lost.
+//! send one batch a partition. A batch keeps its sequence numbers when it is sent twice; one that was given up leaves
+//! the producer in doubt, and everything after it fails until the producer is made anew (R5). So does an end of a
+//! transaction whose answer was lost.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,8 +1,9 @@
-//! The metadata log: one line a change, `CRC JSON`, the CRC-32C of the JSON in eight hexadecimal digits. Keeps the image of
-//! all lines, so that it can write itself anew (a snapshot) when it has grown much larger than what it says. A torn last
-//! line is cut with a message. Damage before good lines is an error, and so is a whole line that this program does not
-//! understand: nothing is changed then. With `fsync`, an append is done only when its bytes and the log's name are synced:
-//! after a rewrite, nothing is appended to the new file before it is sure to be the one that the next start finds.
+//! The metadata log: one line a change, `CRC JSON`, the CRC-32C of the JSON in eight hexadecimal digits. Keeps the
+//! image of all lines, so that it can write itself anew (a snapshot) when it has grown much larger than what it says. A
+//! torn last line is cut with a message. Damage before good lines is an error, and so is a whole line that this program
+//! does not understand: nothing is changed then. With `fsync`, an append is done only when its bytes and the log's name
+//! are synced: after a rewrite, nothing is appended to the new file before it is sure to be the one that the next start
+//! finds.
 
 use std::fs::{self, File};
 use std::io;

@@ -1,7 +1,7 @@
 //! One partition's segments as files. Positions come from the core; a failed append is cut off again, and if even that
 //! fails the next append overwrites it. A segment's replacement is written to a file beside it, which takes its name in
-//! one step; what is left of one is removed when the log is opened. With `fsync`, a segment's bytes and its name are synced
-//! before the call that wrote them is done; a replacement's name only before the next one takes its place.
+//! one step; what is left of one is removed when the log is opened. With `fsync`, a segment's bytes and its name are
+//! synced before the call that wrote them is done; a replacement's name only before the next one takes its place.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

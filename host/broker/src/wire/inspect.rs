@@ -1,4 +1,5 @@
-//! What tools ask about the inside of a broker: its settings, and its folder with the size of each partition. Reads only.
+//! What tools ask about the inside of a broker: its settings, and its folder with the size of each partition. Reads
+//! only.
 
 use std::collections::BTreeSet;
 

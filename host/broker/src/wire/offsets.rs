@@ -75,8 +75,8 @@ fn wanted(session: &Session<'_>, group: &str, asked: Option<Vec<(TopicName, Vec<
     all.into_iter().map(|(topic, offsets)| (TopicName(text(topic)), offsets.into_keys().collect())).collect()
 }
 
-/// A committed offset with the error that goes with it. A reader that requires stable offsets waits while a transaction is
-/// about to commit one (KIP-447).
+/// A committed offset with the error that goes with it. A reader that requires stable offsets waits while a transaction
+/// is about to commit one (KIP-447).
 fn committed(session: &Session<'_>, group: &str, topic: &str, index: i32, stable: bool) -> (CommittedOffset, i16) {
     let core = &session.shared.core;
     if stable && core.is_offset_unstable(group, topic, index) {

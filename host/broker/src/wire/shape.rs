@@ -1,5 +1,6 @@
 //! Which requests are served, in which versions, and what each looks like on the wire. A request is walked along its
-//! shape before it is decoded, so that a length that lies costs nothing. Shapes from Kafka's message definitions, version 4.3.
+//! shape before it is decoded, so that a length that lies costs nothing. Shapes from Kafka's message definitions,
+//! version 4.3.
 
 use kafka_protocol::messages::ApiKey;
 
@@ -10,9 +11,8 @@ pub struct Api {
     pub max: i16,
     /// The first version with compact lengths and tagged fields.
     flexible: i16,
-    /// From which version on the body has which fields:
-    /// `b` 8-bit number or boolean, `h` 16, `i` 32, `l` 64 bits, `u` uuid, `s` string, `y` bytes, `[…]` array of one field,
-    /// `{…}` array of structures.
+    /// From which version on the body has which fields: `b` 8-bit number or boolean, `h` 16, `i` 32, `l` 64 bits, `u`
+    /// uuid, `s` string, `y` bytes, `[…]` array of one field, `{…}` array of structures.
     shapes: &'static [(i16, &'static str)],
 }
 
@@ -116,7 +116,8 @@ impl Api {
     }
 
     /// Walks a request's body. Bytes after the last field are let pass, as Kafka does: librdkafka sends three of them
-    /// when it asks for all topics (`rd_kafka_MetadataRequest`, version 9 on, leaves a four-byte zero for a null array).
+    /// when it asks for all topics (`rd_kafka_MetadataRequest`, version 9 on, leaves a four-byte zero for a null
+    /// array).
     pub fn check(&self, version: i16, body: &[u8]) -> Result<(), Malformed> {
         let shape = self.shapes.iter().rev().find(|(from, _)| *from <= version).map_or("", |(_, shape)| *shape);
         let mut walk = Walk::new(body, self.is_flexible(version));

@@ -32,8 +32,8 @@ const FENCED_FROM_ADD_OFFSETS: i16 = 2;
 const FENCED_FROM_END: i16 = 2;
 const FENCED_FROM_INIT: i16 = 4;
 
-/// A result as a client of this version understands it. A coordinator that cannot write its log is none, so that clients
-/// ask again (Kafka's `TransactionStateManager.appendTransactionToLog`).
+/// A result as a client of this version understands it. A coordinator that cannot write its log is none, so that
+/// clients ask again (Kafka's `TransactionStateManager.appendTransactionToLog`).
 fn known_to<T>(result: Result<T, Refusal>, version: i16, fenced_from: i16) -> Result<T, Refusal> {
     result.map_err(|refusal| match refusal.code {
         ErrorCode::KafkaStorageError => Refusal::new(ErrorCode::NotCoordinator, refusal.detail),
@@ -49,7 +49,8 @@ fn producer_of<'a>(id: &'a TransactionalId, producer_id: i64, epoch: i16) -> Tra
 }
 
 impl Session<'_> {
-    /// Wakes readers of committed records, and the clock that finishes a transaction which could not be finished at once.
+    /// Wakes readers of committed records, and the clock that finishes a transaction which could not be finished at
+    /// once.
     fn transaction_moved(&self, touched: Vec<(TopicId, i32)>) {
         touched.into_iter().for_each(|(topic, partition)| self.shared.fetches.notify(topic, partition));
         self.shared.group_clock.ring();

@@ -1,5 +1,5 @@
-//! `kill -9` in the middle of writing: what was acknowledged is there, once and in order. The broker runs in a process of
-//! its own, which is this test binary started again.
+//! `kill -9` in the middle of writing: what was acknowledged is there, once and in order. The broker runs in a process
+//! of its own, which is this test binary started again.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

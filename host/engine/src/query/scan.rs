@@ -1,6 +1,6 @@
-//! Scans of a store over the partitions of this process, and the merge of what partitions or whole hosts have found into
-//! one page. A page ends where its knowledge ends: nothing is taken past what one of its parts has not looked at, so that
-//! pages one after the other neither miss nor repeat anything.
+//! Scans of a store over the partitions of this process, and the merge of what partitions or whole hosts have found
+//! into one page. A page ends where its knowledge ends: nothing is taken past what one of its parts has not looked at,
+//! so that pages one after the other neither miss nor repeat anything.
 
 use std::cmp::Ordering;
 use std::iter::Peekable;
@@ -169,7 +169,8 @@ fn order(left: (&[u8], i32), right: (&[u8], i32), reverse: bool) -> Ordering {
     by_key.then(left.1.cmp(&right.1))
 }
 
-/// Takes entries in key order, equal keys in the order of their partitions, until the limit or the end of what is known.
+/// Takes entries in key order, equal keys in the order of their partitions, until the limit or the end of what is
+/// known.
 fn merge<I: Iterator<Item = QueryEntry>>(
     mut sources: Vec<Source<I>>,
     reverse: bool,
@@ -205,7 +206,8 @@ fn merge<I: Iterator<Item = QueryEntry>>(
     }
 }
 
-/// Merges pages of one query that several hosts have answered, each for its own partitions, as if one had read them all.
+/// Merges pages of one query that several hosts have answered, each for its own partitions, as if one had read them
+/// all.
 pub fn merge_pages(pages: Vec<QueryPage>, reverse: bool, limit: NonZeroUsize) -> QueryPage {
     let mut merged = QueryPage::default();
     let mut sources = Vec::new();

@@ -76,9 +76,10 @@ impl StandbyTasks {
         self.slots().whole.insert((task, Arc::clone(store)), offset);
     }
 
-    /// Whether a store that was opened again at an offset has had everything once: it lacks nothing of what it had then. A
-    /// store in memory begins anew, and so does one that was wiped. The note is gone afterwards: a store that lacked something
-    /// does not become whole by coming to that offset again, since what it reads until then may be compacted.
+    /// Whether a store that was opened again at an offset has had everything once: it lacks nothing of what it had
+    /// then. A store in memory begins anew, and so does one that was wiped. The note is gone afterwards: a store that
+    /// lacked something does not become whole by coming to that offset again, since what it reads until then may be
+    /// compacted.
     fn take_whole(&self, task: TaskId, store: &Arc<str>, offset: Option<Offset>) -> bool {
         let whole = self.slots().whole.remove(&(task, Arc::clone(store)));
         offset.zip(whole).is_some_and(|(offset, whole)| offset >= whole)

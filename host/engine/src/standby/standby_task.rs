@@ -1,6 +1,6 @@
-//! A standby task: the logged stores of a task on a host that does not process it, written by its changelogs alone. Each
-//! batch carries its offset, as in a restore (R13), so the copy can be closed, killed or promoted at any point. Never
-//! reads from a broker itself.
+//! A standby task: the logged stores of a task on a host that does not process it, written by its changelogs alone.
+//! Each batch carries its offset, as in a restore (R13), so the copy can be closed, killed or promoted at any point.
+//! Never reads from a broker itself.
 
 use std::sync::Arc;
 

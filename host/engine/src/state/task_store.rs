@@ -75,9 +75,9 @@ impl TaskStore {
         Ok(value)
     }
 
-    /// The values of `keys` in their order; the backend is asked for those that are not in memory. `take` is called with
-    /// the bytes of each value before that is copied, in no certain order; its error ends the call, so that a short list
-    /// of keys with large values never makes a larger answer than it allows.
+    /// The values of `keys` in their order; the backend is asked for those that are not in memory. `take` is called
+    /// with the bytes of each value before that is copied, in no certain order; its error ends the call, so that a
+    /// short list of keys with large values never makes a larger answer than it allows.
     ///
     /// # Errors
     /// What the backend or `take` says.

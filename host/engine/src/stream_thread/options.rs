@@ -85,8 +85,8 @@ pub struct StreamsConfig {
     pub accept_lost_changelogs: bool,
     /// What is done about records that cannot be processed.
     pub exception_handlers: ExceptionHandlers,
-    /// For the benchmark of what savepoints cost, and no setting of a host: calls are made without, and the first one that
-    /// fails stops the application, since nothing of it can be undone.
+    /// For the benchmark of what savepoints cost, and no setting of a host: calls are made without, and the first one
+    /// that fails stops the application, since nothing of it can be undone.
     pub without_savepoints: bool,
 }
 

@@ -73,7 +73,8 @@ pub struct PartitionReport {
 impl PartitionReport {
     /// Records of the partition that are not processed yet, as far as known.
     pub fn lag(&self) -> Option<u64> {
-        // A commit may be past the last record, where the markers of transactions follow it, and nothing is left before one.
+        // A commit may be past the last record, where the markers of transactions follow it, and nothing is left before
+        // one.
         let next = self.next_offset?.max(self.committed_offset.unwrap_or(Offset::MIN));
         Some((self.end_offset? - next).max(0) as u64)
     }

@@ -128,9 +128,9 @@ impl StreamThread {
         refused && self.options.config.exception_handlers.production != ExceptionHandler::Fail
     }
 
-    /// Has the refused work done again so that the record shows whose outputs do not fit (R20). A topic may take less than
-    /// when it was asked, and then the check finds it; else the records are processed alone. False when there is nothing
-    /// left to try.
+    /// Has the refused work done again so that the record shows whose outputs do not fit (R20). A topic may take less
+    /// than when it was asked, and then the check finds it; else the records are processed alone. False when there is
+    /// nothing left to try.
     fn look_for_the_refused(&mut self, error: &EngineError, now_ms: u64) -> bool {
         let before = self.options.sink_limits.get();
         if let Err(error) = self.ask_topics() {
@@ -169,10 +169,10 @@ impl StreamThread {
         Ok(self.options.config.retry_backoff_ms)
     }
 
-    /// Closes every task without writing, drops both clients, and joins anew in the next turn. A transactional id is this
-    /// thread's alone, so unless the coordinator has ended the transaction because of its age, whoever fenced it has a
-    /// copy of this host's identity. The older one gives way for good: coming back, it would only fence the other in
-    /// turn, for ever.
+    /// Closes every task without writing, drops both clients, and joins anew in the next turn. A transactional id is
+    /// this thread's alone, so unless the coordinator has ended the transaction because of its age, whoever fenced it
+    /// has a copy of this host's identity. The older one gives way for good: coming back, it would only fence the other
+    /// in turn, for ever.
     fn rejoin(&mut self, error: EngineError) -> Result<u64, EngineError> {
         let (now_ms, wall_clock_ms) = (self.options.clock.monotonic_ms(), self.options.clock.wall_clock_ms());
         let age_ms = self.producer.as_ref().and_then(|producer| producer.transaction_age_ms(now_ms, wall_clock_ms));

@@ -1,7 +1,7 @@
 //! The search for the record whose outputs a topic refuses although they were checked: one bad record fails its whole
-//! batch, and every report in it says the same (R20). So the work is done again with one record in each transaction, and
-//! the one that is refused alone is given up. Notes what is known of the search; `recovery` begins it, and the thread's
-//! turns carry it out.
+//! batch, and every report in it says the same (R20). So the work is done again with one record in each transaction,
+//! and the one that is refused alone is given up. Notes what is known of the search; `recovery` begins it, and the
+//! thread's turns carry it out.
 
 use std::collections::BTreeMap;
 

@@ -19,7 +19,8 @@ const DRAIN_SLICE: Duration = Duration::from_millis(10);
 /// The stages of a commit, in their order.
 ///
 /// ```text
-/// SendOutputs ─┬─▶ DrainOutputs ─┬─▶ WriteChangelogs ─▶ Drain ─┬─▶ CommitOffsets ───────────────────┬─▶ WriteStores ─▶ Completed
+/// SendOutputs ─┬─▶ DrainOutputs ─┬─▶ WriteChangelogs ─▶ Drain ─┬─▶ CommitOffsets ───────────────────┬─▶ WriteStores ─▶
+/// Completed
 ///              └─────────────────┘                             └─▶ SendOffsets ─▶ CommitTransaction ┘
 ///                       at least once: upper ways; exactly once: lower ways
 /// ```

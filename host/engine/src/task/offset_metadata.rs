@@ -1,8 +1,8 @@
-//! The metadata of a committed offset, in the bytes of Kafka Streams' `TopicPartitionMetadata`: base64 of a version byte 2,
-//! the partition time as 8 bytes big-endian, and its `ProcessorMetadata`, a map of names to numbers. Stream time is the
-//! highest partition time of a task, so that it survives a restart. The map holds the changelog offset of each store at
-//! that commit, under names of our own, since Kafka Streams keeps other numbers under the stores' names: whoever lost
-//! the state directory still knows how far a changelog must reach.
+//! The metadata of a committed offset, in the bytes of Kafka Streams' `TopicPartitionMetadata`: base64 of a version
+//! byte 2, the partition time as 8 bytes big-endian, and its `ProcessorMetadata`, a map of names to numbers. Stream
+//! time is the highest partition time of a task, so that it survives a restart. The map holds the changelog offset of
+//! each store at that commit, under names of our own, since Kafka Streams keeps other numbers under the stores' names:
+//! whoever lost the state directory still knows how far a changelog must reach.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +11,8 @@ use crate::record::{NO_TIMESTAMP, Offset, Timestamp};
 const VERSION: u8 = 2;
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// Brokers take 4,096 characters of metadata (`offset.metadata.max.bytes`), which are so many bytes in base64, with room.
-/// Stores that have no place any more are left out.
+/// Brokers take 4,096 characters of metadata (`offset.metadata.max.bytes`), which are so many bytes in base64, with
+/// room. Stores that have no place any more are left out.
 const BYTES_MAX: usize = 2_800;
 
 /// Begins the names of changelog offsets.

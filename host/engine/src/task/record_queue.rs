@@ -154,8 +154,8 @@ impl RecordQueue {
         }
     }
 
-    /// Reports the consumer's position and the end of the log. `idle_until_ms` (monotonic) is how long the task waits for records
-    /// that are not there yet.
+    /// Reports the consumer's position and the end of the log. `idle_until_ms` (monotonic) is how long the task waits
+    /// for records that are not there yet.
     pub fn set_end(&mut self, position: Offset, end_offset: Offset, idle_until_ms: u64) {
         self.end_offset = Some(end_offset);
         if !self.is_empty() {

@@ -403,8 +403,8 @@ impl StreamTask {
         Ok(punctuations)
     }
 
-    /// The schedules that are due, by the ids that the instance gave them: one that is gone is replaced first, and with it
-    /// the ids.
+    /// The schedules that are due, by the ids that the instance gave them: one that is gone is replaced first, and with
+    /// it the ids.
     fn due_schedules(
         &mut self,
         kind: PunctuationType,
@@ -460,8 +460,8 @@ impl StreamTask {
             Err(_) => {
                 context.fail_call();
                 report = self.processor.as_deref().map(Processor::report).unwrap_or_default();
-                // Its memory knows of records that were undone, and after a crash it is guesswork (S8): whatever such an
-                // instance does next may be wrong, the records of this call among it, which are processed again.
+                // Its memory knows of records that were undone, and after a crash it is guesswork (S8): whatever such
+                // an instance does next may be wrong, the records of this call among it, which are processed again.
                 self.processor = None;
             }
         }

@@ -25,8 +25,8 @@ pub struct StreamsProducer {
     pub records_sent: u64,
 }
 
-/// A delivery that failed leaves a hole, so trying the same producer again is never right (R5, T4). A client that can do
-/// nothing more is no reason to stop either: a new one goes on from the last commit.
+/// A delivery that failed leaves a hole, so trying the same producer again is never right (R5, T4). A client that can
+/// do nothing more is no reason to stop either: a new one goes on from the last commit.
 fn in_doubt(mut error: BrokerError) -> BrokerError {
     if matches!(error.kind, BrokerErrorKind::Retriable | BrokerErrorKind::Rebalanced | BrokerErrorKind::Fatal) {
         error.kind = BrokerErrorKind::Abortable;
@@ -83,7 +83,8 @@ impl StreamsProducer {
         self.abandoned |= if self.transactional { self.in_transaction } else { self.producer.in_flight() > 0 };
     }
 
-    /// Fails where the producer must be made anew before partitions go to somebody else, who may begin to write at once.
+    /// Fails where the producer must be made anew before partitions go to somebody else, who may begin to write at
+    /// once.
     pub fn check_before_unassign(&self) -> Result<(), BrokerError> {
         if self.transactional { Ok(()) } else { self.check_abandoned() }
     }

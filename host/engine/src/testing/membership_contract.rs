@@ -47,8 +47,8 @@ impl Joined {
     }
 }
 
-/// Runs the contract with two hosts of a group that nobody has joined yet, on a topic of four partitions that nobody else
-/// reads. `pass_time` is called between polls, for brokers whose time stands still otherwise.
+/// Runs the contract with two hosts of a group that nobody has joined yet, on a topic of four partitions that nobody
+/// else reads. `pass_time` is called between polls, for brokers whose time stands still otherwise.
 pub fn membership_contract(hosts: [ContractHost<'_>; 2], topic: &Arc<str>, pass_time: &mut dyn FnMut()) {
     let mut membership = hosts[1].clients.membership().expect("a membership");
     let nobody = membership.members().expect("an answer");

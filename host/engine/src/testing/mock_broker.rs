@@ -299,8 +299,8 @@ impl MockBroker {
         self.state().members = members;
     }
 
-    /// Refuses records of a topic with this value, and every record that is in flight beside one, though the settings of
-    /// the topic allow them.
+    /// Refuses records of a topic with this value, and every record that is in flight beside one, though the settings
+    /// of the topic allow them.
     pub fn refuse_value(&self, topic: &str, value: &[u8]) {
         self.state().refused_value = Some((topic.to_owned(), value.to_vec()));
     }

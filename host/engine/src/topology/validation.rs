@@ -162,8 +162,8 @@ fn check_source_backed(index: usize, sub_topology: &SubTopology, faults: &mut Ve
     }
 }
 
-/// Dead letters that came back as input, or into a changelog, would never end or be taken for state. What a module could
-/// forward into their topic would pass for dead letters, and a redrive would send it wherever it says.
+/// Dead letters that came back as input, or into a changelog, would never end or be taken for state. What a module
+/// could forward into their topic would pass for dead letters, and a redrive would send it wherever it says.
 fn check_dead_letters(topology: &Topology, application_id: &str, faults: &mut Vec<TopologyFault>) {
     let Some(topic) = &topology.dead_letter_topic else { return };
     if let Some(reason) = topic_name_fault(topic) {

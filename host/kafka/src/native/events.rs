@@ -115,8 +115,8 @@ impl Events {
     /// Whether a rebalance that comes while the consumer closes must be answered. One answer gives up everything, after
     /// which the member leaves, and a call that reaches librdkafka as the group's state ends is never answered
     /// (`rd_kafka_cgrp_op_serve` drops it): a second answer could hang for ever. Neither is an answer needed to
-    /// partitions that were just assigned: the close has begun their revocation, which comes as an event of its own under
-    /// the cooperative protocol. Under the eager one it needs no answer at all, not even for an empty assignment.
+    /// partitions that were just assigned: the close has begun their revocation, which comes as an event of its own
+    /// under the cooperative protocol. Under the eager one it needs no answer at all, not even for an empty assignment.
     fn must_give_up(&self, assigned: bool, partitions: usize) -> bool {
         let superseded = assigned && (partitions > 0 || self.eager.load(Ordering::Acquire));
         !superseded && !self.gave_up.swap(true, Ordering::AcqRel)

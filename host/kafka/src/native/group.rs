@@ -1,6 +1,6 @@
-//! The description of a consumer group, copied out of librdkafka's structures. Asks by `rd_kafka_list_groups`: the newer
-//! `DescribeConsumerGroups` goes to the coordinator as an admin request, and librdkafka 2.12 ends the process by an
-//! assertion when the coordinator is lost at the wrong moment (`rd_kafka_enq_once_del_source_return`).
+//! The description of a consumer group, copied out of librdkafka's structures. Asks by `rd_kafka_list_groups`: the
+//! newer `DescribeConsumerGroups` goes to the coordinator as an admin request, and librdkafka 2.12 ends the process by
+//! an assertion when the coordinator is lost at the wrong moment (`rd_kafka_enq_once_del_source_return`).
 
 use std::ffi::c_int;
 use std::ptr;
@@ -17,8 +17,8 @@ use super::{Client, Failure, c_name, owned_text, timeout_ms};
 pub(crate) struct DescribedMember {
     pub member_id: String,
     pub client_id: String,
-    /// The rack that it gave with its latest join; unlike the client id it is not the one of an earlier life of a static
-    /// member.
+    /// The rack that it gave with its latest join; unlike the client id it is not the one of an earlier life of a
+    /// static member.
     pub rack: Option<String>,
     pub host: String,
     /// Topic and partition.
@@ -117,8 +117,8 @@ fn member(member: &sys::rd_kafka_group_member_info) -> Result<DescribedMember, F
     }
 }
 
-/// The partitions of a `ConsumerProtocolAssignment`: a version, then topics with their partitions, then what concerns the
-/// assignor alone. A member that has none yet has no bytes at all.
+/// The partitions of a `ConsumerProtocolAssignment`: a version, then topics with their partitions, then what concerns
+/// the assignor alone. A member that has none yet has no bytes at all.
 fn assigned_partitions(bytes: &[u8]) -> Option<Vec<(String, i32)>> {
     let mut assigned = Vec::new();
     if bytes.is_empty() {

@@ -53,8 +53,8 @@ impl Client {
         let mut pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
         let mut text = ErrorText::new();
         // SAFETY: live client; the strings outlive the call that copies them. Queue, options and collection are made
-        // here, non-null (librdkafka aborts the process when it has no memory), used while live, and destroyed once; the
-        // event is ours, read while live and destroyed once.
+        // here, non-null (librdkafka aborts the process when it has no memory), used while live, and destroyed once;
+        // the event is ours, read while live and destroyed once.
         unsafe {
             let options =
                 sys::rd_kafka_AdminOptions_new(self.raw(), sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);

@@ -102,8 +102,8 @@ impl Client {
         let list = if headers.len() == 0 { None } else { Some(HeaderList::new(headers)?) };
         let (key, key_length) = pointer_and_length(record.key);
         let (value, value_length) = pointer_and_length(record.value);
-        // SAFETY: client and topic are live; each tag is followed by arguments of the types that rdkafka.h names for it,
-        // the list ends with END, and the COPY flag makes librdkafka copy key and value before it returns.
+        // SAFETY: client and topic are live; each tag is followed by arguments of the types that rdkafka.h names for
+        // it, the list ends with END, and the COPY flag makes librdkafka copy key and value before it returns.
         let code = unsafe {
             sys::rd_kafka_producev(
                 self.raw(),

@@ -65,7 +65,8 @@ fn a_static_member_that_comes_back_is_told_by_its_new_address(cluster: &Cluster)
     assert_eq!(assigned[0], assigned[1]);
 }
 
-/// librdkafka never answers a call that reaches a group's state while it ends, which a second answer to a rebalance does.
+/// librdkafka never answers a call that reaches a group's state while it ends, which a second answer to a rebalance
+/// does.
 #[test]
 fn a_member_leaves_at_any_moment_of_its_join() {
     let cluster = Cluster::embedded();

@@ -1,6 +1,6 @@
-//! Random damage to the files of a store (C2): it is found, or it is harmless, which means that the store is exactly what
-//! it was at the changelog offset that it names. A wrong value is never read. Damage while the store is open is found by
-//! whoever meets it: a read, or RocksDB's own compaction.
+//! Random damage to the files of a store (C2): it is found, or it is harmless, which means that the store is exactly
+//! what it was at the changelog offset that it names. A wrong value is never read. Damage while the store is open is
+//! found by whoever meets it: a read, or RocksDB's own compaction.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,5 +1,5 @@
-//! Many stores in one budget (C10): what they take does not grow with their number, their values or the length of scans.
-//! Measured in a process of its own, which is this test binary, started again.
+//! Many stores in one budget (C10): what they take does not grow with their number, their values or the length of
+//! scans. Measured in a process of its own, which is this test binary, started again.
 
 use std::ops::{Bound, ControlFlow};
 use std::path::PathBuf;

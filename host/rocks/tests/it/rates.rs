@@ -1,4 +1,5 @@
-//! Raw rates of a store, printed on demand: set `SANDBAR_RATES=<entries>` and run with `--nocapture`. Never a judgement.
+//! Raw rates of a store, printed on demand: set `SANDBAR_RATES=<entries>` and run with `--nocapture`. Never a
+//! judgement.
 
 use std::time::Instant;
 

@@ -1,5 +1,6 @@
 //! The child's side of compiling: bounds its own process first, then reads a module from standard input and writes what
-//! became of it to standard output, with one byte at the end that says what it is. Runs no guest code and keeps no file.
+//! became of it to standard output, with one byte at the end that says what it is. Runs no guest code and keeps no
+//! file.
 
 use std::io::{Read, Write};
 
@@ -17,8 +18,8 @@ pub(super) const MALFORMED: u8 = 2;
 pub(super) const REFUSED: u8 = 3;
 
 /// Compiles one module from standard input to standard output, for the host that started this process. Bounds the CPU
-/// time and the memory of this process for good; a process that passes a bound is ended by the system. Ends with the thread
-/// that started it where `parent_process_id` names its process: nobody is left to read the answer.
+/// time and the memory of this process for good; a process that passes a bound is ended by the system. Ends with the
+/// thread that started it where `parent_process_id` names its process: nobody is left to read the answer.
 ///
 /// # Errors
 /// What kept this process from doing its work, as a sentence. A module that is refused is none.

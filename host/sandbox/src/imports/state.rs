@@ -1,5 +1,5 @@
-//! The interface `state`: the task's stores. Columns from the guest are checked before the engine sees them; what
-//! it reads is counted value by value before it is copied, and pages are made in pieces, so that the host never holds much
+//! The interface `state`: the task's stores. Columns from the guest are checked before the engine sees them; what it
+//! reads is counted value by value before it is copied, and pages are made in pieces, so that the host never holds much
 //! more than the budget allows.
 
 use std::ops::Bound;

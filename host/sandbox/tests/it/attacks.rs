@@ -305,8 +305,8 @@ fn handles_that_were_dropped_or_never_given_are_refused() {
     }
 }
 
-/// What the same record gives in an instance that has seen others and in a new one, which is how `sandbar repro` repeats
-/// a call (S8): the same, unless the module kept something between calls.
+/// What the same record gives in an instance that has seen others and in a new one, which is how `sandbar repro`
+/// repeats a call (S8): the same, unless the module kept something between calls.
 fn repeated(process: &str) -> [Vec<i64>; 2] {
     let handmade = Handmade { fields: "(global $count (mut i32) (i32.const 0))", process, ..Handmade::default() };
     let mut task = start(&handmade, limits());

@@ -1,6 +1,6 @@
-//! The figures of the hostile suite: D1 (calls in a row), D2 (host memory of one call), D6 (two tenants). Each is measured
-//! in a process of its own, since other tests would be in the figures, and prints one line that begins with `hostile: `.
-//! `SANDBAR_HOSTILE=long` makes the rows as long as `make hostile` reports them.
+//! The figures of the hostile suite: D1 (calls in a row), D2 (host memory of one call), D6 (two tenants). Each is
+//! measured in a process of its own, since other tests would be in the figures, and prints one line that begins with
+//! `hostile: `. `SANDBAR_HOSTILE=long` makes the rows as long as `make hostile` reports them.
 
 use std::process::Command;
 use std::time::Duration;

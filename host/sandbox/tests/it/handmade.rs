@@ -1,5 +1,5 @@
-//! Components by hand: the text of a core module around a few bodies, wrapped with the world of `wit/`. For attacks that
-//! no compiler would write: start functions that loop, tables that grow, lists that lie, text that is none.
+//! Components by hand: the text of a core module around a few bodies, wrapped with the world of `wit/`. For attacks
+//! that no compiler would write: start functions that loop, tables that grow, lists that lie, text that is none.
 
 use sandbox::{LoadError, Module};
 use wit_component::{ComponentEncoder, StringEncoding};

@@ -1,4 +1,5 @@
-//! The sandbox from outside: real modules (`tests/guests`, built by `make guests`), good and hostile, in a real runtime.
+//! The sandbox from outside: real modules (`tests/guests`, built by `make guests`), good and hostile, in a real
+//! runtime.
 
 #![expect(clippy::unwrap_used, reason = "a test stops where something is wrong")]
 

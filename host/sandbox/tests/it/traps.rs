@@ -1,5 +1,5 @@
-//! Modules that stop in the middle of a call (D3): with the real stream thread around the real sandbox, a record at which
-//! the module fails leaves nothing behind but its dead letter, wherever it stops and however.
+//! Modules that stop in the middle of a call (D3): with the real stream thread around the real sandbox, a record at
+//! which the module fails leaves nothing behind but its dead letter, wherever it stops and however.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

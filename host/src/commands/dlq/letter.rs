@@ -1,6 +1,6 @@
 //! A dead letter as its headers tell it (KIP-1034 and our own). The added headers begin at the last
-//! `__streams.errors.exception`; what stands before is the source record's own, even where it has such a name. A header that
-//! cannot be read is named as a fault and taken as absent. Pure.
+//! `__streams.errors.exception`; what stands before is the source record's own, even where it has such a name. A header
+//! that cannot be read is named as a fault and taken as absent. Pure.
 
 use std::fmt;
 use std::str::FromStr;

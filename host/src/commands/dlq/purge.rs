@@ -1,6 +1,6 @@
-//! `sandbar dlq purge`: removes dead letters from the start of their partitions on, which is all that Kafka can remove. Never
-//! removes what is not committed yet: nobody has seen it. Removes records that are no dead letters only where somebody asked
-//! for that, so that a wrong name does not empty a topic of other records.
+//! `sandbar dlq purge`: removes dead letters from the start of their partitions on, which is all that Kafka can remove.
+//! Never removes what is not committed yet: nobody has seen it. Removes records that are no dead letters only where
+//! somebody asked for that, so that a wrong name does not empty a topic of other records.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -24,8 +24,8 @@ pub struct Arguments {
     place: Place,
     /// The topic; not needed where --before names a position in it
     topic: Option<String>,
-    /// Remove what stands before a position TOPIC@PARTITION:OFFSET (one for each partition), or what failed before a time:
-    /// `720h` ago, or 2026-11-27T17:30:00Z
+    /// Remove what stands before a position TOPIC@PARTITION:OFFSET (one for each partition), or what failed before a
+    /// time: `720h` ago, or 2026-11-27T17:30:00Z
     #[arg(long, value_name = "POSITION|TIME", required_unless_present = "all", conflicts_with = "all")]
     before: Vec<Before>,
     /// Remove all
@@ -69,8 +69,8 @@ enum Keep {
 /// Runs the command.
 ///
 /// # Errors
-/// When nobody can be asked, the topic is not there, a position is outside of it, records are no dead letters, or the broker
-/// does not remove the records.
+/// When nobody can be asked, the topic is not there, a position is outside of it, records are no dead letters, or the
+/// broker does not remove the records.
 pub fn run(arguments: &Arguments, terminal: Terminal) -> Result<()> {
     let (topic, keep) = read(arguments.topic.as_deref(), &arguments.before)?;
     if !arguments.yes && !arguments.dry_run && !can_ask() {

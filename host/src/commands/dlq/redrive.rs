@@ -1,6 +1,7 @@
-//! `sandbar dlq redrive`: sends records back in one transaction, so that a call that is interrupted has no effect. Looks at
-//! all of them before it sends the first: one that cannot go refuses the call. Where a record came from is the word of
-//! whoever wrote the dead letter, so that topics which nobody named get nothing unless somebody sees them and agrees.
+//! `sandbar dlq redrive`: sends records back in one transaction, so that a call that is interrupted has no effect.
+//! Looks at all of them before it sends the first: one that cannot go refuses the call. Where a record came from is the
+//! word of whoever wrote the dead letter, so that topics which nobody named get nothing unless somebody sees them and
+//! agrees.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -49,8 +50,8 @@ pub struct Arguments {
 
 /// Refusals that are printed; the others are counted.
 const REFUSALS_SHOWN: usize = 20;
-/// Time of a transaction beside that for its records. A killed call holds back readers of the source topics for as long,
-/// unless another one follows.
+/// Time of a transaction beside that for its records. A killed call holds back readers of the source topics for as
+/// long, unless another one follows.
 const TRANSACTION_TIME: Duration = Duration::from_secs(60);
 /// What the slowest brokers take in a second.
 const RECORDS_PER_SECOND: u64 = 500;
@@ -280,7 +281,8 @@ impl Call<'_> {
     fn send(&mut self, plan: &Plan) -> Result<()> {
         let seconds = Duration::from_secs(plan.count() / RECORDS_PER_SECOND);
         let timeout = (TRANSACTION_TIME + seconds).min(TRANSACTION_TIME_MAX);
-        // One id for a topic: a call ends at once what one before it left open, and two at the same time do not both send.
+        // One id for a topic: a call ends at once what one before it left open, and two at the same time do not both
+        // send.
         let id = format!("sandbar-dlq-redrive-{}", self.topic);
         let producer = self.producer_clients(timeout)?.transactional_producer(&id)?;
         let mut transaction = Transaction { producer, deadline: Instant::now() + timeout };

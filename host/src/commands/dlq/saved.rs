@@ -1,5 +1,5 @@
-//! A dead letter as a file: the record as the broker has it, all bytes in base64, so that it can be repeated on a machine
-//! that reaches no broker. What a file says is checked like what a topic says.
+//! A dead letter as a file: the record as the broker has it, all bytes in base64, so that it can be repeated on a
+//! machine that reaches no broker. What a file says is checked like what a topic says.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! Reads the records of a topic as they are committed, partition after partition, so that the order is the same each time.
-//! Ends where each partition ended when it was reached; waits for nothing.
+//! Reads the records of a topic as they are committed, partition after partition, so that the order is the same each
+//! time. Ends where each partition ended when it was reached; waits for nothing.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

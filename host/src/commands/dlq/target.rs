@@ -39,8 +39,8 @@ pub fn topic_of(letter: &DeadLetter, to: Option<&str>) -> Option<String> {
     Some(to.map_or_else(|| source.topic.clone(), str::to_owned))
 }
 
-/// The record that was not processed, as it was, for the partition where it was; `to` is another topic, in which its key
-/// decides.
+/// The record that was not processed, as it was, for the partition where it was; `to` is another topic, in which its
+/// key decides.
 ///
 /// # Errors
 /// Why there is none, or why its topic would refuse it.
@@ -85,8 +85,8 @@ pub fn redriven(letter: DeadLetter, to: Option<&str>, targets: &Targets) -> Resu
     }
 }
 
-/// Whether a topic is a changelog or internal to a cluster, by its name. What a dead letter says is its writer's word, and a
-/// record in such a topic would be taken for state.
+/// Whether a topic is a changelog or internal to a cluster, by its name. What a dead letter says is its writer's word,
+/// and a record in such a topic would be taken for state.
 fn is_state(topic: &str) -> bool {
     topic.ends_with("-changelog") || topic.starts_with("__")
 }

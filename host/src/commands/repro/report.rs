@@ -1,5 +1,5 @@
-//! What a repeated call did, beside what the dead letter says: for people as lines, for programs as a JSON object. What the
-//! module said is escaped and cut, as everywhere.
+//! What a repeated call did, beside what the dead letter says: for people as lines, for programs as a JSON object. What
+//! the module said is escaped and cut, as everywhere.
 
 use engine::processor::ProcessorError;
 use engine::record::OutputBatch;

@@ -1,5 +1,6 @@
 //! What a dead letter says about the circumstances of its call: the task, the limits of the instance, the topics of the
-//! sinks, the reads. What cannot be read is an error, since a repetition under other circumstances proves nothing. Pure.
+//! sinks, the reads. What cannot be read is an error, since a repetition under other circumstances proves nothing.
+//! Pure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! `sandbar stores watch`: prints the changes that a host tells, one a line. Ends with an error that says how to go on, since
-//! there is no other end.
+//! `sandbar stores watch`: prints the changes that a host tells, one a line. Ends with an error that says how to go on,
+//! since there is no other end.
 
 use std::io::{ErrorKind, Write};
 

@@ -1,6 +1,6 @@
-//! `ChangeReader`: the thread of a subscription. Reads a changelog over all partitions from a position on, and sends what
-//! is of interest as text. It goes only as fast as the client takes it, ends when the client is gone or takes nothing for
-//! a minute, and ends with the host at once.
+//! `ChangeReader`: the thread of a subscription. Reads a changelog over all partitions from a position on, and sends
+//! what is of interest as text. It goes only as fast as the client takes it, ends when the client is gone or takes
+//! nothing for a minute, and ends with the host at once.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

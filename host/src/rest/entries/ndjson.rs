@@ -1,5 +1,5 @@
-//! A scan as a stream of lines: the same pages one after the other, made as the client takes them. The last line says that
-//! it was the last, or what went wrong; a stream that ends without one was cut off.
+//! A scan as a stream of lines: the same pages one after the other, made as the client takes them. The last line says
+//! that it was the last, or what went wrong; a stream that ends without one was cut off.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;

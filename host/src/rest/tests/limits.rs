@@ -1,5 +1,5 @@
-//! What hostile clients may hold (F2), on loopback with limits that are shorter than those of a host: each is refused or
-//! cut off in time, and others are served meanwhile.
+//! What hostile clients may hold (F2), on loopback with limits that are shorter than those of a host: each is refused
+//! or cut off in time, and others are served meanwhile.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,6 +1,6 @@
-//! Row Q2's verdict on what hosts answered while others were killed and added: compares each answer with the ledger of what
-//! was written, and with what answers that were over before it began had shown already. Pure, and tested by recordings with
-//! one defect each.
+//! Row Q2's verdict on what hosts answered while others were killed and added: compares each answer with the ledger of
+//! what was written, and with what answers that were over before it began had shown already. Pure, and tested by
+//! recordings with one defect each.
 
 use std::collections::BTreeMap;
 
@@ -213,8 +213,8 @@ impl Outage {
     }
 }
 
-/// The longest of them: from the beginning of a query that had no answer to the end of the first one that began after it
-/// and had one, for the same partition and with the same copies. An empty one where there is none.
+/// The longest of them: from the beginning of a query that had no answer to the end of the first one that began after
+/// it and had one, for the same partition and with the same copies. An empty one where there is none.
 pub fn longest_outage(queries: &[Query], copies: Copies) -> Outage {
     let mut of_partition: BTreeMap<u32, Vec<(&Query, Option<&str>)>> = BTreeMap::new();
     for query in queries.iter().filter(|query| query.copies == copies) {

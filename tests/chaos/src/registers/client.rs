@@ -1,5 +1,5 @@
-//! A client of row Q3: writes its own keys at one host and reads them at another, one thing after the other, and notes all
-//! that it was told. What is no answer yet is asked for again; nothing is judged here.
+//! A client of row Q3: writes its own keys at one host and reads them at another, one thing after the other, and notes
+//! all that it was told. What is no answer yet is asked for again; nothing is judged here.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -264,8 +264,8 @@ fn outcome_of(answer: &Answer) -> Option<Outcome> {
     }
 }
 
-/// The answer that says how a write ended that was sent twice. That nothing was written is said of one request alone, so
-/// only two of those say it of the write; one that is in doubt, or strange, leaves the write in doubt.
+/// The answer that says how a write ended that was sent twice. That nothing was written is said of one request alone,
+/// so only two of those say it of the write; one that is in doubt, or strange, leaves the write in doubt.
 fn of_two(first: Answer, second: Answer) -> Answer {
     match (outcome_of(&first), outcome_of(&second)) {
         (Some(Outcome::Acknowledged), _) => first,

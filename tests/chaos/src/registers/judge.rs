@@ -1,5 +1,6 @@
-//! Row Q3's verdict: compares what clients were told with what is in the topics. Each key belongs to one client, which does
-//! one thing after the other, so its own order of events is the truth. Pure, and tested by histories with one defect each.
+//! Row Q3's verdict: compares what clients were told with what is in the topics. Each key belongs to one client, which
+//! does one thing after the other, so its own order of events is the truth. Pure, and tested by histories with one
+//! defect each.
 
 use std::collections::BTreeMap;
 
@@ -100,8 +101,8 @@ pub const OUTCOMES: &str = "two outcomes of one idempotency key";
 pub const ENDS: &str = "wrong states at the end";
 pub const STRANGE: &str = "strange answers";
 
-/// Judges the clients' histories. A read without a token must show nothing that a reader of committed records sees later
-/// than `slack_ms` after it; `None` does not judge that.
+/// Judges the clients' histories. A read without a token must show nothing that a reader of committed records sees
+/// later than `slack_ms` after it; `None` does not judge that.
 pub fn judge(clients: &[Vec<Event>], topics: &Topics, slack_ms: Option<u64>) -> Findings {
     let mut findings = Findings::default();
     let mut deletes: BTreeMap<Key, (u64, u64)> = BTreeMap::new();

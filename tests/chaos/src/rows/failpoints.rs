@@ -38,8 +38,8 @@ const OF_REBALANCES: [&str; 4] = ["before-revoke", "after-revoke", "before-hando
 /// Longer than a session, with the time in which the other host takes over.
 const LONG_PAUSE: Duration = Duration::from_secs(6);
 
-/// After this time a host that has not come to its point is killed, and comes to it another time; where the point is one
-/// of a rebalance, the other host is. The second host is given longer, so that not both are gone at once.
+/// After this time a host that has not come to its point is killed, and comes to it another time; where the point is
+/// one of a rebalance, the other host is. The second host is given longer, so that not both are gone at once.
 const LIMITS: [Duration; 2] = [Duration::from_secs(20), Duration::from_secs(32)];
 
 pub fn run(request: &Request) -> Slice {

@@ -1,4 +1,5 @@
-//! Rows about the broker and the way to it: delayed requests (A7), a killed (B1) or absent (B2) broker, bad networks (B3).
+//! Rows about the broker and the way to it: delayed requests (A7), a killed (B1) or absent (B2) broker, bad networks
+//! (B3).
 
 use std::time::{Duration, Instant};
 
@@ -60,8 +61,8 @@ fn delay_end_txn(campaign: &mut Campaign) -> Result<()> {
     Ok(())
 }
 
-/// B1: the hosts' clients find nothing at the broker's place until it has started; what a lone Kafka is asked before, it
-/// does as the leader of its former life.
+/// B1: the hosts' clients find nothing at the broker's place until it has started; what a lone Kafka is asked before,
+/// it does as the leader of its former life.
 pub fn kill_broker(request: &Request) -> Slice {
     let mut options = options(request, 25_000);
     (options.proxied, options.broker_restarts) = (true, true);

@@ -5,8 +5,8 @@ use crate::campaign::{self, Options};
 use crate::registers::{self, Work};
 use crate::results::Slice;
 
-/// How long each transaction is held open, with everything in it sent and acknowledged, where what is not committed must
-/// have time to show. The broker ends one after 10 s.
+/// How long each transaction is held open, with everything in it sent and acknowledged, where what is not committed
+/// must have time to show. The broker ends one after 10 s.
 const HELD_MS: u64 = 2_500;
 
 /// Read-your-writes. Every third slice holds its transactions open by a failpoint.

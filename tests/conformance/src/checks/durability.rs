@@ -160,8 +160,9 @@ pub fn open_transaction_aborts(check: &Context) -> Result<After> {
     }))
 }
 
-/// The timeout is long enough for the broker to be back before it is over: a Kafka whose coordinator ends a
-/// transaction before it knows who leads the partitions takes them for deleted, writes no markers and leaves the transaction open for ever.
+/// The timeout is long enough for the broker to be back before it is over: a Kafka whose coordinator ends a transaction
+/// before it knows who leads the partitions takes them for deleted, writes no markers and leaves the transaction open
+/// for ever.
 pub fn open_transaction_times_out(check: &Context) -> Result<After> {
     let topic = check.topic(1, &[])?;
     let sender = Sender::transactional(check.bootstrap(), &check.name("id"), &[("transaction.timeout.ms", "15000")])?;

@@ -1,5 +1,5 @@
-//! Fetches: woken by an append, held back by `fetch.min.bytes`, ended at the end, refused out of range, never stuck on a
-//! record larger than the fetch.
+//! Fetches: woken by an append, held back by `fetch.min.bytes`, ended at the end, refused out of range, never stuck on
+//! a record larger than the fetch.
 
 use std::time::{Duration, Instant};
 

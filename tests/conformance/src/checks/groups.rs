@@ -1,5 +1,5 @@
-//! Groups of the classic protocol, with members that are processes: shared, left, killed, static, stale; and groups seen
-//! from outside.
+//! Groups of the classic protocol, with members that are processes: shared, left, killed, static, stale; and groups
+//! seen from outside.
 
 use std::time::Duration;
 

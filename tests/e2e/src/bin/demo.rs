@@ -1,6 +1,6 @@
 //! `make demo`: a majority vote over a year of weather reports, on the embedded broker, with a kill -9 of the host and
-//! its broker amid the work, checked against the expected table. Succeeds only when every vote is equal and every report
-//! was answered exactly once. Leaves its broker and state in `target/demo` for a look.
+//! its broker amid the work, checked against the expected table. Succeeds only when every vote is equal and every
+//! report was answered exactly once. Leaves its broker and state in `target/demo` for a look.
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Several applications in one process: each counts right, through kills too, and one whose module traps is ERRORED with
-//! its reason while the other goes on.
+//! Several applications in one process: each counts right, through kills too, and one whose module traps is ERRORED
+//! with its reason while the other goes on.
 
 use std::collections::BTreeMap;
 use std::fs;

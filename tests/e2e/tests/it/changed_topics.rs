@@ -1,6 +1,6 @@
-//! Topics that change under an application (B5, B6, R22): it stops within seconds with an error that names the topic and
-//! says what to do, at run time and at the next start, and another application goes on. Never a silent reset. On both
-//! brokers, altered with Kafka's own tools.
+//! Topics that change under an application (B5, B6, R22): it stops within seconds with an error that names the topic
+//! and says what to do, at run time and at the next start, and another application goes on. Never a silent reset. On
+//! both brokers, altered with Kafka's own tools.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! Subscriptions to a store on several hosts: every committed change once and in order while hosts are killed, and from a
-//! position on another host without a gap; only what was asked for; and an end with the host.
+//! Subscriptions to a store on several hosts: every committed change once and in order while hosts are killed, and from
+//! a position on another host without a gap; only what was asked for; and an end with the host.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};

@@ -1,5 +1,5 @@
-//! `sandbar dlq` on both brokers, with dead letters that the test writes: what is listed, shown, sent back and removed, and
-//! that a redrive which is killed leaves nothing.
+//! `sandbar dlq` on both brokers, with dead letters that the test writes: what is listed, shown, sent back and removed,
+//! and that a redrive which is killed leaves nothing.
 
 use std::process::{Command, Output, Stdio};
 use std::thread;

@@ -1,5 +1,5 @@
-//! A full disk under the stores (C8): the host pauses and says why, commits nothing meanwhile, and goes on by itself when
-//! there is space again. Its state directory is a small disk in a mount namespace of its own.
+//! A full disk under the stores (C8): the host pauses and says why, commits nothing meanwhile, and goes on by itself
+//! when there is space again. Its state directory is a small disk in a mount namespace of its own.
 
 use std::fs::{self, File};
 use std::io::Write;

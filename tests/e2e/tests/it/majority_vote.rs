@@ -139,8 +139,8 @@ fn two_hosts_on_real_kafka_survive_a_kill_and_a_lost_state_directory() -> Result
     second.kill()?;
     wait_all_tasks(&[&first])?;
     vote.wait_committed(&[&first], reports.len())?;
-    // The killed host does not come back, so the broker gives its open transaction up after the transaction's timeout, and
-    // hides what came behind it until then.
+    // The killed host does not come back, so the broker gives its open transaction up after the transaction's timeout,
+    // and hides what came behind it until then.
     let expected = votes::expected()?;
     wait_until(LIMIT, || vote.check_votes(&expected))?;
     assert_eq!(first.store("latest")?, latest(&reports));

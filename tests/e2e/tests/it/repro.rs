@@ -1,5 +1,5 @@
-//! `sandbar repro`: the dead letters of each kind, saved to files, fail in the same way without any broker, and a module
-//! that is mended goes through.
+//! `sandbar repro`: the dead letters of each kind, saved to files, fail in the same way without any broker, and a
+//! module that is mended goes through.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

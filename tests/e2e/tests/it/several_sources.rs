@@ -1,5 +1,5 @@
-//! A stream and a table that meet in one task, on two hosts with two stream threads each: every task gets the same partition
-//! of both topics, also when a host comes and goes.
+//! A stream and a table that meet in one task, on two hosts with two stream threads each: every task gets the same
+//! partition of both topics, also when a host comes and goes.
 
 use anyhow::{Result, ensure};
 use e2e::host::{Host, Options, wait_committed, wait_until};

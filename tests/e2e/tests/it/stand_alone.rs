@@ -1,4 +1,5 @@
-//! `sandbar broker` itself: its output, its end, its folder from other processes, and what it says when it cannot start.
+//! `sandbar broker` itself: its output, its end, its folder from other processes, and what it says when it cannot
+//! start.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};

@@ -1,5 +1,5 @@
-//! Standby replicas with two hosts and kills: the warm host takes over with few records to restore, again and again, and
-//! the counts are exact.
+//! Standby replicas with two hosts and kills: the warm host takes over with few records to restore, again and again,
+//! and the counts are exact.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -81,8 +81,8 @@ fn kill_promote_kill_again(mut count: Count) -> Result<()> {
     wait_warm(&[&first, &second])?;
     restored.push(fail_over(&mut count, first, &second)?);
 
-    // The changelogs of two tasks hold ten thousand records and more; the copies can lack what the killed host committed
-    // in its last moments.
+    // The changelogs of two tasks hold ten thousand records and more; the copies can lack what the killed host
+    // committed in its last moments.
     ensure!(restored.iter().all(|&records| records <= 2 * KEYS as u64), "restored {restored:?}");
     Ok(())
 }

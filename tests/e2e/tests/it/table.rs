@@ -1,5 +1,5 @@
-//! Topics served as tables, without a module: every flight of 2013 from two hosts of which one is killed, and what makes a
-//! table: tombstones, records without a key, backends, copies, and the refusals of what cannot be one.
+//! Topics served as tables, without a module: every flight of 2013 from two hosts of which one is killed, and what
+//! makes a table: tombstones, records without a key, backends, copies, and the refusals of what cannot be one.
 
 use std::collections::BTreeMap;
 use std::fs;

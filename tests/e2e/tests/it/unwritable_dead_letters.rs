@@ -1,5 +1,6 @@
-//! A dead letter topic that cannot be written (E4), on a real Kafka: the application stops and names the topic, nothing is
-//! dropped and nothing of the bad record is committed, and once the topic takes records again a start processes everything.
+//! A dead letter topic that cannot be written (E4), on a real Kafka: the application stops and names the topic, nothing
+//! is dropped and nothing of the bad record is committed, and once the topic takes records again a start processes
+//! everything.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Writes by REST: they reach the state by way of the processor, on whichever host; who wrote reads what it wrote; and what is
-//! not committed is never seen.
+//! Writes by REST: they reach the state by way of the processor, on whichever host; who wrote reads what it wrote; and
+//! what is not committed is never seen.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
 //! Counts the records of each key and forwards every new count, unless a value begins with `!`: `!refuse`, `!trap`, and
-//! for a hostile neighbour `!loop` (until the deadline) and `!churn` (all the memory that there is, written to, again and
-//! again).
+//! for a hostile neighbour `!loop` (until the deadline) and `!churn` (all the memory that there is, written to, again
+//! and again).
 
 use sandbar::prelude::*;
 

@@ -1,5 +1,5 @@
-//! Sums the invoices of each customer, as changes of a database table that arrive as JSON, and forwards every new total.
-//! A value that is not JSON is refused; `invoices-mended` is the version that reads it.
+//! Sums the invoices of each customer, as changes of a database table that arrive as JSON, and forwards every new
+//! total. A value that is not JSON is refused; `invoices-mended` is the version that reads it.
 
 use sandbar::prelude::*;
 use serde::{Deserialize, Serialize};

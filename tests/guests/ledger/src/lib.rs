@@ -2,10 +2,10 @@
 //! sinks, so that a record that is lost, doubled, torn or summed twice shows in the numbers. The first sink gets the
 //! partition of the input, the second the one that Kafka's partitioner gives the key. All numbers are big endian.
 //!
-//! A record's value is `partition: u32, seq: u64, amount: i64`, an output's `partition: u32, seq: u64, count: u64,
-//! sum: i64`, an entry of the store `count: u64, sum: i64`. An entry with one more byte is poison: it is written and told
-//! like any other, and then misbehaves as the byte says (`poison`). Every balance is remembered as well, and one that is
-//! not what the store has is refused: an instance must not have seen what was undone.
+//! A record's value is `partition: u32, seq: u64, amount: i64`, an output's `partition: u32, seq: u64, count: u64, sum:
+//! i64`, an entry of the store `count: u64, sum: i64`. An entry with one more byte is poison: it is written and told
+//! like any other, and then misbehaves as the byte says (`poison`). Every balance is remembered as well, and one that
+//! is not what the store has is refused: an instance must not have seen what was undone.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -47,8 +47,8 @@ mod poison {
     pub const FUTURE_MS: i64 = 864_000_000;
 }
 
-/// Misbehaviour that the manifest's `[config]` asks for. It hangs on the clock beside the record, so that the same record
-/// goes through at another time.
+/// Misbehaviour that the manifest's `[config]` asks for. It hangs on the clock beside the record, so that the same
+/// record goes through at another time.
 #[derive(Default)]
 struct Faults {
     /// A trap at one of so many records; 0 for never.

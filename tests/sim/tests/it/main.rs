@@ -1,5 +1,6 @@
-//! The simulation's tests: the schedules of every kind, repeatability, what of a commit they reach, and the checkers' own
-//! test. `SANDBAR_SIM_SCHEDULES` sets how many schedules are played. `make sim KIND=… SEED=…` replays one with its trace.
+//! The simulation's tests: the schedules of every kind, repeatability, what of a commit they reach, and the checkers'
+//! own test. `SANDBAR_SIM_SCHEDULES` sets how many schedules are played. `make sim KIND=… SEED=…` replays one with its
+//! trace.
 
 mod regressions;
 mod self_test;

@@ -1,6 +1,6 @@
-//! The codecs of record batches: gzip, snappy in xerial's framing (or bare, as librdkafka may send it), lz4 frames, zstd.
-//! Decompression is bounded: a batch that would grow beyond `decompressed_bytes_max` is an error and takes no more
-//! memory than that. Pure Rust throughout; zstd is written at its fastest level only.
+//! The codecs of record batches: gzip, snappy in xerial's framing (or bare, as librdkafka may send it), lz4 frames,
+//! zstd. Decompression is bounded: a batch that would grow beyond `decompressed_bytes_max` is an error and takes no
+//! more memory than that. Pure Rust throughout; zstd is written at its fastest level only.
 
 use std::borrow::Cow;
 use std::io::{Read, Write};

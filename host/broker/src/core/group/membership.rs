@@ -286,8 +286,8 @@ fn subscription_of(request: &JoinRequest, protocol: &str) -> Bytes {
     request.protocols.iter().find(|(name, _)| name == protocol).map(|(_, bytes)| bytes.clone()).unwrap_or_default()
 }
 
-/// The topics in a `ConsumerProtocolSubscription`, as bytes; all of the bytes where they have another form. What a member
-/// owned, its generation and its rack follow them, and change when it comes back.
+/// The topics in a `ConsumerProtocolSubscription`, as bytes; all of the bytes where they have another form. What a
+/// member owned, its generation and its rack follow them, and change when it comes back.
 fn topics_of(subscription: &[u8]) -> &[u8] {
     let end = || {
         let mut end = 6;

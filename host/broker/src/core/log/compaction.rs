@@ -1,13 +1,14 @@
 //! Compaction: of the closed segments of a log, only the last record of each key stays (Kafka's `LogCleaner`). A
-//! `CleaningPass` first maps the keys of what was not cleaned yet to their last offsets, then goes through all segments up
-//! to there from the front and replaces those in which something changes. When the map is full, the pass takes the batches
-//! up to there only, and the next one goes on behind them, be it within a segment: each gets further by a batch at least.
+//! `CleaningPass` first maps the keys of what was not cleaned yet to their last offsets, then goes through all segments
+//! up to there from the front and replaces those in which something changes. When the map is full, the pass takes the
+//! batches up to there only, and the next one goes on behind them, be it within a segment: each gets further by a batch
+//! at least.
 //!
-//! Always true: offsets stay as they are, and a reader inside of a gap gets the next record. Nothing at or beyond the last
-//! stable offset is touched, nor the segment that is written. A tombstone goes `delete.retention.ms` after the pass that
-//! removed what it deletes. Control batches, the last batch of a living producer and the log's last batch stay, if need
-//! be without records. The log is locked for the read of a chunk and for the swap of a segment, never in between; a
-//! segment that is gone or was changed in the meantime is left alone.
+//! Always true: offsets stay as they are, and a reader inside of a gap gets the next record. Nothing at or beyond the
+//! last stable offset is touched, nor the segment that is written. A tombstone goes `delete.retention.ms` after the
+//! pass that removed what it deletes. Control batches, the last batch of a living producer and the log's last batch
+//! stay, if need be without records. The log is locked for the read of a chunk and for the swap of a segment, never in
+//! between; a segment that is gone or was changed in the meantime is left alone.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -167,7 +168,8 @@ impl PartitionLog {
         (is_same && place + 1 < self.segments.len()).then_some(place)
     }
 
-    /// Whole batches of a closed segment from `position` on, at least one; `None` when the segment is not there any more.
+    /// Whole batches of a closed segment from `position` on, at least one; `None` when the segment is not there any
+    /// more.
     fn closed_batches(&self, identity: SegmentIdentity, position: u64) -> Result<Option<Bytes>, StorageError> {
         let Some(segment) = self.closed_place(identity).and_then(|place| self.segments.get(place)) else {
             return Ok(None);

@@ -1,6 +1,6 @@
 //! Opens a log from its store: segments from their summaries as far as those reach, the rest by a scan of the batches.
-//! Only the tail of the last segment may be torn (a write cut short, with no whole batch in it); it is cut there and the
-//! loss is reported. Damage anywhere else is an error and nothing is changed.
+//! Only the tail of the last segment may be torn (a write cut short, with no whole batch in it); it is cut there and
+//! the loss is reported. Damage anywhere else is an error and nothing is changed.
 
 use std::sync::Arc;
 
@@ -124,8 +124,8 @@ fn say_damage(segment: &Segment, size: u64, next: Option<i64>) -> String {
     )
 }
 
-/// Whether there is a whole batch anywhere behind the segment's known part. A write cut short is the last one and leaves
-/// none, whatever it was; nothing that the damaged place says of itself is trusted.
+/// Whether there is a whole batch anywhere behind the segment's known part. A write cut short is the last one and
+/// leaves none, whatever it was; nothing that the damaged place says of itself is trusted.
 fn has_whole_batch(store: &dyn LogStore, segment: &Segment, size: u64) -> Result<bool, StorageError> {
     let length = usize::try_from(size - segment.size).unwrap_or(usize::MAX);
     let rest = store.read(segment.base_offset, segment.size, length)?;
@@ -138,8 +138,8 @@ fn has_whole_batch(store: &dyn LogStore, segment: &Segment, size: u64) -> Result
     Ok((0..rest.len()).any(is_batch))
 }
 
-/// Reads the batches that the segment does not know yet, up to the first one that is not whole. Only closed segments are
-/// cleaned, so in the last one every batch begins where the one before it ends: its offset is not in its checksum.
+/// Reads the batches that the segment does not know yet, up to the first one that is not whole. Only closed segments
+/// are cleaned, so in the last one every batch begins where the one before it ends: its offset is not in its checksum.
 fn scan(
     store: &dyn LogStore,
     segment: &mut Segment,

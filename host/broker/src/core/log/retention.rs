@@ -1,7 +1,7 @@
-//! Old records go by whole segments from the front of the log: by age (`retention.ms`), by size (`retention.bytes`), never
-//! at or beyond the last stable offset. Also says when the segment that is written ends by time (`segment.ms`), because only
-//! closed segments can go or be cleaned. Ages are those of the records, as Kafka counts them; a segment whose records
-//! have no timestamps never gets too old.
+//! Old records go by whole segments from the front of the log: by age (`retention.ms`), by size (`retention.bytes`),
+//! never at or beyond the last stable offset. Also says when the segment that is written ends by time (`segment.ms`),
+//! because only closed segments can go or be cleaned. Ages are those of the records, as Kafka counts them; a segment
+//! whose records have no timestamps never gets too old.
 
 use super::{PartitionLog, Segment};
 use crate::core::storage::StorageError;
@@ -89,8 +89,8 @@ impl PartitionLog {
             return None;
         }
         let removable = self.removable_segments(self.bounds().last_stable_offset);
-        // What a cleaning has left empty has no age: it goes with an old segment behind it, and is no reason to move the
-        // log's start by itself.
+        // What a cleaning has left empty has no age: it goes with an old segment behind it, and is no reason to move
+        // the log's start by itself.
         let may_go = |segment: &&Segment| segment.size == 0 || cleanup.is_expired(segment, now_ms);
         let front = self.segments.iter().take(removable).take_while(may_go).enumerate();
         let old = front.filter(|(_, segment)| segment.size > 0).last();

@@ -166,8 +166,8 @@ fn a_torn_tail_is_cut_and_reported() {
     }
 }
 
-/// A write cut short is the last one, so what has whole batches behind it or in it is damage, whatever the damaged place
-/// says of itself: its length and its offset are not in any checksum.
+/// A write cut short is the last one, so what has whole batches behind it or in it is damage, whatever the damaged
+/// place says of itself: its length and its offset are not in any checksum.
 #[test]
 fn damage_before_whole_batches_is_not_taken_for_a_torn_tail() {
     let wide = LogLimits { segment_bytes: 1 << 20, ..limits() };

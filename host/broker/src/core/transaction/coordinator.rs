@@ -156,8 +156,8 @@ impl Core {
     /// Adds partitions to the open transaction, or opens one with them: all or none of them.
     ///
     /// # Errors
-    /// For all: a producer that does not own the id, a transaction that is ending, a failed write. For each: a partition
-    /// that does not exist, and then `OperationNotAttempted` for the others.
+    /// For all: a producer that does not own the id, a transaction that is ending, a failed write. For each: a
+    /// partition that does not exist, and then `OperationNotAttempted` for the others.
     pub fn add_partitions_to_transaction(
         &self,
         now_ms: i64,
@@ -272,8 +272,8 @@ impl Core {
         Ok(results)
     }
 
-    /// Commits or aborts. The answer means that the decision is kept; the transaction then ends by itself, at once unless
-    /// the disk is full. A repeated request gets the same answer.
+    /// Commits or aborts. The answer means that the decision is kept; the transaction then ends by itself, at once
+    /// unless the disk is full. A repeated request gets the same answer.
     ///
     /// # Errors
     /// A producer that does not own the id, nothing to end, the opposite of what was decided, a failed write.

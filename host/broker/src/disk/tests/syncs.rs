@@ -1,5 +1,5 @@
-//! Which folders are synced, and what happens when that fails. No test can cut the power: these hold that every folder in
-//! which a name was made or changed is asked for before the call is done.
+//! Which folders are synced, and what happens when that fails. No test can cut the power: these hold that every folder
+//! in which a name was made or changed is asked for before the call is done.
 
 use std::cell::{Cell, RefCell};
 use std::io;

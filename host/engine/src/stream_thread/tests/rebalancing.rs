@@ -68,8 +68,8 @@ fn lost_tasks_write_nothing() {
     assert_eq!((fixture.texts("out", 0).len(), fixture.count(0, "a")), (2, Some(1)));
 }
 
-/// A crash may leave changelogs ahead of the offsets, and the records in between are then done again on the newer state:
-/// their first outputs must be there by then.
+/// A crash may leave changelogs ahead of the offsets, and the records in between are then done again on the newer
+/// state: their first outputs must be there by then.
 #[test]
 fn outputs_are_acknowledged_before_changelogs_are_written() {
     let (fixture, mut thread) = settled(1, ProcessingGuarantee::AtLeastOnce);
@@ -87,8 +87,8 @@ fn outputs_are_acknowledged_before_changelogs_are_written() {
     assert_eq!(calls, ["Send app-counts-changelog-0", "Commit in-0@1"]);
 }
 
-/// What a lost task has sent is in the thread's open transaction, and its offsets never will be: the transaction must not
-/// be committed, neither with the other tasks' work nor with that of a task that comes back.
+/// What a lost task has sent is in the thread's open transaction, and its offsets never will be: the transaction must
+/// not be committed, neither with the other tasks' work nor with that of a task that comes back.
 #[test]
 fn a_transaction_with_work_of_a_lost_task_is_never_committed() {
     let (fixture, mut thread) = settled(2, ProcessingGuarantee::ExactlyOnceV2);
@@ -127,8 +127,8 @@ fn a_consumer_that_is_fenced_after_it_lost_its_partitions_makes_no_new_producer(
     assert_eq!(calls(&fixture, &[Operation::CreateProducer, Operation::InitTransactions]), [""; 0]);
 }
 
-/// Without a transaction nothing undoes what is still on its way. It must not reach a changelog after the next owner has
-/// read that to its end, so it goes with the producer that has it.
+/// Without a transaction nothing undoes what is still on its way. It must not reach a changelog after the next owner
+/// has read that to its end, so it goes with the producer that has it.
 #[test]
 fn a_producer_that_still_sends_work_of_a_lost_task_is_made_anew() {
     let (fixture, mut thread) = settled(2, ProcessingGuarantee::AtLeastOnce);

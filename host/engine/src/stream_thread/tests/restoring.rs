@@ -257,8 +257,8 @@ fn a_changelog_that_was_cut_above_the_store_wipes_the_store() {
     assert_eq!(fixture.queries.get("counts", 0, b"c", None).expect("it runs").value.as_deref(), Some(&b"x"[..]));
 }
 
-/// Row C7: the offset of a store that nobody writes to any more is on the disk within the flush interval, so that neither
-/// a crash nor a changelog that ends there by then costs a restore.
+/// Row C7: the offset of a store that nobody writes to any more is on the disk within the flush interval, so that
+/// neither a crash nor a changelog that ends there by then costs a restore.
 #[test]
 fn an_idle_store_is_flushed_in_time_and_survives_the_end_of_its_changelog() {
     for seed in 0..20 {

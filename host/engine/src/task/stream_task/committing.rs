@@ -39,10 +39,10 @@ impl StreamTask {
         self.finish_outputs(producer, wall_clock_ms, &mut Processed::default())
     }
 
-    /// Stage `WriteChangelogs`: sends each dirty entry of each store with a changelog of its own; true when all are with the
-    /// producer.
-    /// Goes on where it stopped when the producer's queue was full. What `init` wrote waits until the start of the task
-    /// is committed: a changelog with records, but no committed offset, means that offsets were lost (R11).
+    /// Stage `WriteChangelogs`: sends each dirty entry of each store with a changelog of its own; true when all are
+    /// with the producer. Goes on where it stopped when the producer's queue was full. What `init` wrote waits until
+    /// the start of the task is committed: a changelog with records, but no committed offset, means that offsets were
+    /// lost (R11).
     pub fn write_changelogs(&mut self, producer: &mut StreamsProducer) -> Result<bool, EngineError> {
         if self.initial_commit {
             self.commit_needed |= self.uncommitted_bytes() > 0;

@@ -1,8 +1,8 @@
 //! What a task does about a call that failed: the batch is processed again in halves, or cut where the processor says
 //! that it refuses a record, until the record stands alone; then the exception handlers decide about that record only.
 //! The others are processed once and in order. No instance goes on that has seen what was undone, and a record is given
-//! up for a crash only if a fresh instance crashes at it too, so that what an earlier record left in an instance's memory
-//! is no reason.
+//! up for a crash only if a fresh instance crashes at it too, so that what an earlier record left in an instance's
+//! memory is no reason.
 
 use super::{CallTimes, FailedCall, Failure, StreamTask};
 use crate::dead_letter::{DeadLetter, DeadLetterReason, Subject};

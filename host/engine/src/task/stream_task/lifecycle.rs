@@ -92,8 +92,8 @@ impl StreamTask {
         self.initial_commit = self.group.queues().iter().all(|queue| queue.committed.is_none());
     }
 
-    /// Where the source partition that backs a store goes on: at the offset that the store knows, whatever the group has
-    /// committed. The store is restored.
+    /// Where the source partition that backs a store goes on: at the offset that the store knows, whatever the group
+    /// has committed. The store is restored.
     pub fn source_backed_position(&self) -> Result<Option<(TopicPartition, Offset)>, EngineError> {
         for (store, changelog) in self.stores().iter().zip(&self.changelogs) {
             if let (true, Some(partition)) = (store.spec().is_source_backed(), changelog) {
@@ -288,8 +288,8 @@ impl StreamTask {
         Ok(())
     }
 
-    /// Makes an instance and initialises it, at the start of the task and after a failed call. Schedules that `init` asks
-    /// for again keep their time; what the last instance has asked for elsewhere ends with it, as with a restart.
+    /// Makes an instance and initialises it, at the start of the task and after a failed call. Schedules that `init`
+    /// asks for again keep their time; what the last instance has asked for elsewhere ends with it, as with a restart.
     pub(super) fn start_processor(&mut self, wall_clock_ms: Timestamp) -> Result<(), ProcessorError> {
         let mut processor = self.options.processors.create(self.id)?;
         let Some(mut context) = self.context.take() else {

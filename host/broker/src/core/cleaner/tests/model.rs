@@ -1,6 +1,6 @@
-//! A log against a model, from a seed: puts and tombstones in batches of every codec, idempotent and not, deleted records,
-//! cleanings in pieces and with room for a part of the keys, restarts. What is readable is always what was written there; after the last cleaning the
-//! compacted view is the last value of each key.
+//! A log against a model, from a seed: puts and tombstones in batches of every codec, idempotent and not, deleted
+//! records, cleanings in pieces and with room for a part of the keys, restarts. What is readable is always what was
+//! written there; after the last cleaning the compacted view is the last value of each key.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
