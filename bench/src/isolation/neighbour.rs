@@ -153,10 +153,11 @@ impl Place {
     fn start(&self, hostile: bool) -> Result<Vec<Host>> {
         let broker = Broker::Kafka(self.bootstrap.clone());
         let victim = self.manifest(VICTIM, "tally", "")?;
-        // It is never given up, so that it goes on being hostile.
+        // It is never given up, so that it goes on being hostile, and its loops are short, so that it ends up with dead
+        // letters and new instances within a turn.
         let more = format!(
             "errors.dead.letter.queue.topic.name = \"{HOSTILE}-dead-letters\"\nprocessing.exception.consecutive.max = \
-             1000000000\n"
+             1000000000\nprocessor.deadline.ms = 200\n"
         );
         let neighbour = self.manifest(HOSTILE, "fragile", &more)?;
         let start = |manifests: &[PathBuf], state: &str| {
