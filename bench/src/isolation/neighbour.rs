@@ -157,7 +157,7 @@ impl Place {
         // letters and new instances within a turn.
         let more = format!(
             "errors.dead.letter.queue.topic.name = \"{HOSTILE}-dead-letters\"\nprocessing.exception.consecutive.max = \
-             1000000000\nprocessor.deadline.ms = 200\n"
+             1000000000\nprocessor.deadline.ms = 50\n"
         );
         let neighbour = self.manifest(HOSTILE, "fragile", &more)?;
         let start = |manifests: &[PathBuf], state: &str| {
