@@ -112,6 +112,15 @@ pub enum Subject<'a> {
     Punctuation { schedule: u32, time: Timestamp },
 }
 
+impl Subject<'_> {
+    fn timestamp(&self) -> Timestamp {
+        match self {
+            Self::Record { record, .. } => record.timestamp,
+            Self::Punctuation { time, .. } => *time,
+        }
+    }
+}
+
 impl fmt::Display for Subject<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -159,27 +168,30 @@ impl Form {
 }
 
 impl DeadLetter<'_> {
+    /// That of its subject, or the time of the call: Kafka's clients replace 0 by the wall clock (T6), and so would hide it.
+    pub fn timestamp(&self) -> Timestamp {
+        let own = self.subject.timestamp();
+        if own > 0 { own } else { self.stream_time.unwrap_or(self.wall_clock_ms).max(0) }
+    }
+
     /// The dead letter as one record for a sink. With `now` it has the time at which it is written, where its topic
     /// does not take the record's own, which is then in a header.
     pub fn to_output(&self, sink: u32, form: Form, now: bool) -> OutputBatch {
         let details = form == Form::Whole;
         let mut output = OutputBatch { sinks: vec![sink], ..OutputBatch::default() };
         let mut headers: Vec<(&[u8], Option<Vec<u8>>)> = Vec::new();
-        let fallback = self.stream_time.unwrap_or(self.wall_clock_ms).max(0);
-        let (key, value, timestamp) = match self.subject {
-            Subject::Record { record, .. } => (record.key.as_deref(), record.value.as_deref(), record.timestamp),
-            Subject::Punctuation { time, .. } => (None, None, time),
+        let (key, value) = match self.subject {
+            Subject::Record { record, .. } => (record.key.as_deref(), record.value.as_deref()),
+            Subject::Punctuation { .. } => (None, None),
         };
         output.keys.push(key);
         output.values.push(value);
-        // Kafka's clients replace 0 by the wall clock (T6), and so would hide it.
-        let kept = if timestamp > 0 { timestamp } else { fallback };
-        output.timestamps.push(if now { self.wall_clock_ms } else { kept });
+        output.timestamps.push(if now { self.wall_clock_ms } else { self.timestamp() });
         if let Subject::Record { record, .. } = self.subject {
             headers.extend(record.headers.iter().map(|one| (&one.key[..], one.value.as_deref().map(<[u8]>::to_vec))));
         }
         let text = |text: &str| Some(text.as_bytes().to_vec());
-        for (name, value) in self.added(form, timestamp != output.timestamps[0]) {
+        for (name, value) in self.added(form, self.subject.timestamp() != output.timestamps[0]) {
             headers.push((name.as_bytes(), text(&value)));
         }
         headers.push((header::STACKTRACE.as_bytes(), text(if details { &self.report.backtrace } else { "" })));

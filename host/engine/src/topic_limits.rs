@@ -110,8 +110,8 @@ impl TopicLimits {
     pub fn take_all(&self, no_null_key: bool, bytes: usize, times: (Timestamp, Timestamp), now_ms: Timestamp) -> bool {
         (no_null_key || !self.is_compacted)
             && bytes <= self.message_max_bytes
-            && now_ms.saturating_sub(times.0) <= self.timestamp_before_max_ms
-            && times.1.saturating_sub(now_ms) <= self.timestamp_after_max_ms
+            && self.takes_timestamp(times.0, now_ms)
+            && self.takes_timestamp(times.1, now_ms)
     }
 
     /// Key and value of a record without headers may have so many bytes together.

@@ -216,8 +216,7 @@ impl RecordCollector {
             return Err(EngineError::NoDeadLetterTopic { task: self.task });
         };
         let mut fault = String::new();
-        let own = letter.to_output(self.declared as u32, Form::Brief, false).timestamps[0];
-        let now = !sink.limits.takes_timestamp(own, letter.wall_clock_ms);
+        let now = !sink.limits.takes_timestamp(letter.timestamp(), letter.wall_clock_ms);
         for form in Form::ALL {
             let output = letter.to_output(self.declared as u32, form, now);
             let headers = take_headers(&mut output.headers.clone());

@@ -115,13 +115,13 @@ fn a_slow_record_beside_a_schedule_is_given_up_all_the_same() {
     assert!(fixture.metrics.get(Metric::Punctuations) > 1, "the schedule comes between the calls");
 }
 
-/// Its first schedule on stream time fails and its second one succeeds; or by the wall clock, where that is asked for.
-struct TwoSchedules(PunctuationType);
+/// Its first schedule on stream time fails and its second one succeeds.
+struct TwoSchedules;
 
 impl NativeProcessor for TwoSchedules {
     fn init(&mut self, context: &mut ProcessorContext) -> Result<(), ProcessorError> {
-        context.schedule(1_000, self.0);
-        context.schedule(1_001, self.0);
+        context.schedule(1_000, PunctuationType::StreamTime);
+        context.schedule(1_001, PunctuationType::StreamTime);
         Ok(())
     }
 
@@ -136,7 +136,7 @@ impl NativeProcessor for TwoSchedules {
 
 #[test]
 fn a_schedule_that_fails_does_not_cost_the_next_one_its_time() {
-    let fixture = with_dead_letters(|| TwoSchedules(PunctuationType::StreamTime));
+    let fixture = with_dead_letters(|| TwoSchedules);
     let mut thread = fixture.thread();
     fixture.append("in", 0, "k", "", 1_500);
     fixture.settle(&mut thread).expect("no fault");
@@ -144,24 +144,28 @@ fn a_schedule_that_fails_does_not_cost_the_next_one_its_time() {
     assert_eq!((dead_letters(&fixture).len(), fixture.metrics.get(Metric::Punctuations)), (1, 1));
 }
 
+/// Its second schedule is due all the time and fails with this.
+struct BrokenSchedule(ProcessorError);
+
+impl NativeProcessor for BrokenSchedule {
+    fn init(&mut self, context: &mut ProcessorContext) -> Result<(), ProcessorError> {
+        context.schedule(3_600_000, PunctuationType::WallClockTime);
+        context.schedule(1, PunctuationType::WallClockTime);
+        Ok(())
+    }
+
+    fn process(&mut self, _: &mut ProcessorContext, _: &InputBatch) -> Result<Outcome, ProcessorError> {
+        Ok(Outcome::default())
+    }
+
+    fn punctuate(&mut self, _: &mut ProcessorContext, _: ScheduleId, _: i64) -> Result<Outcome, ProcessorError> {
+        Err(self.0.clone())
+    }
+}
+
 #[test]
 fn schedules_that_only_fail_end_the_application_whatever_records_do() {
-    struct Broken;
-    impl NativeProcessor for Broken {
-        fn init(&mut self, context: &mut ProcessorContext) -> Result<(), ProcessorError> {
-            context.schedule(1, PunctuationType::WallClockTime);
-            Ok(())
-        }
-
-        fn process(&mut self, _: &mut ProcessorContext, _: &InputBatch) -> Result<Outcome, ProcessorError> {
-            Ok(Outcome::default())
-        }
-
-        fn punctuate(&mut self, _: &mut ProcessorContext, _: ScheduleId, _: i64) -> Result<Outcome, ProcessorError> {
-            Err(trap("always"))
-        }
-    }
-    let mut fixture = with_dead_letters(|| Broken);
+    let mut fixture = with_dead_letters(|| BrokenSchedule(trap("always")));
     fixture.config.exception_handlers.consecutive_failures_max = 14;
     let mut thread = fixture.thread();
     let error = (0..1_000).find_map(|_| {
@@ -375,23 +379,7 @@ fn after_a_call_that_took_long_what_is_done_is_committed_before_the_next_one() {
 
 #[test]
 fn schedules_that_return_errors_end_the_application_too_and_keep_their_number() {
-    struct Returning;
-    impl NativeProcessor for Returning {
-        fn init(&mut self, context: &mut ProcessorContext) -> Result<(), ProcessorError> {
-            context.schedule(3_600_000, PunctuationType::WallClockTime);
-            context.schedule(1, PunctuationType::WallClockTime);
-            Ok(())
-        }
-
-        fn process(&mut self, _: &mut ProcessorContext, _: &InputBatch) -> Result<Outcome, ProcessorError> {
-            Ok(Outcome::default())
-        }
-
-        fn punctuate(&mut self, _: &mut ProcessorContext, _: ScheduleId, _: i64) -> Result<Outcome, ProcessorError> {
-            Err(ProcessorError::Returned("always".to_owned()))
-        }
-    }
-    let mut fixture = with_dead_letters(|| Returning);
+    let mut fixture = with_dead_letters(|| BrokenSchedule(ProcessorError::Returned("always".to_owned())));
     fixture.config.exception_handlers.consecutive_failures_max = 14;
     let mut thread = fixture.thread();
     let error = (0..1_000).find_map(|_| {
