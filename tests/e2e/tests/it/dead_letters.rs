@@ -1,7 +1,7 @@
 //! `sandbar dlq` on both brokers, with dead letters that the test writes: what is listed, shown, sent back and removed,
 //! and that a redrive which is killed leaves nothing.
 
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -378,27 +378,36 @@ fn log_length(broker: &Broker, topic: &str) -> Result<u64> {
     found.with_context(|| format!("topic {topic} is not in {text}"))
 }
 
+/// Dead letters that take a while to send back.
+const LETTERS: u64 = 20_000;
+
+/// A source topic and a topic with so many dead letters.
+fn many_letters(broker: &Broker) -> Result<(String, String)> {
+    let (orders, letters) = (repository::unique("orders"), repository::unique("orders-dlq"));
+    topics::create(broker, &orders, 2)?;
+    topics::create(broker, &letters, 1)?;
+    let letter = |offset| Letter { partition: 0, source: &orders, offset, reason: "trap", message: "boom" };
+    write(broker, &letters, &(0..LETTERS as i64).map(letter).collect::<Vec<_>>())?;
+    Ok((orders, letters))
+}
+
+/// A redrive on its way: a request for each record gives the time to see it half done.
+fn slow_redrive(broker: &Broker, letters: &str, orders: &str, errors: Stdio) -> Result<Child> {
+    let mut command = Command::new(repository::sandbar()?);
+    command
+        .args(["dlq", "redrive", letters, "--source", orders])
+        .args(["-X", "producer.batch.num.messages=1", "-X", "producer.max.in.flight=1"])
+        .args(broker.flags());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).spawn().context("cannot start sandbar dlq")
+}
+
 #[test]
 fn a_redrive_that_is_killed_leaves_nothing() -> Result<()> {
-    const LETTERS: u64 = 20_000;
     // A process of its own: whoever looks on would else start the broker, and end it under the redrive.
     let embedded = EmbeddedBroker::start(&repository::scratch(&repository::unique("dlq-kill"))?.join("broker"), &[])?;
     for broker in [kafka::broker()?, embedded.by_folder()] {
-        let (orders, letters) = (repository::unique("orders"), repository::unique("orders-dlq"));
-        topics::create(&broker, &orders, 2)?;
-        topics::create(&broker, &letters, 1)?;
-        let letter = |offset| Letter { partition: 0, source: &orders, offset, reason: "trap", message: "boom" };
-        write(&broker, &letters, &(0..LETTERS as i64).map(letter).collect::<Vec<_>>())?;
-        // A request for each record gives the time to see it half done.
-        let slow = ["-X", "producer.batch.num.messages=1", "-X", "producer.max.in.flight=1"];
-        let mut child = Command::new(repository::sandbar()?)
-            .args(["dlq", "redrive", &letters, "--source", &orders])
-            .args(slow)
-            .args(broker.flags())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
+        let (orders, letters) = many_letters(&broker)?;
+        let mut child = slow_redrive(&broker, &letters, &orders, Stdio::null())?;
         let deadline = Instant::now() + Duration::from_secs(60);
         while log_length(&broker, &orders)? == 0 {
             ensure!(Instant::now() < deadline && child.try_wait()?.is_none(), "it was not seen at work on {broker:?}");
@@ -422,22 +431,10 @@ fn a_redrive_that_is_killed_leaves_nothing() -> Result<()> {
 /// The later of two calls ends the transaction of the earlier one, which says so.
 #[test]
 fn of_two_redrives_at_once_the_earlier_fails_and_says_why() -> Result<()> {
-    const LETTERS: u64 = 20_000;
     let embedded = EmbeddedBroker::start(&repository::scratch(&repository::unique("dlq-two"))?.join("broker"), &[])?;
     for broker in [kafka::broker()?, embedded.by_folder()] {
-        let (orders, letters) = (repository::unique("orders"), repository::unique("orders-dlq"));
-        topics::create(&broker, &orders, 2)?;
-        topics::create(&broker, &letters, 1)?;
-        let letter = |offset| Letter { partition: 0, source: &orders, offset, reason: "trap", message: "boom" };
-        write(&broker, &letters, &(0..LETTERS as i64).map(letter).collect::<Vec<_>>())?;
-        let mut earlier = Command::new(repository::sandbar()?)
-            .args(["dlq", "redrive", &letters, "--source", &orders])
-            .args(["-X", "producer.batch.num.messages=1", "-X", "producer.max.in.flight=1"])
-            .args(broker.flags())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()?;
+        let (orders, letters) = many_letters(&broker)?;
+        let mut earlier = slow_redrive(&broker, &letters, &orders, Stdio::piped())?;
         let deadline = Instant::now() + Duration::from_secs(60);
         while log_length(&broker, &orders)? == 0 {
             ensure!(
