@@ -168,8 +168,8 @@ impl Form {
 }
 
 impl DeadLetter<'_> {
-    /// That of its subject, or the time of the call: Kafka's clients replace 0 by the wall clock (T6), and so would hide
-    /// it.
+    /// That of its subject, or the time of the call where that is 0: Kafka's clients replace 0 by the wall clock (T6),
+    /// and so would hide it.
     pub fn timestamp(&self) -> Timestamp {
         let own = self.subject.timestamp();
         if own > 0 { own } else { self.stream_time.unwrap_or(self.wall_clock_ms).max(0) }
