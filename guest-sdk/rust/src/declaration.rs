@@ -1,13 +1,15 @@
 //! Declaring the topology: the handles a processor asks for are what the module declares to the host. Sink and store
 //! numbers are positions in the order of declaration, which is the order of the fields.
 
+use std::borrow::Borrow;
 use std::rc::Rc;
 
-use crate::Serde;
 use crate::bindings::sandbar::processor::types;
 use crate::context::Shared;
+use crate::migration::Migration;
 use crate::sink::Sink;
 use crate::store::{Store, StoreCell};
+use crate::{Result, Serde};
 
 /// Makes a processor with its handles. Written by [`#[sandbar::processor]`](macro@crate::processor); write it by hand
 /// where names are computed.
@@ -21,11 +23,12 @@ pub struct Declaration {
     pub(crate) shared: Rc<Shared>,
     pub(crate) stores: Vec<Rc<StoreCell>>,
     pub(crate) topology: types::SubTopology,
+    pub(crate) migrations: Vec<Migration>,
 }
 
 impl Declaration {
     pub(crate) fn new(shared: Rc<Shared>) -> Self {
-        Self { shared, stores: Vec::new(), topology: types::SubTopology::default() }
+        Self { shared, stores: Vec::new(), topology: types::SubTopology::default(), migrations: Vec::new() }
     }
 
     /// Adds a source. The manifest binds its name to a topic; without a binding the topic has this name.
@@ -41,6 +44,21 @@ impl Declaration {
     /// Adds a key-value store.
     pub fn store(&mut self, name: &str) -> StoreBuilder<'_> {
         StoreBuilder { declaration: self, name: name.into(), version: 1, prefetch: false }
+    }
+
+    /// Says how rows that version `from` of the store's schema has written, with values of `Old`, become rows of the
+    /// version that is declared: `with` gets a row's key and its old value and gives the new one, or `None` to delete
+    /// the row. It sees nothing else, and gives the same for the same row. An error ends the deploy and changes
+    /// nothing.
+    pub fn migrates<Old: Serde, K: Serde, V: Serde>(
+        &mut self,
+        store: &Store<K, V>,
+        from: u32,
+        with: impl for<'a> Fn(K::Item<'a>, Old::Item<'a>) -> Result<Option<V::Owned>> + 'static,
+    ) where
+        V::Owned: Borrow<V::View>,
+    {
+        self.migrations.push(Migration::new::<Old, K, V>(store.name(), from, with));
     }
 }
 
@@ -71,7 +89,8 @@ pub struct StoreBuilder<'a> {
 }
 
 impl StoreBuilder<'_> {
-    /// The version of the stored schema, 1 unless given. A deploy that changes it needs a migration.
+    /// The version of the stored schema, 1 unless given. A deploy that raises it needs a migration from the version
+    /// before, see [`Declaration::migrates`].
     pub fn version(mut self, version: u32) -> Self {
         self.version = version;
         self

@@ -4,9 +4,10 @@
 use std::rc::Rc;
 
 use crate::bindings::sandbar::processor::types;
-use crate::bindings::sandbar::processor::types::{InputBatch, Outcome, Refusal};
+use crate::bindings::sandbar::processor::types::{Columns, InputBatch, NullableColumns, Outcome, Refusal};
 use crate::context::{Phase, Shared};
 use crate::host::Host;
+use crate::migration::{Migration, migrate};
 use crate::store::StoreCell;
 use crate::{Context, Declaration, Error, Headers, Processor, Punctuation, Record, Result, ScheduleId, Serde};
 
@@ -17,6 +18,7 @@ pub struct Instance<P> {
     shared: Rc<Shared>,
     stores: Vec<Rc<StoreCell>>,
     topology: types::SubTopology,
+    migrations: Vec<Migration>,
 }
 
 impl<P: Processor> Instance<P> {
@@ -25,8 +27,8 @@ impl<P: Processor> Instance<P> {
         let shared = Rc::new(Shared::new(host));
         let mut declaration = Declaration::new(shared.clone());
         let processor = P::declare(&mut declaration);
-        let Declaration { stores, topology, .. } = declaration;
-        Self { processor, context: Context::new(shared.clone()), shared, stores, topology }
+        let Declaration { stores, topology, migrations, .. } = declaration;
+        Self { processor, context: Context::new(shared.clone()), shared, stores, topology, migrations }
     }
 
     /// The processor itself.
@@ -76,6 +78,17 @@ impl<P: Processor> Instance<P> {
         let result = self.processor.punctuate(punctuation, &mut self.context);
         let outputs = self.end(result)?;
         Ok(Outcome { outputs, refused: Vec::new() })
+    }
+
+    /// Takes over rows of an older version; asks nothing of the host.
+    pub fn migrate(
+        &self,
+        store: &str,
+        from_version: u32,
+        keys: &Columns,
+        values: &Columns,
+    ) -> Result<NullableColumns, String> {
+        migrate(&self.migrations, store, from_version, keys, values).map_err(|error| error.to_string())
     }
 
     fn begin(&mut self, phase: Phase, timestamp: i64) {

@@ -57,6 +57,7 @@ pub mod host;
 mod instance;
 #[doc(hidden)]
 pub mod log;
+mod migration;
 mod processor;
 mod record;
 mod serdes;

@@ -151,7 +151,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Serde for Json<T> {
 }
 
 /// The beginning of bytes for an error message.
-fn excerpt(bytes: &[u8]) -> String {
+pub(crate) fn excerpt(bytes: &[u8]) -> String {
     const LIMIT_BYTES: usize = 80;
     let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(LIMIT_BYTES)]);
     if bytes.len() > LIMIT_BYTES { format!("`{shown}`… ({} bytes)", bytes.len()) } else { format!("`{shown}`") }

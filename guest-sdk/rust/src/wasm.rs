@@ -79,11 +79,31 @@ impl Host for WasmHost {
     }
 }
 
-/// Exports a processor type from the component. Called by `#[sandbar::processor]`; a component has exactly one.
+/// Exports a processor type from the component, with its migrations where it has some. Called by
+/// `#[sandbar::processor]`; a component has exactly one.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __export {
-    ($processor:ty) => {
+    (@migration) => {};
+    (@migration migrates) => {
+        impl $crate::bindings::migration::exports::sandbar::processor::migration::Guest for Module {
+            fn migrate(
+                store: ::std::string::String,
+                from_version: u32,
+                keys: $crate::bindings::sandbar::processor::types::Columns,
+                values: $crate::bindings::sandbar::processor::types::Columns,
+            ) -> ::core::result::Result<
+                $crate::bindings::sandbar::processor::types::NullableColumns,
+                ::std::string::String,
+            > {
+                $crate::wasm::log_panics();
+                with_instance(|instance| instance.migrate(&store, from_version, &keys, &values))
+            }
+        }
+
+        $crate::bindings::migration::__export_migration!(Module with_types_in $crate::bindings::migration);
+    };
+    ($processor:ty $(, $migrates:ident)?) => {
         const _: () = {
             use $crate::bindings::exports::sandbar::processor::processor::{
                 Guest, InputBatch, Outcome, ScheduleId, TaskId, Topology,
@@ -126,6 +146,7 @@ macro_rules! __export {
             }
 
     $crate::bindings::__export_module!(Module with_types_in $crate::bindings);
+            $crate::__export!(@migration $($migrates)?);
         };
     };
 }

@@ -15,7 +15,7 @@ mod generated {
 }
 
 pub(crate) use generated::sandbar::processor::{context, log, state, types};
-pub(crate) use generated::{Module as Guest, ModulePre as GuestPre};
+pub(crate) use generated::{Module as Guest, ModuleIndices as GuestIndices};
 
 impl From<types::Columns> for Columns {
     fn from(columns: types::Columns) -> Self {

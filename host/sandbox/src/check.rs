@@ -32,6 +32,8 @@ const NAMES_MAX: usize = 10;
 pub(crate) const DETAIL_MAX_BYTES: usize = 1_024;
 
 const PROCESSOR: &str = "sandbar:processor/processor@0.1.0";
+/// What a module may export beside it, at a version that fits as well.
+pub(crate) const MIGRATION: &str = "sandbar:processor/migration@0.1.0";
 const PACKAGE: &str = "sandbar:processor/";
 /// The interfaces of our package that a module may import.
 const OFFERED: [&str; 4] = ["types", "state", "context", "log"];
@@ -68,6 +70,11 @@ impl ModuleFacts {
     /// Whether the module asks for WASI, which it gets with everything denied.
     pub fn imports_wasi(&self) -> bool {
         self.imports.iter().any(|name| name.starts_with("wasi:"))
+    }
+
+    /// Whether the module can take over what older versions of it have stored.
+    pub fn exports_migration(&self) -> bool {
+        self.exports.iter().any(|name| is_interface(name, MIGRATION))
     }
 }
 
@@ -107,6 +114,7 @@ pub(crate) fn inspect(bytes: &[u8], limit_bytes: usize) -> Result<ModuleFacts, L
         }
     }
     require_processor(&digest, exports)?;
+    require_fitting_migration(&digest, exports)?;
     for import in imports {
         require_known(&digest, import)?;
     }
@@ -211,8 +219,7 @@ fn outline(bytes: &[u8]) -> Result<Outline, wasmparser::BinaryReaderError> {
 }
 
 fn require_processor(digest: &str, exports: &[String]) -> Result<(), LoadError> {
-    let ours = |name: &&String| name.split('@').next() == PROCESSOR.split('@').next();
-    let Some(export) = exports.iter().find(ours) else {
+    let Some(export) = exports.iter().find(|name| is_interface(name, PROCESSOR)) else {
         let found = if exports.is_empty() { "nothing".to_owned() } else { shown_list(exports) };
         return Err(LoadError::WrongWorld { digest: digest.to_owned(), expected: PROCESSOR, found });
     };
@@ -220,6 +227,21 @@ fn require_processor(digest: &str, exports: &[String]) -> Result<(), LoadError> 
         return Ok(());
     }
     Err(LoadError::WrongVersion { digest: digest.to_owned(), expected: PROCESSOR, found: shown(export) })
+}
+
+/// One of another version is no other interface, or a module would lose its migration without a word.
+fn require_fitting_migration(digest: &str, exports: &[String]) -> Result<(), LoadError> {
+    match exports.iter().find(|name| is_interface(name, MIGRATION) && !compatible(name)) {
+        None => Ok(()),
+        Some(export) => {
+            Err(LoadError::WrongVersion { digest: digest.to_owned(), expected: MIGRATION, found: shown(export) })
+        }
+    }
+}
+
+/// Whether an export is this interface, of whatever version.
+fn is_interface(export: &str, interface: &str) -> bool {
+    export.split('@').next() == interface.split('@').next()
 }
 
 /// A module's name in a message.

@@ -66,6 +66,12 @@ impl GuestLog {
         (inner.lines, inner.dropped, inner.last_complaint) = (0, Dropped::default(), None);
     }
 
+    /// Begins a call of which nothing says for which application it is: for that of the calls before, if any.
+    pub fn begin_call_like_the_last(&self) {
+        let mut inner = self.lock();
+        (inner.lines, inner.dropped, inner.last_complaint) = (0, Dropped::default(), None);
+    }
+
     pub fn end_call(&self) -> CallLines {
         let mut inner = self.lock();
         let (lines, dropped) = (inner.lines, inner.dropped);

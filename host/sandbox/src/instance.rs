@@ -5,15 +5,18 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use engine::columns::{Columns, NullableColumns};
 use engine::processor::{CallReport, Processor, ProcessorContext, ProcessorError, ScheduleId};
 use engine::record::{InputBatch, Outcome, Timestamp};
 use engine::topology::TaskId;
+use wasmtime::component::Func;
 use wasmtime::{Store, UpdateDeadline};
 
 use crate::bindings::{Guest, types};
 use crate::failure;
 use crate::guest_log::escape;
 use crate::limits::Limits;
+use crate::migration::Migration;
 use crate::module::ModuleInner;
 use crate::random::Seed;
 use crate::task_state::TaskState;
@@ -26,6 +29,7 @@ const REASON_MAX_BYTES: usize = 2_048;
 const INIT: i64 = 1;
 const PROCESS: i64 = 2;
 const PUNCTUATE: i64 = 3;
+const MIGRATE: i64 = 4;
 
 pub(crate) struct Instance {
     module: Arc<ModuleInner>,
@@ -42,6 +46,8 @@ pub(crate) struct Instance {
 pub(crate) struct Live {
     pub store: Store<TaskState>,
     pub guest: Guest,
+    /// Where the module exports it.
+    pub migrate: Option<Func>,
 }
 
 impl Live {
@@ -62,10 +68,15 @@ impl Live {
         });
         begin_deadline(&mut store, limits, 0);
         let running = module.epochs().call();
-        let result = catch_unwind(AssertUnwindSafe(|| module.pre().instantiate(&mut store)));
+        let result = catch_unwind(AssertUnwindSafe(|| -> wasmtime::Result<_> {
+            let instance = module.pre().instantiate(&mut store)?;
+            let guest = module.indices().load(&mut store, &instance)?;
+            let migrate = module.migrate().and_then(|index| instance.get_func(&mut store, index));
+            Ok((guest, migrate))
+        }));
         drop(running);
         match result {
-            Ok(Ok(guest)) => Ok(Self { store, guest }),
+            Ok(Ok((guest, migrate))) => Ok(Self { store, guest, migrate }),
             Ok(Err(error)) => {
                 let complaint = store.data().log.end_call().last_complaint;
                 Err(failure::classify(&error, limits, complaint.as_deref()))
@@ -106,8 +117,7 @@ impl Instance {
         })
     }
 
-    /// Runs one export with the context inside the store. `Ok(Err(_))` of `call` is an error that the guest returned
-    /// itself, after which the instance lives on.
+    /// Runs one export with the context inside the store.
     fn call<R>(
         &mut self,
         context: ProcessorContext,
@@ -116,21 +126,35 @@ impl Instance {
         call: impl FnOnce(&Guest, &mut Store<TaskState>) -> wasmtime::Result<Result<R, String>>,
         check: impl FnOnce(R, &Limits) -> Result<Outcome, ProcessorError>,
     ) -> (ProcessorContext, Result<Outcome, ProcessorError>) {
-        let Some(Live { store, guest }) = &mut self.live else {
-            let message = "its instance ended with the call that failed before; make a new one".to_owned();
-            return (context, Err(ProcessorError::Start(message)));
-        };
+        let Some(mut live) = self.live.take() else { return (context, Err(ended())) };
         let seed = seed.number(i64::from(self.task.sub_topology)).number(i64::from(self.task.partition));
         let is_recording = context.is_recording();
-        store.data_mut().begin(context, seed);
-        begin_deadline(store, &self.limits, records);
+        live.store.data_mut().begin(context, seed);
+        let call = |live: &mut Live| call(&live.guest, &mut live.store);
+        let result = self.run(&mut live, records, is_recording, call, check);
+        let context = live.store.data_mut().end();
+        self.keep(live, &result);
+        (context, result)
+    }
+
+    /// Runs one export, for which everything in the store is ready. `Ok(Err(_))` of `call` is an error that the guest
+    /// returned itself, after which the instance lives on.
+    fn run<R, T>(
+        &mut self,
+        live: &mut Live,
+        records: usize,
+        is_measured: bool,
+        call: impl FnOnce(&mut Live) -> wasmtime::Result<Result<R, String>>,
+        check: impl FnOnce(R, &Limits) -> Result<T, ProcessorError>,
+    ) -> Result<T, ProcessorError> {
+        begin_deadline(&mut live.store, &self.limits, records);
         let running = self.module.epochs().call();
-        let cpu = if is_recording { self.cpu.start_always() } else { self.cpu.start(records) };
-        let result = catch_unwind(AssertUnwindSafe(|| call(guest, store)));
+        let cpu = if is_measured { self.cpu.start_always() } else { self.cpu.start(records) };
+        let result = catch_unwind(AssertUnwindSafe(|| call(live)));
         let cpu_ns = CpuMeter::end(cpu);
         drop(running);
 
-        let state = store.data_mut();
+        let state = live.store.data_mut();
         let said = state.log.end_call();
         let complaint = said.last_complaint.as_deref();
         let backtrace = match &result {
@@ -139,7 +163,6 @@ impl Instance {
         };
         self.report = CallReport { cpu_us: cpu_ns / 1_000, backtrace };
         let result = judge(result, &self.limits, complaint, check);
-        let context = state.end();
         self.usage.add_call(&CallUsage {
             records: records as u64,
             cpu_ns,
@@ -152,20 +175,28 @@ impl Instance {
         if let Err(error) = &result {
             self.usage.count_limit_of(error);
         }
-        if matches!(&result, Err(error) if error.is_crash()) {
-            self.live = None;
+        result
+    }
+
+    /// An instance that has not crashed lives on.
+    fn keep<T>(&mut self, live: Live, result: &Result<T, ProcessorError>) {
+        if !matches!(result, Err(error) if error.is_crash()) {
+            self.live = Some(live);
         }
-        (context, result)
     }
 }
 
+fn ended() -> ProcessorError {
+    ProcessorError::Start("its instance ended with the call that failed before; make a new one".to_owned())
+}
+
 /// From what a call came back with to what the engine gets.
-fn judge<R>(
+fn judge<R, T>(
     result: Result<wasmtime::Result<Result<R, String>>, Box<dyn Any + Send>>,
     limits: &Limits,
     complaint: Option<&str>,
-    check: impl FnOnce(R, &Limits) -> Result<Outcome, ProcessorError>,
-) -> Result<Outcome, ProcessorError> {
+    check: impl FnOnce(R, &Limits) -> Result<T, ProcessorError>,
+) -> Result<T, ProcessorError> {
     match result {
         Ok(Ok(Ok(value))) => check(value, limits),
         Ok(Ok(Err(message))) => Err(ProcessorError::Returned(escape(&message, REASON_MAX_BYTES))),
@@ -246,6 +277,23 @@ impl Processor for Instance {
             |guest, store| guest.sandbar_processor_processor().call_punctuate(store, schedule.0, time),
             |outcome, limits| check_outcome(outcome, 0, limits),
         )
+    }
+
+    fn migrate(
+        &mut self,
+        store: &str,
+        from_version: u32,
+        keys: &Columns,
+        values: &Columns,
+    ) -> Result<NullableColumns, ProcessorError> {
+        let Some(mut live) = self.live.take() else { return Err(ended()) };
+        let migration = Migration::new(store, from_version, keys, values);
+        live.store.data_mut().begin_migrate(migration.seed(Seed::new().number(MIGRATE)));
+        let call = |live: &mut Live| migration.call(live.migrate, &mut live.store);
+        let result = self.run(&mut live, keys.len(), true, call, |values, limits| migration.check(values, limits));
+        let result = result.map_err(|error| migration.name(error));
+        self.keep(live, &result);
+        result
     }
 
     fn report(&self) -> CallReport {

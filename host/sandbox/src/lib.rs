@@ -21,6 +21,7 @@ mod instance;
 mod limiter;
 mod limits;
 mod log_rate;
+mod migration;
 mod module;
 mod random;
 mod runtime;

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use engine::processor::{Processor, ProcessorError, ProcessorSupplier};
 use engine::topology::{TaskId, Topology};
 use wasmtime::Engine;
+use wasmtime::component::{ComponentExportIndex, InstancePre};
 
-use crate::bindings::GuestPre;
+use crate::bindings::GuestIndices;
 use crate::check::ModuleFacts;
 use crate::declaration::Declaration;
 use crate::epoch::EpochThread;
 use crate::instance::Instance;
 use crate::limits::Limits;
+use crate::migration;
 use crate::task_state::TaskState;
 use crate::usage::Usage;
 
@@ -24,22 +26,36 @@ pub struct Module {
 
 /// What instances share. Keeps the thread behind the deadlines alive.
 pub(crate) struct ModuleInner {
-    pre: GuestPre<TaskState>,
+    pre: InstancePre<TaskState>,
+    indices: GuestIndices,
+    /// The function `migrate`, where the module exports it.
+    migrate: Option<ComponentExportIndex>,
     facts: ModuleFacts,
     epochs: Arc<EpochThread>,
 }
 
 impl ModuleInner {
-    pub fn new(pre: GuestPre<TaskState>, facts: ModuleFacts, epochs: Arc<EpochThread>) -> Self {
-        Self { pre, facts, epochs }
+    /// Finds the module's functions. The error says which one is missing.
+    pub fn new(pre: InstancePre<TaskState>, facts: ModuleFacts, epochs: Arc<EpochThread>) -> wasmtime::Result<Self> {
+        let indices = GuestIndices::new(&pre)?;
+        let migrate = migration::find(&pre)?;
+        Ok(Self { pre, indices, migrate, facts, epochs })
     }
 
     pub fn engine(&self) -> &Engine {
         self.pre.engine()
     }
 
-    pub fn pre(&self) -> &GuestPre<TaskState> {
+    pub fn pre(&self) -> &InstancePre<TaskState> {
         &self.pre
+    }
+
+    pub fn indices(&self) -> &GuestIndices {
+        &self.indices
+    }
+
+    pub fn migrate(&self) -> Option<&ComponentExportIndex> {
+        self.migrate.as_ref()
     }
 
     pub fn epochs(&self) -> &EpochThread {
@@ -64,6 +80,11 @@ impl Module {
 
     pub fn facts(&self) -> &ModuleFacts {
         &self.inner.facts
+    }
+
+    /// Whether the module can take over what older versions of it have stored.
+    pub fn can_migrate(&self) -> bool {
+        self.inner.migrate.is_some()
     }
 
     /// A supplier for one application. `topology` is the declaration bound to topics by the caller, with the
@@ -110,6 +131,10 @@ impl ProcessorSupplier for SandboxSupplier {
 
     fn settings(&self) -> Vec<(String, String)> {
         self.limits.changed()
+    }
+
+    fn can_migrate(&self) -> bool {
+        self.module.migrate.is_some()
     }
 
     fn create(&self, task: TaskId) -> Result<Box<dyn Processor>, ProcessorError> {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine, OptLevel, Strategy};
 
-use crate::bindings::GuestPre;
 use crate::cache::{self, Cache};
 use crate::check::{DEFAULT_MODULE_MAX_BYTES, DETAIL_MAX_BYTES, FEATURES, ModuleFacts, inspect};
 use crate::compiler::Compiler;
@@ -20,6 +19,7 @@ use crate::guest_log::escape;
 use crate::imports;
 use crate::instance::{Live, begin_deadline};
 use crate::limits::Limits;
+use crate::migration;
 use crate::module::{Module, ModuleInner};
 use crate::task_state::TaskState;
 
@@ -119,8 +119,9 @@ impl Runtime {
         };
         let mut linker = self.linker.clone();
         imports::wasi::define_missing(&mut linker, &component).map_err(link)?;
-        let pre = linker.instantiate_pre(&component).and_then(GuestPre::new).map_err(link)?;
-        let inner = Arc::new(ModuleInner::new(pre, facts.clone(), Arc::clone(&self.epochs)));
+        let pre = linker.instantiate_pre(&component).map_err(link)?;
+        let inner = ModuleInner::new(pre, facts.clone(), Arc::clone(&self.epochs)).map_err(link)?;
+        let inner = Arc::new(inner);
         progress(LoadStage::Describing);
         let declaration = describe(&inner, &facts, limits)?;
         Ok(Module::new(inner, declaration))
@@ -183,7 +184,14 @@ pub(crate) fn engine_config() -> Config {
 fn describe(module: &Arc<ModuleInner>, facts: &ModuleFacts, limits: &Limits) -> Result<Declaration, LoadError> {
     let failed = |source| LoadError::Describe { digest: facts.digest.clone(), source };
     let limits = Arc::new(limits.clone());
-    let Live { mut store, guest } = Live::new(module, None, &limits, &Arc::default()).map_err(failed)?;
+    let Live { mut store, guest, migrate } = Live::new(module, None, &limits, &Arc::default()).map_err(failed)?;
+    if let Some(migrate) = migrate {
+        let unfit = |error: wasmtime::Error| LoadError::Link {
+            digest: facts.digest.clone(),
+            detail: escape(&format!("{error:#}"), DETAIL_MAX_BYTES),
+        };
+        migration::check(migrate, &store).map_err(unfit)?;
+    }
     store.data_mut().begin_describe();
     begin_deadline(&mut store, &limits, 0);
     let running = module.epochs().call();

@@ -54,6 +54,7 @@ pub(crate) struct Reading<'a> {
 pub(crate) enum Phase {
     Instantiation,
     Describe,
+    Migrate,
     Call,
 }
 
@@ -107,6 +108,15 @@ impl TaskState {
     pub fn begin_describe(&mut self) {
         self.phase = Phase::Describe;
         self.budget = Budget::default();
+    }
+
+    /// Starts a `migrate`; `seed` identifies it. There is no context and no time: it sees nothing but its rows.
+    pub fn begin_migrate(&mut self, seed: Seed) {
+        self.log.begin_call_like_the_last();
+        self.random = Random::new(seed);
+        self.time.begin_call(0);
+        self.budget = Budget::default();
+        self.phase = Phase::Migrate;
     }
 
     /// Counts a host call and gives its context.
@@ -180,6 +190,7 @@ fn outside_call(import: &str, phase: Phase) -> wasmtime::Error {
     let when = match phase {
         Phase::Instantiation => "while it was instantiated",
         Phase::Describe => "in `describe`, which must be pure",
+        Phase::Migrate => "in `migrate`, which must be pure",
         Phase::Call => "outside a call",
     };
     let message = format!("the module called {import} {when}");

@@ -30,9 +30,9 @@ pub struct Usage {
 /// The counters at one moment; they are read one after the other, not as one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UsageSnapshot {
-    /// Calls of `init`, `process` and `punctuate`.
+    /// Calls of `init`, `process`, `punctuate` and `migrate`.
     pub calls: u64,
-    /// Records handed to `process`.
+    /// Records handed to `process`, and rows to `migrate`.
     pub records: u64,
     /// Thread CPU time inside calls, host calls included. Of calls with few records every 16th is measured and stands
     /// for the others.

@@ -6,12 +6,13 @@ use quote::quote;
 use syn::meta::ParseNestedMeta;
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
-use syn::{Attribute, Error, Field, Fields, ItemStruct, LitInt, LitStr, Result};
+use syn::{Attribute, Error, Field, Fields, ItemStruct, LitInt, LitStr, Path, Result, Type};
 
 /// Declares the topology of a processor and exports it from the component.
 ///
 /// On the struct: `source = "name"`, once for each source. On its fields: `#[store]` with the options `prefetch` (fetch
-/// the entries of all record keys of a batch at once), `version = 2` and `name = "…"`; `#[sink]` with the option
+/// the entries of all record keys of a batch at once), `version = 2`, `migrate(from = 1, old = Type, with = function)`,
+/// once for each older version whose rows the module takes over, and `name = "…"`; `#[sink]` with the option
 /// `name = "…"`. Stores and sinks are named like their fields unless `name` says otherwise. Every other field is made
 /// by `Default`.
 #[proc_macro_attribute]
@@ -25,10 +26,10 @@ fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> {
     if !item.generics.params.is_empty() {
         return Err(Error::new(item.generics.span(), "a processor cannot be generic: the component exports one type"));
     }
-    let mut names = Vec::new();
+    let mut seen = Seen::default();
     let fields = match &mut item.fields {
         Fields::Named(fields) => {
-            let made = fields.named.iter_mut().map(|field| make_field(field, &mut names));
+            let made = fields.named.iter_mut().map(|field| make_field(field, &mut seen));
             let made = made.collect::<Result<Vec<_>>>()?;
             quote!({ #(#made),* })
         }
@@ -41,6 +42,7 @@ fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> {
         }
     };
     let name = &item.ident;
+    let migrates = if seen.migrates { quote!(, migrates) } else { TokenStream::new() };
     Ok(quote! {
         #item
 
@@ -52,7 +54,7 @@ fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> {
         }
 
         #[cfg(target_arch = "wasm32")]
-        ::sandbar::__export!(#name);
+        ::sandbar::__export!(#name #migrates);
 
         // Natively nothing but tests makes a processor: without a use, the compiler would call it dead code.
         #[cfg(not(target_arch = "wasm32"))]
@@ -82,8 +84,63 @@ fn sources(arguments: TokenStream) -> Result<Vec<LitStr>> {
     Ok(sources)
 }
 
+/// What the fields so far have declared.
+#[derive(Default)]
+struct Seen {
+    names: Vec<(&'static str, String)>,
+    migrates: bool,
+}
+
+/// `migrate(from = 1, old = Type, with = function)`.
+struct Migration {
+    from: LitInt,
+    old: Type,
+    with: Path,
+}
+
+impl Migration {
+    fn parse(meta: &ParseNestedMeta<'_>) -> Result<Self> {
+        let (mut from, mut old, mut with) = (None, None, None);
+        meta.parse_nested_meta(|meta| {
+            if meta.path.is_ident("from") {
+                from = Some(meta.value()?.parse()?);
+            } else if meta.path.is_ident("old") {
+                old = Some(meta.value()?.parse()?);
+            } else if meta.path.is_ident("with") {
+                with = Some(meta.value()?.parse()?);
+            } else {
+                return Err(meta.error(MIGRATE));
+            }
+            Ok(())
+        })?;
+        match (from, old, with) {
+            (Some(from), Some(old), Some(with)) => Ok(Self { from, old, with }),
+            _ => Err(meta.error(MIGRATE)),
+        }
+    }
+}
+
+const MIGRATE: &str = "expected `migrate(from = 1, old = Type, with = function)`";
+
+/// Refuses migrations that no deploy would ask for.
+fn check_migrations(migrations: &[Migration], version: u32) -> Result<()> {
+    let mut known = Vec::new();
+    for Migration { from, .. } in migrations {
+        let number: u32 = from.base10_parse()?;
+        if number >= version {
+            let message = format!("a migration comes from a version below that of the store, which is {version}");
+            return Err(Error::new(from.span(), message));
+        }
+        if known.contains(&number) {
+            return Err(Error::new(from.span(), format!("the migration from version {number} is declared twice")));
+        }
+        known.push(number);
+    }
+    Ok(())
+}
+
 /// Takes the SDK's attributes off a field and says how it is made.
-fn make_field(field: &mut Field, names: &mut Vec<(&'static str, String)>) -> Result<TokenStream> {
+fn make_field(field: &mut Field, seen: &mut Seen) -> Result<TokenStream> {
     let Some(ident) = field.ident.clone() else {
         return Err(Error::new(field.span(), "a processor needs named fields"));
     };
@@ -100,6 +157,7 @@ fn make_field(field: &mut Field, names: &mut Vec<(&'static str, String)>) -> Res
     let kind = if attribute.path().is_ident("store") { "store" } else { "sink" };
     let mut name = LitStr::new(&ident.to_string(), ident.span());
     let mut calls = Punctuated::<TokenStream, syn::Token![.]>::new();
+    let (mut version, mut migrations) = (1_u32, Vec::new());
     if !matches!(attribute.meta, syn::Meta::Path(_)) {
         attribute.parse_nested_meta(|meta| {
             if meta.path.is_ident("name") {
@@ -107,22 +165,40 @@ fn make_field(field: &mut Field, names: &mut Vec<(&'static str, String)>) -> Res
             } else if kind == "store" && meta.path.is_ident("prefetch") {
                 calls.push(quote!(prefetch_keys()));
             } else if kind == "store" && meta.path.is_ident("version") {
-                let version: LitInt = meta.value()?.parse()?;
-                let version: u32 = version.base10_parse()?;
+                let number: LitInt = meta.value()?.parse()?;
+                version = number.base10_parse()?;
                 calls.push(quote!(version(#version)));
+            } else if kind == "store" && meta.path.is_ident("migrate") {
+                migrations.push(Migration::parse(&meta)?);
             } else if kind == "store" {
-                return Err(meta.error("expected `prefetch`, `version = …` or `name = \"…\"`"));
+                return Err(meta.error("expected `prefetch`, `version = …`, `migrate(…)` or `name = \"…\"`"));
             } else {
                 return Err(meta.error("expected `name = \"…\"`"));
             }
             Ok(())
         })?;
     }
-    if names.contains(&(kind, name.value())) {
+    check_migrations(&migrations, version)?;
+    if seen.names.contains(&(kind, name.value())) {
         return Err(Error::new(name.span(), format!("the {kind} {} is declared twice", name.value())));
     }
-    names.push((kind, name.value()));
+    seen.names.push((kind, name.value()));
+    seen.migrates |= !migrations.is_empty();
     calls.push(quote!(build()));
     let method = syn::Ident::new(kind, attribute.span());
-    Ok(quote!(#ident: declaration.#method(#name).#calls))
+    if migrations.is_empty() {
+        return Ok(quote!(#ident: declaration.#method(#name).#calls));
+    }
+    let of_field = &field.ty;
+    let migrates = migrations
+        .iter()
+        .map(|Migration { from, old, with }| quote!(declaration.migrates::<#old, _, _>(&__store, #from, #with);));
+    Ok(quote!(#ident: {
+        let __store: #of_field = declaration.#method(#name).#calls;
+        #(#migrates)*
+        __store
+    }))
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::memory::{HostCalls, MemoryHost};
 use crate::bindings::sandbar::processor::context::PunctuationType;
-use crate::bindings::sandbar::processor::types::{InputBatch, OutputBatch, Topology};
+use crate::bindings::sandbar::processor::types::{Columns, InputBatch, OutputBatch, Topology};
 use crate::{Error, Instance, Processor, Result, Serde, Sink, Store};
 
 /// The engine's default batch size.
@@ -336,6 +336,40 @@ impl<P: Processor> TestDriver<P> {
 
     fn take(&mut self, sink: u32) -> impl Iterator<Item = RawForwarded> + use<P> {
         self.outputs.get_mut(sink as usize).map(std::mem::take).unwrap_or_default().into_iter()
+    }
+
+    /// Migrates a row that version `from` of a store's schema has written, with a value of `Old`, as the host does at a
+    /// deploy: `driver.migrate::<i64, _, _>(|p| &p.counts, 1, "tide", &3)?`. The row is in the store then, and is given
+    /// back; `None` where it was deleted.
+    pub fn migrate<Old: Serde, K: Serde, V: Serde>(
+        &mut self,
+        store: impl Fn(&P) -> &Store<K, V>,
+        from: u32,
+        key: &K::View,
+        old: &Old::View,
+    ) -> Result<Option<V::Owned>> {
+        let (mut keys, mut values) = (Columns::default(), Columns::default());
+        for (what, bytes, column) in [("key", bytes::<K>(key)?, &mut keys), ("value", bytes::<Old>(old)?, &mut values)]
+        {
+            match bytes {
+                Some(bytes) => column.push(&bytes),
+                None => return Err(Error::new(format_args!("a row has no {what} that is null"))),
+            }
+        }
+        let index = self.store(&store).index;
+        let name = self.host.names.borrow()[index].clone();
+        let new = self.instance.migrate(&name, from, &keys, &values).map_err(Error::new)?;
+        let entries = &mut self.host.stores.borrow_mut()[index];
+        match new.get(0) {
+            Some(value) => {
+                entries.insert(keys.get(0).to_vec(), value.to_vec());
+                V::decode_owned(Some(value)).map(Some)
+            }
+            None => {
+                entries.remove(keys.get(0));
+                Ok(None)
+            }
+        }
     }
 
     /// What a store holds after the calls so far: `driver.store(|p| &p.counts).get("tide")`.

@@ -260,6 +260,76 @@ fn the_topology_is_what_the_struct_says() -> Result<()> {
     Ok(())
 }
 
+/// What version 1 kept as a number of cents, 2 as text.
+#[derive(serde::Deserialize, serde::Serialize, PartialEq, Debug)]
+struct Price {
+    cents: i64,
+    currency: String,
+}
+
+fn of_cents(_product: &str, cents: i64) -> Result<Option<Price>> {
+    ensure!(cents >= 0, "a price of {cents} cents is none");
+    Ok((cents > 0).then(|| Price { cents, currency: "EUR".to_owned() }))
+}
+
+fn of_text(_product: &str, text: &str) -> Result<Option<Price>> {
+    let (cents, currency) = text.split_once(' ').ok_or_else(|| Error::new("no currency"))?;
+    Ok(Some(Price { cents: cents.parse()?, currency: currency.to_owned() }))
+}
+
+#[sandbar::processor(source = "orders")]
+struct Prices {
+    #[store(
+        version = 3,
+        migrate(from = 1, old = i64, with = of_cents),
+        migrate(from = 2, old = Str, with = of_text)
+    )]
+    prices: Store<Str, Json<Price>>,
+    #[sink]
+    out: Sink<Str, i64>,
+}
+
+impl Processor for Prices {
+    type Key = Str;
+    type Value = Raw;
+
+    fn process(&mut self, record: Record<Str, Raw>, _context: &mut Context) -> Result<()> {
+        match self.prices.get(record.key)? {
+            Some(price) => self.out.forward(record.key, &price.cents),
+            None => bail!("no price"),
+        }
+    }
+}
+
+#[test]
+fn rows_of_older_versions_are_taken_over() -> Result<()> {
+    let mut driver = TestDriver::<Prices>::new()?;
+    let price = |cents, currency: &str| Price { cents, currency: currency.to_owned() };
+    assert_eq!(driver.migrate::<i64, _, _>(|p| &p.prices, 1, "tea", &350)?, Some(price(350, "EUR")));
+    assert_eq!(driver.migrate::<Str, _, _>(|p| &p.prices, 2, "rum", "900 GBP")?, Some(price(900, "GBP")));
+    driver.pipe("tea", b"", 1)?;
+    assert_eq!(driver.read(|p| &p.out)[0].value, 350);
+    // A row that is nothing any more is deleted.
+    assert_eq!(driver.migrate::<i64, _, _>(|p| &p.prices, 1, "tea", &0)?, None);
+    assert_eq!(driver.store(|p| &p.prices).get("tea"), None);
+
+    let mut refused =
+        |from, cents| driver.migrate::<i64, _, _>(|p| &p.prices, from, "tea", &cents).expect_err("refused").to_string();
+    assert_eq!(refused(1, -1), "store prices: the row of key `tea`: a price of -1 cents is none");
+    assert_eq!(
+        refused(4, 1),
+        "it has no migration of store prices from version 4; it has: prices from version 1, prices from version 2"
+    );
+    let wrong = driver.migrate::<Raw, _, _>(|p| &p.prices, 1, "tea", b"three").expect_err("refused").to_string();
+    assert_eq!(
+        wrong,
+        "store prices: the row of key `tea`: the value is not a big-endian 64-bit integer: 8 bytes expected, 5 found \
+         (`three`)"
+    );
+    assert!(driver.store(|p| &p.prices).get("tea").is_none());
+    Ok(())
+}
+
 /// The bindings are generated ahead of time; a contract that moved on without them would be found by nobody else.
 #[test]
 fn the_bindings_are_those_of_the_contract() {

@@ -26,6 +26,15 @@ pub mod outcome {
     pub const REFUSED: u32 = ANSWER + 124;
 }
 
+/// Addresses within the answer of `migrate`.
+pub mod migrated {
+    use super::ANSWER;
+
+    pub const BYTES: u32 = ANSWER + 4;
+    pub const ENDS: u32 = ANSWER + 12;
+    pub const NULLS: u32 = ANSWER + 20;
+}
+
 /// What makes a component different from one that does nothing, in WebAssembly's text format.
 #[derive(Debug, Clone, Copy)]
 pub struct Handmade<'a> {
@@ -43,6 +52,10 @@ pub struct Handmade<'a> {
     pub init: &'a str,
     pub process: &'a str,
     pub punctuate: &'a str,
+    /// The function of its interface `migration`, as `migrate` makes it; without the interface where it is empty.
+    pub migration: &'a str,
+    /// What differs in its copy of the contract: a text and what stands there instead.
+    pub contract: (&'a str, &'a str),
     /// The body of the function by which the host gets memory for what it hands over.
     pub realloc: &'a str,
 }
@@ -59,6 +72,8 @@ impl Default for Handmade<'_> {
             init: "",
             process: "",
             punctuate: "",
+            migration: "",
+            contract: ("", ""),
             // Everything is handed over at one place: nobody keeps it.
             realloc: "(global.set $next (i32.and (i32.add (global.get $next) (i32.const 15)) (i32.const -8)))
                 (global.get $next)
@@ -73,16 +88,28 @@ impl Handmade<'_> {
     pub fn component(&self) -> Vec<u8> {
         let mut module = wat::parse_str(self.text()).unwrap_or_else(|error| panic!("{error}\n{}", self.text()));
         let mut resolve = Resolve::default();
-        let (package, _) = resolve.push_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit")).unwrap();
+        let contract = concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit/processor.wit");
+        let contract = std::fs::read_to_string(contract).unwrap();
+        let package = resolve.push_str("processor.wit", &self.own_contract(contract)).unwrap();
         let world = if self.wasi {
             let wit = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/guests/wasi-probe/wit");
             let (package, _) = resolve.push_path(wit).unwrap();
             resolve.select_world(&[package], Some("probe")).unwrap()
         } else {
-            resolve.select_world(&[package], Some("module")).unwrap()
+            let world = if self.migration.is_empty() { "module" } else { "module-with-migration" };
+            resolve.select_world(&[package], Some(world)).unwrap()
         };
         wit_component::embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
         ComponentEncoder::default().validate(true).module(&module).unwrap().encode().unwrap()
+    }
+
+    fn own_contract(&self, contract: String) -> String {
+        let (text, instead) = self.contract;
+        if text.is_empty() {
+            return contract;
+        }
+        assert!(contract.contains(text), "the contract has no {text}");
+        contract.replace(text, instead)
     }
 
     pub fn load(&self) -> Result<Module, LoadError> {
@@ -90,7 +117,7 @@ impl Handmade<'_> {
     }
 
     fn text(&self) -> String {
-        let Self { wasi: _, imports, fields, pages, start, describe, init, process, punctuate, realloc } = self;
+        let Self { imports, fields, pages, start, describe, init, process, punctuate, realloc, migration, .. } = self;
         let start = match *start {
             "" => String::new(),
             body => format!("(func $start {body}) (start $start)"),
@@ -115,6 +142,7 @@ impl Handmade<'_> {
             (func (export "{EXPORT}process") (param $batch i32) (result i32)
                 (global.set $next (i32.const 4096)) {process} (i32.const {ANSWER}))
             (func (export "{EXPORT}punctuate") (param i32 i64) (result i32) {punctuate} (i32.const {ANSWER}))
+            {migration}
             {start}
             )"#
         )
@@ -122,6 +150,16 @@ impl Handmade<'_> {
 }
 
 const EXPORT: &str = "sandbar:processor/processor@0.1.0#";
+
+/// `migrate` with this body.
+pub fn migrate(body: &str) -> String {
+    format!(
+        r#"(func (export "sandbar:processor/migration@0.1.0#migrate") (param $store i32) (param $store_bytes i32)
+            (param $from i32) (param $keys i32) (param $key_bytes i32) (param $key_ends i32) (param $rows i32)
+            (param $values i32) (param $value_bytes i32) (param $value_ends i32) (param $value_rows i32) (result i32)
+            (global.set $next (i32.const 4096)) {body} (i32.const {ANSWER}))"#
+    )
+}
 
 /// Stores a number at an address.
 pub fn set(address: u32, value: u32) -> String {

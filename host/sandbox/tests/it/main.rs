@@ -13,6 +13,8 @@ mod hostile;
 mod load;
 mod log;
 mod malformed;
+mod migration;
 mod support;
 mod traps;
+mod versions;
 mod wasi;
