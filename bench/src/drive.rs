@@ -1,7 +1,6 @@
 //! Runs stream threads until they have processed and committed a number of records, as the host does: one OS thread
 //! each, nothing shared in the data path. Knows neither broker nor processor.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,6 +19,7 @@ use engine::state::memory::MemoryStoreProvider;
 use engine::state::{KeyRange, ReadView, StateStore, StoreError, StoreProvider, Visit, Write};
 use engine::stream_thread::{CloseMode, SharedProgress, StreamThread, StreamThreadOptions, StreamsConfig};
 use engine::topology::{StoreBackend, StoreSpec, TaskId};
+use engine::version::Versions;
 use rocks::{RocksOptions, RocksStoreProvider};
 
 use crate::measure::thread_cpu_time;
@@ -146,6 +146,7 @@ impl Drive {
         let mut admin = self.clients.admin()?;
         let counts = internal_topics::prepare(&mut *admin, &self.application_id, self.processors.topology(), 1)?;
         let clock: Arc<dyn Clock> = Arc::new(MachineClock::new());
+        let versions = Versions::only(Arc::clone(&self.processors), Arc::default());
         let progress: Vec<Arc<SharedProgress>> = (0..self.threads).map(|_| Arc::default()).collect();
         let threads = (0..self.threads)
             .map(|thread| {
@@ -154,9 +155,9 @@ impl Drive {
                     application_id: self.application_id.as_str().into(),
                     transactional_id: Some(format!("{}-bench-{thread}", self.application_id)),
                     config: self.config.clone(),
-                    processor_config: Arc::new(BTreeMap::new()),
                     clients: Arc::clone(&self.clients),
-                    processors: Arc::clone(&self.processors),
+                    topology: Arc::clone(self.processors.topology()),
+                    versions: Arc::clone(&versions),
                     stores: Arc::clone(&self.stores) as Arc<dyn StoreProvider>,
                     standby_tasks: Arc::default(),
                     clock: Arc::clone(&clock),

@@ -19,6 +19,8 @@ pub enum Remedy {
     Rebalance,
     /// Drop what is uncommitted, make the producer anew and go on from the last commit (R5).
     Recycle,
+    /// As `Recycle`, with the version of the processor that came before.
+    RollBack,
     /// This thread is no longer who it was: close every task dirty and join the group anew.
     TaskMigrated,
     /// Wipe the store, restore it from its changelog and go on from the last commit (R12).
@@ -91,6 +93,9 @@ pub enum EngineError {
         "{error}; it is the failure number {times} in a row without a schedule that succeeded; mend the module, or raise processing.exception.consecutive.max"
     )]
     ConsecutivePunctuations { times: u32, error: Box<EngineError> },
+    /// A version does worse than the one before by more than its probation allows.
+    #[error("task {task}: version {version} goes back to the one before: {reason}")]
+    PastProbation { task: TaskId, version: u64, reason: String },
     #[error("task {task}: there is no topic for dead letters; set errors.dead.letter.queue.topic.name")]
     NoDeadLetterTopic { task: TaskId },
     /// A dead letter cannot be written, and nothing may be dropped instead (E4).
@@ -228,6 +233,7 @@ impl EngineError {
             | Self::InvalidTimestamp { .. }
             | Self::ConsecutiveFailures { .. }
             | Self::ConsecutivePunctuations { .. } => (Remedy::Fatal, Blame::Guest),
+            Self::PastProbation { .. } => (Remedy::RollBack, Blame::Guest),
             Self::Commit { error, .. } => error.classify(),
             Self::TimedOut { error, .. } | Self::Recycled { error, .. } => (Remedy::Fatal, error.blame()),
             Self::Topology(_)

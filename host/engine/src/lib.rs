@@ -20,6 +20,8 @@ pub mod task;
 
 pub mod processor;
 
+pub mod version;
+
 pub mod exception_handlers;
 
 pub mod dead_letter;

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use crate::columns::{Columns, NullableColumns};
 use crate::record::{InputBatch, Outcome, Timestamp};
 use crate::state::StoreError;
 use crate::topology::{TaskId, Topology};
@@ -83,6 +84,24 @@ pub trait Processor: Send {
         time: Timestamp,
     ) -> (ProcessorContext, Result<Outcome, ProcessorError>);
 
+    /// Takes rows over that an older version of the processor has stored: rows of `store` under version `from_version`
+    /// of its schema become rows of the version that this processor declares. Answers with the new values in the order
+    /// of the keys, null where a row is deleted; keys stay. Pure: there is no context, and the same rows always give
+    /// the same answer. May be called before `init`. A call without rows succeeds if the processor migrates that store
+    /// from that version at all.
+    ///
+    /// # Errors
+    /// What any call may fail with; rows that cannot be taken over are the processor's own error.
+    fn migrate(
+        &mut self,
+        store: &str,
+        from_version: u32,
+        _keys: &Columns,
+        _values: &Columns,
+    ) -> Result<NullableColumns, ProcessorError> {
+        Err(no_migration(store, from_version))
+    }
+
     /// What the last call cost and where it failed. A call with a context that is recording is always measured.
     fn report(&self) -> CallReport {
         CallReport::default()
@@ -102,5 +121,15 @@ pub trait ProcessorSupplier: Send + Sync {
         Vec::new()
     }
 
+    /// Whether the instances have a `migrate`. Which stores and versions it knows, only a call tells.
+    fn can_migrate(&self) -> bool {
+        false
+    }
+
     fn create(&self, task: TaskId) -> Result<Box<dyn Processor>, ProcessorError>;
+}
+
+/// The answer of a processor that migrates nothing.
+pub(crate) fn no_migration(store: &str, from_version: u32) -> ProcessorError {
+    ProcessorError::Returned(format!("it has no migration of store {store} from version {from_version}"))
 }

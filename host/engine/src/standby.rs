@@ -79,7 +79,7 @@ impl StandbyThreadOptions {
             num_standby_replicas,
             config: stream.config.clone(),
             clients: Arc::clone(&stream.clients),
-            topology: Arc::clone(stream.processors.topology()),
+            topology: Arc::clone(&stream.topology),
             stores: Arc::clone(&stream.stores),
             clock: Arc::clone(&stream.clock),
             partition_counts: Arc::clone(&stream.partition_counts),

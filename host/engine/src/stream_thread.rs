@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use crate::broker::{BrokerErrorKind, Consumer, Producer};
 use crate::error::{EngineError, Remedy};
-use crate::processor::ProcessorSupplier;
 use crate::restore::StoreChangelogReader;
 use crate::task::streams_producer::StreamsProducer;
 use crate::task_manager::{CommitNow, TaskManager};
@@ -154,6 +153,7 @@ impl StreamThread {
         }
         self.bring_up(turn)?;
         loop {
+            self.swap()?;
             let records_processed = self.process(turn)?;
             let punctuations = self.punctuate(turn)?;
             let committed = self.commit(turn)?;
@@ -193,7 +193,7 @@ impl StreamThread {
             }
             Err(error) if error.kind == BrokerErrorKind::OffsetOutOfRange => {
                 let (operation, detail) = (error.operation, error.detail);
-                return Err(match self.options.processors.topology().has_tables_only() {
+                return Err(match self.options.topology.has_tables_only() {
                     true => EngineError::TableOvertaken { operation, detail },
                     false => EngineError::OffsetOutOfRange { operation, detail },
                 });
@@ -231,7 +231,11 @@ impl StreamThread {
     fn poll_timeout(&self) -> Duration {
         let (now_ms, wall_clock_ms) = (self.options.clock.monotonic_ms(), self.options.clock.wall_clock_ms());
         let manager = &self.manager;
-        if manager.is_processable(now_ms) || manager.is_committing() || manager.is_bringing_up() {
+        if manager.is_processable(now_ms)
+            || manager.is_committing()
+            || manager.is_bringing_up()
+            || manager.is_swapping()
+        {
             return Duration::ZERO;
         }
         let mut timeout_ms = self.options.config.poll_ms;
@@ -303,6 +307,18 @@ impl StreamThread {
         }
         self.check_commit_time()?;
         Ok(committed)
+    }
+
+    /// Gives tasks that stand at a commit boundary the version that is wanted.
+    fn swap(&mut self) -> Result<(), EngineError> {
+        // A search repeats work of the version that did it first.
+        if self.search.is_on() {
+            return Ok(());
+        }
+        if self.manager.maybe_swap(self.options.clock.wall_clock_ms())? > 0 {
+            self.reporting.tasks_changed();
+        }
+        Ok(())
     }
 
     /// Adapts how much is done between two looks at the time, as Kafka Streams does: more while records flow, half
@@ -387,16 +403,11 @@ impl StreamThread {
         }
         if self.consumer.is_none() {
             let mut consumer = options.clients.consumer(options.thread)?;
-            consumer.subscribe(&options.processors.topology().source_topics())?;
+            consumer.subscribe(&options.topology.source_topics())?;
             self.consumer = Some(consumer);
             self.reporting.joined(false);
         }
         Ok(())
-    }
-
-    /// What the processor declares; the same as in the options.
-    pub fn processors(&self) -> &Arc<dyn ProcessorSupplier> {
-        &self.options.processors
     }
 }
 

@@ -111,7 +111,9 @@ impl TaskManager {
 
     /// Whether a task would process something now.
     pub fn is_processable(&self, now_ms: u64) -> bool {
-        self.commit.is_none() && self.tasks.values().any(|task| task.is_processable(now_ms))
+        self.commit.is_none()
+            && !self.options.versions.is_paused()
+            && self.tasks.values().any(|task| task.is_processable(now_ms))
     }
 
     /// Whether a task would go on in the next turn on its way to run, or a rebalance is to be answered. Tasks that only
@@ -146,7 +148,7 @@ impl TaskManager {
     pub fn add_records(&mut self, polled: Vec<PartitionRecords>) -> Result<(), EngineError> {
         for PartitionRecords { partition, records } in polled {
             self.options.metrics.add(Metric::RecordsConsumed, records.len() as u64);
-            let id = self.options.processors.topology().task_of(&partition);
+            let id = self.options.topology.task_of(&partition);
             match id.and_then(|id| self.tasks.get_mut(&id)) {
                 Some(task) => task.add_records(&partition, records),
                 None if self.assigned.contains(&partition) => {
@@ -205,7 +207,7 @@ impl TaskManager {
         wall_clock_ms: Timestamp,
     ) -> Result<Processed, EngineError> {
         let mut total = Processed::default();
-        if self.commit.is_some() {
+        if self.commit.is_some() || self.options.versions.is_paused() {
             return Ok(total);
         }
         let mut order: Vec<TaskId> = self.tasks.keys().copied().collect();
@@ -271,7 +273,7 @@ impl TaskManager {
 
     /// The outputs of a record are refused: it is given up when its task comes to it again.
     pub fn condemn(&mut self, (partition, offset): (TopicPartition, Offset), fault: &str) {
-        let id = self.options.processors.topology().task_of(&partition);
+        let id = self.options.topology.task_of(&partition);
         if let Some(task) = id.and_then(|id| self.tasks.get_mut(&id)) {
             task.condemn(Condemned { partition, offset, fault: fault.to_owned() });
         }
@@ -280,7 +282,7 @@ impl TaskManager {
     /// Runs the wall-clock schedules that are due.
     pub fn punctuate(&mut self, producer: &mut StreamsProducer, wall_clock_ms: Timestamp) -> Result<u64, EngineError> {
         let mut punctuations = 0;
-        if self.commit.is_none() {
+        if self.commit.is_none() && !self.options.versions.is_paused() {
             for task in self.tasks.values_mut() {
                 punctuations += task.punctuate_wall_clock(producer, wall_clock_ms)?;
             }
@@ -290,6 +292,9 @@ impl TaskManager {
 
     /// When the next wall-clock schedule is due.
     pub fn next_wall_clock_punctuation(&self) -> Option<Timestamp> {
+        if self.options.versions.is_paused() {
+            return None;
+        }
         self.tasks.values().filter_map(StreamTask::next_wall_clock_punctuation).min()
     }
 
@@ -437,6 +442,42 @@ impl TaskManager {
         Ok(())
     }
 
+    /// Whether a running task has another version than the one that is wanted.
+    pub fn is_swapping(&self) -> bool {
+        let wanted = self.options.versions.target_number();
+        self.tasks.values().any(|task| is_behind(task, wanted))
+    }
+
+    /// Gives each running task that stands at a commit boundary the version that is wanted, and asks for a commit where
+    /// one does not. A version that does not start is given up, and the task goes on as it is. Returns how many have
+    /// changed.
+    pub fn maybe_swap(&mut self, wall_clock_ms: Timestamp) -> Result<usize, EngineError> {
+        if self.commit.is_some() || !self.is_swapping() {
+            return Ok(0);
+        }
+        let versions = &self.options.versions;
+        let version = versions.target();
+        let mut swapped = 0;
+        for task in self.tasks.values_mut().filter(|task| is_behind(task, version.number)) {
+            if !task.may_swap() {
+                self.commit_requested = true;
+                continue;
+            }
+            let Err(error) = task.swap(Arc::clone(&version), wall_clock_ms) else {
+                swapped += 1;
+                continue;
+            };
+            let reason = format!("it does not start in task {}: {error}", task.id());
+            // Somebody else may have given it up meanwhile.
+            if !versions.roll_back(version.number, &reason) && versions.target_number() == version.number {
+                let digest = version.processors.digest().to_owned();
+                return Err(EngineError::Start { task: task.id(), digest, error: Box::new(error) });
+            }
+            break;
+        }
+        Ok(swapped)
+    }
+
     /// Makes durable what was committed, from time to time (R4).
     pub fn maybe_flush(&mut self, now_ms: u64) -> Result<(), EngineError> {
         if now_ms.saturating_sub(self.last_flush_ms) < self.options.config.statestore_flush_interval_ms {
@@ -578,20 +619,26 @@ impl TaskManager {
             state: task.state(),
             stream_time: task.group().stream_time(),
             uncommitted_bytes: task.uncommitted_bytes(),
+            version: task.version(),
             promoted_with: task.promoted_with(),
-            partitions: task.group().queues().iter().map(partition_report).collect(),
+            partitions: task.group().queues().iter().map(|queue| partition_report(task, queue)).collect(),
             restores: self.reader.reports(task.id()),
         };
         self.tasks.values().map(report).collect()
     }
 }
 
-fn partition_report(queue: &RecordQueue) -> PartitionReport {
+fn is_behind(task: &StreamTask, wanted: u64) -> bool {
+    task.state() == TaskState::Running && task.version() != wanted
+}
+
+fn partition_report(task: &StreamTask, queue: &RecordQueue) -> PartitionReport {
     PartitionReport {
         partition: queue.partition.clone(),
         buffered: queue.len(),
         next_offset: Some(queue.next_offset()),
         committed_offset: queue.committed_offset(),
         end_offset: queue.end_offset,
+        version_since: task.version_since(&queue.partition),
     }
 }

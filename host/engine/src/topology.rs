@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::record::TopicPartition;
 
+pub mod change;
 mod validation;
 pub use validation::{TopologyError, TopologyFault, is_reserved_topic};
 
@@ -183,6 +184,15 @@ impl Topology {
 /// `<application id>-<store>-changelog` (Kafka Streams' `ProcessorStateManager.storeChangelogTopic`).
 pub fn changelog_topic(application_id: &str, store: &str) -> String {
     format!("{application_id}-{store}-changelog")
+}
+
+/// How the names of the topics end that hold the versions of an application.
+pub const VERSIONS_TOPIC_SUFFIX: &str = "-sandbar-versions";
+
+/// `<application id>-sandbar-versions`: the modules and manifests that were deployed, of which each host of the
+/// application runs the active one.
+pub fn versions_topic(application_id: &str) -> String {
+    format!("{application_id}{VERSIONS_TOPIC_SUFFIX}")
 }
 
 #[cfg(test)]

@@ -38,6 +38,9 @@ pub enum Violation {
     WrongRow { store: &'static str, partition: i32, key: String, expected: String, found: String },
     /// Two copies of a store differ.
     Differs { store: String, partition: i32, between: &'static str, keys: Vec<String> },
+    /// The committed offsets name another version than the wanted one, or an output comes from another one than they
+    /// say.
+    WrongVersion { topic: u32, partition: i32, offset: Option<i64>, expected: u64, found: u64 },
     /// The offset of a store or of the group is not the end of its log.
     WrongOffset { of: String, expected: i64, found: Option<i64> },
     /// Somebody who read all the time saw something else than what is there at last.
@@ -65,6 +68,7 @@ pub fn check(observation: &Observation, rules: Rules) -> Vec<Violation> {
     let mut violations = Vec::new();
     check_outputs(observation, rules, &mut violations);
     check_positions(observation, &mut violations);
+    check_versions(observation, rules, &mut violations);
     check_readers(observation, &mut violations);
     check_changelogs(observation, &mut violations);
     if rules.zombies {
@@ -75,6 +79,23 @@ pub fn check(observation: &Observation, rules: Rules) -> Vec<Violation> {
     check_latest(observation, rules, &mut violations);
     check_copies(observation, &mut violations);
     violations
+}
+
+/// The committed offsets name the wanted version, and where nothing is replayed every record from the offset on that
+/// they say has been processed by that.
+fn check_versions(observation: &Observation, rules: Rules, violations: &mut Vec<Violation>) {
+    for (&(topic, partition), mark) in &observation.versions {
+        if mark.number != observation.active_version {
+            let (expected, found) = (observation.active_version, mark.number);
+            violations.push(Violation::WrongVersion { topic, partition, offset: None, expected, found });
+        }
+        let outputs = observation.outputs.get(&partition).into_iter().flatten();
+        let by_others = outputs.filter(|output| output.topic == topic && output.offset >= mark.since);
+        for output in by_others.filter(|output| output.version != mark.number && rules.replays == 0) {
+            let (offset, expected, found) = (Some(output.offset), mark.number, output.version);
+            violations.push(Violation::WrongVersion { topic, partition, offset, expected, found });
+        }
+    }
 }
 
 /// Nobody has read anything that is not there at last, and everything that is.

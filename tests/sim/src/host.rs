@@ -13,11 +13,13 @@ use engine::query::QueryRegistry;
 use engine::standby::{StandbyThread, StandbyThreadOptions};
 use engine::stream_thread::{CloseMode, RunOnce, SharedProgress, StreamThread, StreamThreadOptions};
 use engine::task::TaskState;
-use engine::testing::{CrashStores, ManualClock, NativeSupplier};
+use engine::testing::{CrashStores, ManualClock};
 use engine::topology::TaskId;
+use engine::version::Versions;
 
+use crate::deployments::Deployments;
 use crate::scenario::Scenario;
-use crate::tally::{LATEST, TALLIES, Tally, declare};
+use crate::tally::{LATEST, TALLIES};
 
 /// The application id of all hosts.
 pub const APPLICATION: &str = "app";
@@ -44,6 +46,8 @@ pub struct Host {
     /// Beside the stream threads, where standby tasks are kept.
     standby: Option<Standby>,
     metrics: Arc<EngineMetrics>,
+    /// What its process runs; `None` before the first.
+    pub versions: Option<Arc<Versions>>,
     /// Not running, and until which step.
     pub down_until: Option<u64>,
     /// Standing still until this step.
@@ -59,6 +63,7 @@ impl Host {
             threads: Vec::new(),
             standby: None,
             metrics: Arc::new(EngineMetrics::new()),
+            versions: None,
             down_until: Some(0),
             stalled_until: 0,
         }
@@ -83,6 +88,7 @@ impl Host {
         broker: &DirectBroker,
         clock: &ManualClock,
         scenario: &Scenario,
+        deployments: &Deployments,
     ) -> Result<(), EngineError> {
         let clients = broker.clients(ClientOptions {
             protocol: scenario.protocol,
@@ -94,11 +100,10 @@ impl Host {
             transaction_timeout_ms: scenario.config.transaction_timeout_ms as i32,
             ..ClientOptions::new(self.name.clone(), APPLICATION)
         });
-        let fails_one_in = scenario.fails_one_in;
-        let processors = NativeSupplier::new(declare(scenario.topics), move |_| Tally::new(fails_one_in));
-        let processors: Arc<dyn engine::processor::ProcessorSupplier> = Arc::new(processors);
+        let versions = deployments.start();
+        let topology = Arc::clone(versions.target().processors.topology());
         let mut admin = clients.admin()?;
-        let counts = internal_topics::prepare(&mut *admin, APPLICATION, processors.topology(), -1)?;
+        let counts = internal_topics::prepare(&mut *admin, APPLICATION, &topology, -1)?;
         let (counts, clients): (_, Arc<dyn ClientSupplier>) = (Arc::new(counts), Arc::new(clients));
         let standby_tasks = Arc::default();
         let mut threads = Vec::new();
@@ -110,9 +115,9 @@ impl Host {
                 application_id: APPLICATION.into(),
                 transactional_id: Some(format!("{APPLICATION}-{}-{thread}", self.name)),
                 config: scenario.config.clone(),
-                processor_config: Arc::default(),
                 clients: Arc::clone(&clients),
-                processors: Arc::clone(&processors),
+                topology: Arc::clone(&topology),
+                versions: Arc::clone(&versions),
                 stores: Arc::new(self.stores.clone()),
                 standby_tasks: Arc::clone(&standby_tasks),
                 clock: Arc::new(clock.clone()),
@@ -131,6 +136,7 @@ impl Host {
             threads.push(Thread { thread: StreamThread::new(options)?, progress, not_before_ms: 0 });
         }
         (self.threads, self.standby) = (threads, standby);
+        self.versions = Some(versions);
         self.down_until = None;
         Ok(())
     }
@@ -204,6 +210,17 @@ impl Host {
             running.extend(tasks.map(|task| (task.task, format!("{}-{index}", self.name))));
         }
         running
+    }
+
+    /// Whether all tasks run this version.
+    pub fn runs_version(&self, number: u64) -> bool {
+        let reports = self.threads.iter().map(|thread| thread.progress.read());
+        { reports }.all(|report| report.tasks.iter().all(|task| task.version == number))
+    }
+
+    /// Times that a thread dropped its work because of a version that went past its probation.
+    pub fn rollbacks(&self) -> u32 {
+        self.metrics.get(Metric::VersionRollbacks) as u32
     }
 
     /// What its threads do, for people.

@@ -6,6 +6,7 @@
 pub mod campaign;
 pub mod checker;
 mod current;
+pub mod deployments;
 pub mod host;
 pub mod observation;
 pub mod scenario;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use engine::record::Offset;
+use engine::task::offset_metadata::VersionMark;
 
 use crate::tally::Tallied;
 use crate::workload::Input;
@@ -24,6 +25,10 @@ pub struct Output {
     pub sequence: u32,
     /// The tally of its key after that record.
     pub tallied: Tallied,
+    /// The version that made it.
+    pub version: u64,
+    /// The offset of the record.
+    pub offset: Offset,
 }
 
 /// Everything that the checker may know.
@@ -41,6 +46,9 @@ pub struct Observation {
     pub restored: BTreeMap<StorePartition, Rows>,
     /// By topic and partition.
     pub committed: BTreeMap<(u32, i32), Option<Offset>>,
+    /// What the committed offsets say of the version, and the one that is wanted at last.
+    pub versions: BTreeMap<(u32, i32), VersionMark>,
+    pub active_version: u64,
     /// The offsets that the group may have committed which has processed everything: from the one after the last record
     /// to the end of the log.
     pub input_ends: BTreeMap<(u32, i32), RangeInclusive<Offset>>,

@@ -101,6 +101,8 @@ pub struct Scenario {
     pub truncate_one_in: u64,
     /// Whoever writes the inputs aborts a transaction between them.
     pub aborted_input_one_in: u64,
+    /// Another version of the processor is deployed, every second one unsound.
+    pub deploy_one_in: u64,
     /// The processor fails at a call, and at none of its records alone.
     pub fails_one_in: u64,
 }
@@ -118,6 +120,7 @@ impl Scenario {
         if kind == Kind::Clean {
             scenario.num_standby_replicas = numbers.below(2) as usize;
             scenario.fails_one_in = pick(&mut numbers, &[0, 3, 10]);
+            scenario.deploy_one_in = pick(&mut numbers, &[0, 30, 100]);
             return scenario;
         }
         scenario.add_faults(&mut numbers);
@@ -133,6 +136,7 @@ impl Scenario {
         }
         scenario.num_standby_replicas = pick(&mut numbers, &[0, 1, 2]) as usize;
         scenario.fails_one_in = pick(&mut numbers, &[0, 3, 10, 40]);
+        scenario.deploy_one_in = pick(&mut numbers, &[0, 50, 200]);
         scenario
     }
 
@@ -208,6 +212,7 @@ impl Scenario {
             truncate_one_in: 0,
             aborted_input_one_in: 0,
             fails_one_in: 0,
+            deploy_one_in: 0,
         }
     }
 

@@ -1,6 +1,7 @@
 //! The processor of the simulation. Store `tallies` keeps count and sum of each key, which shows every record that is
 //! lost or counted again; store `latest` keeps the last sequence of each key, deleted at every fifth, which does not
-//! depend on replays. Each record forwards its own place and the new tally; a stream-time schedule writes its time.
+//! depend on replays. Each record forwards its own place, the new tally, and the version that made it; a stream-time
+//! schedule writes its time.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +10,7 @@ use engine::record::{InputBatch, Outcome, OutputBatch, Refusal, Timestamp};
 use engine::testing::{NativeProcessor, Seed, forward, topology};
 use engine::topology::Topology;
 
+use crate::deployments::VersionFault;
 use crate::workload::{decode_value, source_topic};
 
 pub const TALLIES: &str = "tallies";
@@ -60,17 +62,20 @@ impl Tallied {
 
 /// The processor. It fails at some calls in the end, when everything is written, but never at a record alone in a fresh
 /// instance: so no record is given up, and what the others lose or gain by its isolation shows.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Tally {
     /// Once in so many calls, 0 for never.
     pub fails_one_in: u64,
+    /// Its version.
+    number: u64,
+    fault: VersionFault,
     /// Calls of this instance.
     calls: u64,
 }
 
 impl Tally {
-    pub fn new(fails_one_in: u64) -> Self {
-        Self { fails_one_in, calls: 0 }
+    pub fn new(fails_one_in: u64, number: u64, fault: VersionFault) -> Self {
+        Self { fails_one_in, number, fault, calls: 0 }
     }
 
     /// Whether a call fails, and how: with a trap, or by the refusal of a record.
@@ -101,6 +106,11 @@ fn malformed(batch: &InputBatch, index: usize) -> ProcessorError {
 impl NativeProcessor for Tally {
     fn init(&mut self, context: &mut ProcessorContext) -> Result<(), ProcessorError> {
         context.schedule(TICK_INTERVAL_MS, PunctuationType::StreamTime);
+        if self.fault == VersionFault::Init {
+            let latest = context.store(LATEST)?;
+            context.put(latest, b"half an init", Some(b"!"), None)?;
+            return Err(ProcessorError::Returned("no licence".to_owned()));
+        }
         Ok(())
     }
 
@@ -113,6 +123,7 @@ impl NativeProcessor for Tally {
         let stream_time = batch.timestamps.iter().copied().chain(context.stream_time).max().unwrap_or_default();
         context.put(latest, STREAM_TIME, Some(&stream_time.to_be_bytes()), None)?;
         let mut outputs = OutputBatch::default();
+        let mut is_hit = false;
         // Within a batch the tallies are kept here and written once, as a guest's cache would do.
         let mut cached: BTreeMap<&[u8], Tallied> = BTreeMap::new();
         for index in 0..batch.len() {
@@ -133,11 +144,19 @@ impl NativeProcessor for Tally {
             let timestamp = batch.timestamps[index];
             let kept = (!deletes(sequence)).then(|| sequence.to_be_bytes());
             context.put(latest, key, kept.as_ref().map(|bytes| &bytes[..]), Some(timestamp))?;
-            let output = [&topic.to_be_bytes()[..], &sequence.to_be_bytes(), &tallied.encode()].concat();
+            let made = [&self.number.to_be_bytes()[..], &batch.offset(index).to_be_bytes()].concat();
+            let output = [&topic.to_be_bytes()[..], &sequence.to_be_bytes(), &tallied.encode(), &made].concat();
+            is_hit |= self.fault.hits(sequence);
             forward(&mut outputs, timestamp, Some(key), Some(&output));
         }
         for (key, tallied) in cached {
             context.put(tallies, key, Some(&tallied.encode()), None)?;
+        }
+        if is_hit && self.fault == VersionFault::Refuses {
+            return Err(ProcessorError::Returned("a third of them".to_owned()));
+        }
+        if is_hit {
+            return Err(ProcessorError::Trap { message: "a third of them".to_owned(), backtrace: String::new() });
         }
         match self.failure(batch) {
             Some(Err(trap)) => Err(trap),

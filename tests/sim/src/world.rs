@@ -3,6 +3,7 @@
 //! middle of a call: then the world goes on without it from inside of that call, so everything here works through
 //! shared references and nothing stays borrowed while a host runs, except the host itself.
 
+mod deploying;
 mod interruption;
 mod misfortune;
 mod observe;
@@ -18,11 +19,13 @@ use broker::core::memory::MemoryStorage;
 use broker::direct::{DirectBroker, FaultRates, Faults};
 use engine::error::EngineError;
 use engine::record::TopicPartition;
+use engine::task::offset_metadata::{self, VersionMark};
 use engine::testing::{CrashStores, ManualClock, Seed};
 use engine::topology::changelog_topic;
 
 use crate::checker::Violation;
 use crate::current;
+use crate::deployments::Deployments;
 use crate::host::{APPLICATION, Host};
 use crate::scenario::Scenario;
 use crate::tally::{LATEST, OUTPUT, TALLIES};
@@ -36,6 +39,9 @@ const START_MS: i64 = 1_700_000_000_000;
 
 /// Steps after which a run that does not catch up has failed.
 const CATCH_UP_STEPS_MAX: u64 = 20_000;
+
+/// Events after which no record is processed again.
+const HARMLESS: [&str; 3] = ["clean leave", "deployment", "rollback"];
 
 /// How many steps pass between two looks at the logs.
 const LOOK_STEPS: u64 = 25;
@@ -76,6 +82,7 @@ pub struct World {
     stores: Vec<CrashStores>,
     inputs: Vec<Input>,
     state: RefCell<State>,
+    deployments: RefCell<Deployments>,
     watch: RefCell<Watch>,
 }
 
@@ -135,6 +142,7 @@ impl World {
             hosts: hosts.into_iter().map(RefCell::new).collect(),
             inputs,
             state: RefCell::new(state),
+            deployments: RefCell::new(Deployments::new(scenario.topics, scenario.fails_one_in)),
             watch: RefCell::default(),
         }
     }
@@ -173,9 +181,10 @@ impl World {
         let (_, injected) = self.broker.faults().counts();
         let injected: u64 = injected.values().sum();
         let state = self.state.borrow();
-        let own: u32 = state.events.iter().filter(|(event, _)| **event != "clean leave").map(|(_, count)| count).sum();
+        let own: u32 = state.events.iter().filter(|(event, _)| !HARMLESS.contains(event)).map(|(_, count)| count).sum();
         let refused: u32 = self.hosts.iter().map(|host| host.borrow().refused_commits()).sum();
-        own + injected as u32 + refused
+        let rollbacks: u32 = self.hosts.iter().map(|host| host.borrow().rollbacks()).sum();
+        own + injected as u32 + refused + rollbacks
     }
 
     /// Whether somebody may have written after its tasks were given to others: a host that stood still, or a thread
@@ -194,6 +203,7 @@ impl World {
         let steps_min = if self.scenario.stall_one_in > 0 { 1_500 } else { 300 };
         while self.state.borrow().produced < self.inputs.len() || self.step() < steps_min {
             self.misfortune();
+            self.deploy_something();
             self.produce_some();
             if let Err(violation) = self.turn() {
                 return vec![violation];
@@ -241,6 +251,7 @@ impl World {
         self.clock.advance_ms(1 + self.below(30));
         self.start_due();
         let host = self.any_host();
+        self.tell_of_versions(host);
         let idle = self.run_host(host)?;
         self.look()?;
         self.state.borrow_mut().violation.take().map_or(Ok(idle), Err)
@@ -302,7 +313,7 @@ impl World {
             let Ok(mut host) = host.try_borrow_mut() else { continue };
             if host.down_until.is_some_and(|until| until <= self.step()) {
                 self.state.borrow_mut().plans[index] = Plan::default();
-                if let Err(error) = host.start(&self.broker, &self.clock, &self.scenario) {
+                if let Err(error) = host.start(&self.broker, &self.clock, &self.scenario, &self.deployments.borrow()) {
                     self.note(&host.name, &format!("does not start: {error}"));
                     host.down_until = Some(self.step() + 10);
                 }
@@ -334,10 +345,16 @@ impl World {
         committed.map(|committed| committed.offset)
     }
 
+    fn committed_version(&self, partition: &TopicPartition) -> Option<VersionMark> {
+        let committed = self.broker.core().committed_offset(APPLICATION, &partition.topic, partition.partition);
+        offset_metadata::decode(&committed?.metadata).version
+    }
+
     fn has_caught_up(&self) -> bool {
         let all_owned = self.owners().len() == 2 * self.scenario.partitions as usize;
         all_owned
             && self.hosts.iter().map(RefCell::borrow).all(|host| host.is_up() && host.is_running())
+            && self.runs_active_version()
             && self.is_all_committed()
             && self.nothing_hangs()
     }

@@ -20,6 +20,7 @@ use engine::stream_thread::{
 use engine::task::TaskState;
 use engine::testing::{Count, CrashStores, ManualClock, NativeSupplier, Seed, number, topology};
 use engine::topology::TaskId;
+use engine::version::Versions;
 
 const PARTITIONS: i32 = 4;
 const STEP_MS: u64 = 20;
@@ -93,9 +94,9 @@ impl World {
             application_id: "app".into(),
             transactional_id: Some(format!("app-{}-0", host.name)),
             config,
-            processor_config: Arc::default(),
             clients: Arc::new(clients),
-            processors,
+            topology: Arc::clone(processors.topology()),
+            versions: Versions::only(processors, Arc::default()),
             stores: Arc::new(host.stores.clone()),
             standby_tasks: Arc::default(),
             clock: Arc::new(self.clock.clone()),

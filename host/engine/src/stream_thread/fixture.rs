@@ -1,7 +1,6 @@
 //! A stream thread over the mock broker, for unit tests of the runtime: it wires the parts and drives turns. Panics
 //! are its way to report.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
@@ -20,6 +19,7 @@ use crate::stream_thread::{RunOnce, SharedProgress, StreamThread, StreamThreadOp
 use crate::testing::{Count, ManualClock, MockBroker, NativeSupplier, topology};
 use crate::topic_limits::SharedSinkLimits;
 use crate::topology::{StoreSpec, TaskId};
+use crate::version::Versions;
 
 pub(crate) const APPLICATION: &str = "app";
 
@@ -74,9 +74,9 @@ impl Fixture {
             application_id: APPLICATION.into(),
             transactional_id: Some("app-0".to_owned()),
             config: self.config.clone(),
-            processor_config: Arc::new(BTreeMap::new()),
             clients: Arc::new(self.broker.clone()),
-            processors: Arc::clone(&self.processors),
+            topology: Arc::clone(topology),
+            versions: Versions::only(Arc::clone(&self.processors), Arc::default()),
             stores: Arc::clone(&self.stores),
             standby_tasks: Arc::default(),
             clock: Arc::new(self.clock.clone()),

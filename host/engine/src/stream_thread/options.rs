@@ -1,20 +1,19 @@
 //! What a stream thread is made of: the settings with their Kafka Streams names and defaults, and the parts that the
 //! host hands in. Plain data; the host reads and checks the manifest.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::broker::ClientSupplier;
 use crate::clock::Clock;
 use crate::exception_handlers::ExceptionHandlers;
 use crate::metrics::EngineMetrics;
-use crate::processor::ProcessorSupplier;
 use crate::query::QueryRegistry;
 use crate::standby::StandbyTasks;
 use crate::state::StoreProvider;
 use crate::stream_thread::progress::SharedProgress;
 use crate::topic_limits::SharedSinkLimits;
-use crate::topology::PartitionCounts;
+use crate::topology::{PartitionCounts, Topology};
+use crate::version::Versions;
 
 /// `processing.guarantee`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -85,6 +84,8 @@ pub struct StreamsConfig {
     pub accept_lost_changelogs: bool,
     /// What is done about records that cannot be processed.
     pub exception_handlers: ExceptionHandlers,
+    /// Whether every output says in a header which module made it.
+    pub provenance: bool,
     /// For the benchmark of what savepoints cost, and no setting of a host: calls are made without, and the first one
     /// that fails stops the application, since nothing of it can be undone.
     pub without_savepoints: bool,
@@ -115,12 +116,13 @@ impl Default for StreamsConfig {
             accept_missing_offsets: false,
             accept_lost_changelogs: false,
             exception_handlers: ExceptionHandlers::default(),
+            provenance: false,
             without_savepoints: false,
         }
     }
 }
 
-/// Everything that a stream thread needs. The topology is the one that `processors` declares.
+/// Everything that a stream thread needs.
 pub struct StreamThreadOptions {
     /// The number of the thread within its application, for client ids and logs.
     pub thread: usize,
@@ -128,10 +130,11 @@ pub struct StreamThreadOptions {
     /// Required under exactly-once: stable over restarts and different for each thread (R1).
     pub transactional_id: Option<String>,
     pub config: StreamsConfig,
-    /// The manifest's `[config]` table, for the processor.
-    pub processor_config: Arc<BTreeMap<String, String>>,
     pub clients: Arc<dyn ClientSupplier>,
-    pub processors: Arc<dyn ProcessorSupplier>,
+    /// Sources, stores and sinks; the same in all of the versions.
+    pub topology: Arc<Topology>,
+    /// What the tasks run; one for the stream threads of an application.
+    pub versions: Arc<Versions>,
     pub stores: Arc<dyn StoreProvider>,
     /// Who has which stores open; one for the stream threads and the standby thread of a process.
     pub standby_tasks: Arc<StandbyTasks>,

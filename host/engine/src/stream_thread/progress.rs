@@ -51,6 +51,8 @@ pub struct TaskReport {
     pub state: TaskState,
     pub stream_time: Option<Timestamp>,
     pub uncommitted_bytes: usize,
+    /// The version of the processor that it runs.
+    pub version: u64,
     pub partitions: Vec<PartitionReport>,
     /// The records that were left to restore when it was promoted from a standby task; `None` where it was not.
     pub promoted_with: Option<u64>,
@@ -68,6 +70,8 @@ pub struct PartitionReport {
     pub committed_offset: Option<Offset>,
     /// The end of the log when it was last asked for.
     pub end_offset: Option<Offset>,
+    /// The offset at which the task began to run its version.
+    pub version_since: Option<Offset>,
 }
 
 impl PartitionReport {

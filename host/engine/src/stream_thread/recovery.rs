@@ -88,6 +88,15 @@ fn corrupt_store(error: &EngineError) -> Option<(TaskId, String)> {
     }
 }
 
+/// The version that has gone past the bounds of its probation, and why.
+fn past_probation(error: &EngineError) -> Option<(u64, &str)> {
+    match error {
+        EngineError::Commit { error, .. } => past_probation(error),
+        EngineError::PastProbation { version, reason, .. } => Some((*version, reason)),
+        _ => None,
+    }
+}
+
 impl StreamThread {
     /// Does what an error asks for. Returns how long to wait before the next turn, or the error that ends the thread.
     pub(super) fn remedy(&mut self, error: EngineError) -> Result<u64, EngineError> {
@@ -113,6 +122,7 @@ impl StreamThread {
             }
             Remedy::Pause => Ok(NO_SPACE_WAIT_MS),
             Remedy::Recycle => self.recycle(error),
+            Remedy::RollBack => self.roll_back(error),
             Remedy::TaskMigrated => self.rejoin(error),
             Remedy::TaskCorrupted => self.revive(error),
         }
@@ -147,7 +157,7 @@ impl StreamThread {
     }
 
     fn ask_topics(&self) -> Result<(), EngineError> {
-        let (application_id, topology) = (&*self.options.application_id, self.options.processors.topology());
+        let (application_id, topology) = (&*self.options.application_id, &self.options.topology);
         let topics = written_topics(application_id, topology);
         let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
         let found = self.options.clients.admin()?.describe_topics(&names)?;
@@ -167,6 +177,17 @@ impl StreamThread {
         self.producer = None;
         self.manager.suspend_all()?;
         Ok(self.options.config.retry_backoff_ms)
+    }
+
+    /// Returns to the version before; what the failing one has not committed is dropped.
+    fn roll_back(&mut self, error: EngineError) -> Result<u64, EngineError> {
+        if let Some((version, reason)) = past_probation(&error) {
+            // Another thread may have done it already.
+            let is_first = self.options.versions.roll_back(version, reason);
+            tracing::warn!(thread = self.options.thread, version, reason, is_first, "rolled back");
+            self.options.metrics.add(Metric::VersionRollbacks, 1);
+        }
+        self.recycle(error)
     }
 
     /// Closes every task without writing, drops both clients, and joins anew in the next turn. A transactional id is

@@ -4,7 +4,7 @@ use super::fixture::{Fixture, task};
 use super::*;
 use crate::broker::{OffsetAndMetadata, RebalanceEvent};
 use crate::metrics::Metric;
-use crate::processor::{Processor, ProcessorContext, ProcessorError, PunctuationType};
+use crate::processor::{Processor, ProcessorContext, ProcessorError, ProcessorSupplier, PunctuationType};
 use crate::record::{InputBatch, Outcome, TopicPartition};
 use crate::task::TaskState;
 use crate::testing::{Hostile, NativeProcessor, NativeSupplier, Operation, commands, topology};
@@ -30,6 +30,7 @@ mod rebalancing;
 mod refusals;
 mod restoring;
 mod scheduling;
+mod swapping;
 mod time;
 
 /// The calls of some operations, as text.

@@ -2,7 +2,8 @@
 //! byte 2, the partition time as 8 bytes big-endian, and its `ProcessorMetadata`, a map of names to numbers. Stream
 //! time is the highest partition time of a task, so that it survives a restart. The map holds the changelog offset of
 //! each store at that commit, under names of our own, since Kafka Streams keeps other numbers under the stores' names:
-//! whoever lost the state directory still knows how far a changelog must reach.
+//! whoever lost the state directory still knows how far a changelog must reach. It also holds which version of the
+//! processor the task runs and since which offset, so that a crash in the middle of a swap leaves no doubt.
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,18 @@ const BYTES_MAX: usize = 2_800;
 /// Begins the names of changelog offsets.
 const PREFIX: &str = "sandbar:";
 
+/// Names of the version. No store has them, as those come with the prefix.
+const VERSION_NUMBER: &str = "sandbar@version";
+const VERSION_START: &str = "sandbar@since";
+
+/// Which version a task runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VersionMark {
+    pub number: u64,
+    /// The offset of the partition with which it began.
+    pub since: Offset,
+}
+
 /// What a commit said beside its offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
@@ -26,24 +39,41 @@ pub struct Committed {
     pub partition_time: Timestamp,
     /// By store, the offset that follows its last changelog record.
     pub changelogs: BTreeMap<String, Offset>,
+    /// `None` where the commit was made without one, by Kafka Streams for example.
+    pub version: Option<VersionMark>,
 }
 
 /// The metadata to commit with an offset.
-pub fn encode(partition_time: Timestamp, changelogs: &BTreeMap<String, Offset>) -> String {
+pub fn encode(
+    partition_time: Timestamp,
+    changelogs: &BTreeMap<String, Offset>,
+    version: Option<VersionMark>,
+) -> String {
     let mut bytes = vec![VERSION];
     bytes.extend(partition_time.to_be_bytes());
     let mut entries = Vec::new();
     let mut count: u32 = 0;
-    for (store, offset) in changelogs {
-        let length = PREFIX.len() + store.len();
-        if bytes.len() + 4 + entries.len() + length + 12 > BYTES_MAX {
+    let mut add = |prefix: &str, name: &str, number: i64| {
+        let length = prefix.len() + name.len();
+        let has_place = bytes.len() + 4 + entries.len() + length + 12 <= BYTES_MAX;
+        if has_place {
+            entries.extend((length as u32).to_be_bytes());
+            entries.extend(prefix.as_bytes());
+            entries.extend(name.as_bytes());
+            entries.extend(number.to_be_bytes());
+            count += 1;
+        }
+        has_place
+    };
+    // Before the stores, so that there is a place for it.
+    if let Some(VersionMark { number, since }) = version {
+        add("", VERSION_NUMBER, i64::try_from(number).unwrap_or(i64::MAX));
+        add("", VERSION_START, since);
+    }
+    for (store, &offset) in changelogs {
+        if !add(PREFIX, store, offset) {
             break;
         }
-        entries.extend((length as u32).to_be_bytes());
-        entries.extend(PREFIX.as_bytes());
-        entries.extend(store.as_bytes());
-        entries.extend(offset.to_be_bytes());
-        count += 1;
     }
     if count > 0 {
         bytes.extend(count.to_be_bytes());
@@ -56,8 +86,18 @@ pub fn encode(partition_time: Timestamp, changelogs: &BTreeMap<String, Offset>) 
 pub fn decode(metadata: &str) -> Committed {
     let bytes = from_base64(metadata).unwrap_or_default();
     match partition_time(&bytes) {
-        Some((partition_time, rest)) => Committed { partition_time, changelogs: changelogs(rest).unwrap_or_default() },
-        None => Committed { partition_time: NO_TIMESTAMP, changelogs: BTreeMap::new() },
+        Some((partition_time, rest)) => {
+            let numbers = numbers(rest).unwrap_or_default();
+            let changelog = |(name, &number): (&String, &i64)| Some((name.strip_prefix(PREFIX)?.to_owned(), number));
+            let version = numbers.get(VERSION_NUMBER).zip(numbers.get(VERSION_START));
+            Committed {
+                partition_time,
+                changelogs: numbers.iter().filter_map(changelog).collect(),
+                version: version
+                    .and_then(|(&number, &since)| Some(VersionMark { number: u64::try_from(number).ok()?, since })),
+            }
+        }
+        None => Committed { partition_time: NO_TIMESTAMP, changelogs: BTreeMap::new(), version: None },
     }
 }
 
@@ -68,19 +108,18 @@ fn partition_time(bytes: &[u8]) -> Option<(Timestamp, &[u8])> {
     ((1..=VERSION).contains(&version) && time >= NO_TIMESTAMP).then_some((time, rest))
 }
 
-fn changelogs(bytes: &[u8]) -> Option<BTreeMap<String, Offset>> {
+/// The `ProcessorMetadata`.
+fn numbers(bytes: &[u8]) -> Option<BTreeMap<String, i64>> {
     let (count, mut rest) = bytes.split_first_chunk::<4>()?;
-    let mut changelogs = BTreeMap::new();
+    let mut numbers = BTreeMap::new();
     for _ in 0..u32::from_be_bytes(*count) {
         let (length, after) = rest.split_first_chunk::<4>()?;
         let (name, after) = after.split_at_checked(u32::from_be_bytes(*length) as usize)?;
-        let (offset, after) = after.split_first_chunk::<8>()?;
-        if let Some(store) = std::str::from_utf8(name).ok()?.strip_prefix(PREFIX) {
-            changelogs.insert(store.to_owned(), Offset::from_be_bytes(*offset));
-        }
+        let (number, after) = after.split_first_chunk::<8>()?;
+        numbers.insert(std::str::from_utf8(name).ok()?.to_owned(), i64::from_be_bytes(*number));
         rest = after;
     }
-    Some(changelogs)
+    Some(numbers)
 }
 
 fn to_base64(bytes: &[u8]) -> String {

@@ -39,10 +39,19 @@ struct Pending {
     next_header: usize,
 }
 
+/// The header by which an output says which module made it, and how much of the digest that is.
+const PROVENANCE_KEY: &[u8] = b"__sandbar.module";
+const PROVENANCE_DIGITS: usize = 12;
+
+/// More than such a header takes.
+const PROVENANCE_MAX_BYTES: usize = PROVENANCE_KEY.len() + PROVENANCE_DIGITS + 8;
+
 /// The outputs of one task.
 #[derive(Debug)]
 pub struct RecordCollector {
     task: TaskId,
+    /// Comes after the headers of every output, where it is asked for.
+    provenance: Option<Header>,
     /// The declared ones, then that of the dead letters.
     sinks: Vec<Sink>,
     declared: usize,
@@ -86,7 +95,14 @@ impl RecordCollector {
         let declared = topology.sub_topology(task.sub_topology).map_or(&[][..], |part| &part.sinks);
         let mut sinks: Vec<Sink> = declared.iter().map(|binding| sink(&binding.name, &binding.topic)).collect();
         sinks.extend(topology.dead_letter_topic.iter().map(|topic| sink(topic, topic)));
-        Self { task, sinks, declared: declared.len(), pending: VecDeque::new() }
+        Self { task, provenance: None, sinks, declared: declared.len(), pending: VecDeque::new() }
+    }
+
+    /// Has every output say which module made it, by the first digits of its digest.
+    pub fn set_provenance(&mut self, digest: &str) {
+        let digits = digest.get(..PROVENANCE_DIGITS).unwrap_or(digest);
+        let value = Bytes::copy_from_slice(digits.as_bytes());
+        self.provenance = Some(Header { key: Bytes::from_static(PROVENANCE_KEY), value: Some(value) });
     }
 
     /// The topics may say something else than at the start.
@@ -154,10 +170,12 @@ impl RecordCollector {
     fn check_limits(&self, outputs: &OutputBatch, wall_clock_ms: Timestamp) -> Checked {
         let mut checked = Checked::default();
         let headers = &outputs.headers;
+        let provenance = self.provenance.as_ref().map_or(0, |_| PROVENANCE_MAX_BYTES);
         let parts = [&outputs.keys.bytes, &outputs.values.bytes, &headers.keys.bytes, &headers.values.bytes];
         /// More than the frame of a record takes beside its key, value and headers.
         const FRAME_BYTES: usize = 128;
         let bytes = parts.iter().map(|part| part.len()).sum::<usize>() + FRAME_BYTES + 10 * headers.keys.len();
+        let bytes = bytes + provenance * outputs.len();
         let oldest = outputs.timestamps.iter().min().copied().unwrap_or(wall_clock_ms);
         let newest = outputs.timestamps.iter().max().copied().unwrap_or(wall_clock_ms);
         let no_null_key = outputs.keys.nulls.is_empty();
@@ -173,7 +191,7 @@ impl RecordCollector {
             let own_headers = &all_headers[next_header..next_header + count];
             next_header += count;
             let key = outputs.keys.get(index);
-            let bytes = batch_bytes(key, outputs.values.get(index), own_headers);
+            let bytes = batch_bytes(key, outputs.values.get(index), own_headers) + provenance;
             let timestamp = outputs.timestamps[index];
             if let Some(refusal) = sink.limits.refusal(key.is_some(), bytes, timestamp, wall_clock_ms) {
                 if checked.refused.is_empty() {
@@ -198,7 +216,10 @@ impl RecordCollector {
             return Ok(());
         }
         let mut outputs = outputs;
-        let headers = take_headers(&mut outputs.headers);
+        let mut headers = take_headers(&mut outputs.headers);
+        if let Some(provenance) = &self.provenance {
+            headers = with_provenance(headers, &mut outputs, provenance, self.declared);
+        }
         self.pending.push_back(Pending { outputs, dropped, headers, next: 0, next_header: 0 });
         self.drain(producer).map(|_| ())
     }
@@ -271,6 +292,27 @@ fn take_headers(columns: &mut HeaderColumns) -> Vec<Header> {
         (key_start, value_start) = (key_end, value_end);
     }
     headers
+}
+
+/// The headers of a batch with that of the provenance behind those of each output to a declared sink. A dead letter
+/// says more about the module by itself.
+fn with_provenance(
+    headers: Vec<Header>,
+    outputs: &mut OutputBatch,
+    provenance: &Header,
+    declared: usize,
+) -> Vec<Header> {
+    outputs.headers.counts.resize(outputs.len(), 0);
+    let mut all = Vec::with_capacity(headers.len() + outputs.len());
+    let mut headers = headers.into_iter();
+    for (index, count) in outputs.headers.counts.iter_mut().enumerate() {
+        all.extend(headers.by_ref().take(*count as usize));
+        if outputs.sinks.get(index).is_none_or(|&sink| (sink as usize) < declared) {
+            all.push(provenance.clone());
+            *count += 1;
+        }
+    }
+    all
 }
 
 fn send_pending(

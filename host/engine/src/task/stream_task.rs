@@ -22,7 +22,9 @@ use crate::task::punctuation::PunctuationQueue;
 use crate::task::record_collector::RecordCollector;
 use crate::task::streams_producer::StreamsProducer;
 use crate::topology::TaskId;
+use crate::version::ProcessorVersion;
 
+mod changing;
 mod committing;
 mod isolation;
 mod lifecycle;
@@ -110,6 +112,12 @@ pub struct StreamTask {
     id: TaskId,
     state: TaskState,
     options: Arc<StreamThreadOptions>,
+    /// What it runs, or will run once it is running.
+    version: Arc<ProcessorVersion>,
+    /// For each source partition, where it began to run that.
+    version_starts: BTreeMap<TopicPartition, Offset>,
+    /// The committed offsets do not say yet which version the task runs.
+    version_unmarked: bool,
     group: PartitionGroup,
     /// For each store in the order of declaration, `None` where logging is off.
     changelogs: Vec<Option<TopicPartition>>,
@@ -308,6 +316,7 @@ impl StreamTask {
         processed.batches = 1;
         self.options.metrics.add(Metric::RecordsProcessed, processed.records);
         self.options.metrics.add(Metric::ProcessCalls, 1);
+        self.tally(processed.records, outcome.outputs.len())?;
         self.collector.send(outcome.outputs, dropped, producer)?;
         self.finish_outputs(producer, wall_clock_ms, &mut processed)?;
         Ok(processed)
@@ -444,7 +453,7 @@ impl StreamTask {
             return Call::not_begun(Failure::NotStarted(error));
         };
         let config = &self.options.config.exception_handlers;
-        if records && self.options.processors.topology().dead_letter_topic.is_some() {
+        if records && self.options.topology.dead_letter_topic.is_some() {
             context.record_reads(config.dead_letter_reads_max_bytes);
         }
         context.begin_call(times.stream_time, times.write_time, times.wall_clock_ms);
@@ -491,7 +500,7 @@ impl StreamTask {
         if self.options.config.exception_handlers.production == ExceptionHandler::Continue {
             self.options.metrics.add(Metric::OutputsDropped, checked.refused.len() as u64);
             if !std::mem::replace(&mut self.dropped_output_reported, true) {
-                let (task, digest) = (self.id, self.options.processors.digest());
+                let (task, digest) = (self.id, self.version.processors.digest());
                 tracing::warn!(%task, digest, fault = checked.fault(), "output left out, the first of the task");
             }
             return Ok(Succeeded { outcome, dropped: checked.refused });

@@ -220,7 +220,7 @@ impl TaskManager {
         for (&task, &since) in &self.held {
             let waited_ms = now_ms.saturating_sub(since);
             if waited_ms >= HELD_MAX_MS {
-                let wanted = self.options.processors.topology().task_partitions(task, &self.options.partition_counts);
+                let wanted = self.options.topology.task_partitions(task, &self.options.partition_counts);
                 let (held, missing): (Vec<TopicPartition>, Vec<TopicPartition>) =
                     wanted.into_iter().partition(|partition| self.assigned.contains(partition));
                 return Err(EngineError::IncompleteTask { task, held, missing, waited_ms });

@@ -34,7 +34,7 @@ impl TaskManager {
                 tracing::info!(thread = self.options.thread, ?event, "rebalance");
                 let tasks = self.tasks.keys().copied().collect();
                 let facts = Facts {
-                    topology: self.options.processors.topology(),
+                    topology: &self.options.topology,
                     counts: &self.options.partition_counts,
                     assigned: &self.assigned,
                     tasks: &tasks,
@@ -143,7 +143,7 @@ impl TaskManager {
             return Ok(Vec::new());
         }
         let committed = consumer.committed(partitions)?;
-        let topology = Arc::clone(self.options.processors.topology());
+        let topology = Arc::clone(&self.options.topology);
         let (tables, others): (Vec<_>, Vec<_>) =
             partitions.iter().zip(&committed).partition(|(partition, _)| topology.is_source_backed(&partition.topic));
         let tables: Vec<TopicPartition> = tables.into_iter().map(|(partition, _)| partition.clone()).collect();

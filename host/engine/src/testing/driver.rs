@@ -21,6 +21,7 @@ use crate::state::memory::MemoryStoreProvider;
 use crate::state::{KeyRange, StoreProvider};
 use crate::stream_thread::{CloseMode, SharedProgress, StreamThread, StreamThreadOptions, StreamsConfig};
 use crate::topology::PartitionCounts;
+use crate::version::Versions;
 
 /// Turns after which a thread that finds more and more to do is called stuck.
 const TURNS_MAX: u32 = 10_000;
@@ -239,9 +240,9 @@ fn start(
         application_id: DRIVER_APPLICATION_ID.into(),
         transactional_id: Some(format!("{DRIVER_APPLICATION_ID}-0")),
         config: options.config.clone(),
-        processor_config: Arc::new(options.processor_config.clone()),
         clients: Arc::new(broker.clone()),
-        processors: Arc::clone(&options.processors),
+        topology: Arc::clone(options.processors.topology()),
+        versions: Versions::only(Arc::clone(&options.processors), Arc::new(options.processor_config.clone())),
         stores: Arc::clone(&options.stores),
         standby_tasks: Arc::default(),
         clock: Arc::new(clock.clone()),

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::columns::{Columns, NullableColumns};
-use crate::processor::{Processor, ProcessorContext, ProcessorError, ProcessorSupplier, PunctuationType, ScheduleId};
+use crate::processor::{
+    Processor, ProcessorContext, ProcessorError, ProcessorSupplier, PunctuationType, ScheduleId, no_migration,
+};
 use crate::record::{InputBatch, Outcome, OutputBatch, Refusal, Timestamp};
 use crate::state::KeyRange;
 use crate::topology::{StoreBackend, StoreChangelog, StoreSpec, SubTopology, TaskId, TopicBinding, Topology};
@@ -31,6 +33,7 @@ pub fn topology(sources: &[&str], stores: &[&str], sinks: &[&str]) -> Topology {
 pub struct NativeSupplier<F> {
     topology: Arc<Topology>,
     digest: String,
+    migrates: bool,
     make: F,
 }
 
@@ -41,7 +44,12 @@ where
 {
     /// A supplier whose instances come from `make`.
     pub fn new(topology: Topology, make: F) -> Self {
-        Self { topology: Arc::new(topology), digest: "native".to_owned(), make }
+        Self { topology: Arc::new(topology), digest: "native".to_owned(), migrates: false, make }
+    }
+
+    /// The same with instances that have a `migrate`.
+    pub fn migrating(self) -> Self {
+        Self { migrates: true, ..self }
     }
 }
 
@@ -58,6 +66,10 @@ where
         &self.digest
     }
 
+    fn can_migrate(&self) -> bool {
+        self.migrates
+    }
+
     fn create(&self, task: TaskId) -> Result<Box<dyn Processor>, ProcessorError> {
         Ok(Box::new((self.make)(task)))
     }
@@ -65,6 +77,9 @@ where
 
 /// A call's result, before the context is put beside it.
 type Called = Result<Outcome, ProcessorError>;
+
+/// What a migration comes to.
+type Migrated = Result<NullableColumns, ProcessorError>;
 
 /// What most native processors need of `Processor`: without `init` and `punctuate` where they do nothing, and with a
 /// borrowed context, so that `?` works.
@@ -77,6 +92,10 @@ pub trait NativeProcessor: Send {
 
     fn punctuate(&mut self, _context: &mut ProcessorContext, _schedule: ScheduleId, _time: Timestamp) -> Called {
         Ok(Outcome::default())
+    }
+
+    fn migrate(&mut self, store: &str, from_version: u32, _keys: &Columns, _values: &Columns) -> Migrated {
+        Err(no_migration(store, from_version))
     }
 }
 
@@ -99,6 +118,10 @@ impl<P: NativeProcessor> Processor for P {
     ) -> (ProcessorContext, Called) {
         let result = NativeProcessor::punctuate(self, &mut context, schedule, time);
         (context, result)
+    }
+
+    fn migrate(&mut self, store: &str, from_version: u32, keys: &Columns, values: &Columns) -> Migrated {
+        NativeProcessor::migrate(self, store, from_version, keys, values)
     }
 }
 

@@ -66,6 +66,7 @@ fn a_source_partition_belongs_to_the_task_of_its_sub_topology() {
     assert_eq!((two.task_count(0, &counts), two.task_count(1, &counts), two.task_count(2, &counts)), (4, 1, 0));
     assert_eq!(TaskId { sub_topology: 1, partition: 3 }.to_string(), "1_3");
     assert_eq!(changelog_topic("app", "counts"), "app-counts-changelog");
+    assert_eq!(versions_topic("app"), "app-sandbar-versions");
 }
 
 #[test]
@@ -95,16 +96,16 @@ fn a_source_that_backs_a_store_has_nothing_beside_it() {
 
 #[test]
 fn a_sink_is_never_the_state_of_an_application() {
-    for topic in ["other-s-changelog", "other-k-repartition", "__consumer_offsets"] {
+    for topic in ["other-s-changelog", "other-k-repartition", "other-sandbar-versions", "__consumer_offsets"] {
         let fault = format!(
             "the sink {topic:?} of sub-topology 0 is bound to {topic}, which may be the state of an application: a sink's \
-             topic never ends in -changelog or -repartition and never begins with __"
+             topic never ends in -changelog, -repartition or -sandbar-versions and never begins with __"
         );
         assert_eq!(faults(&topology(&["in"], &["s"], &[topic]), "app"), [fault]);
         // Whoever runs the application may read it.
         assert_eq!(faults(&topology(&[topic], &["s"], &["out"]), "app"), Vec::<String>::new());
     }
-    for topic in ["changelog", "changelog-of-it", "_schemas", "repartition"] {
+    for topic in ["changelog", "changelog-of-it", "_schemas", "repartition", "sandbar-versions", "app-versions"] {
         assert_eq!(faults(&topology(&["in"], &["s"], &[topic]), "app"), Vec::<String>::new());
     }
 }

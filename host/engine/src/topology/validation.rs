@@ -32,7 +32,7 @@ pub enum TopologyFault {
     #[error("the {what} {name:?} of sub-topology {sub_topology} is bound to {topic}, the changelog of store {store}")]
     Changelog { sub_topology: usize, what: &'static str, name: String, topic: String, store: String },
     #[error(
-        "the sink {name:?} of sub-topology {sub_topology} is bound to {topic}, which may be the state of an application: a sink's topic never ends in -changelog or -repartition and never begins with __"
+        "the sink {name:?} of sub-topology {sub_topology} is bound to {topic}, which may be the state of an application: a sink's topic never ends in -changelog, -repartition or -sandbar-versions and never begins with __"
     )]
     ReservedSink { sub_topology: usize, name: String, topic: String },
     #[error(
@@ -67,10 +67,11 @@ impl fmt::Display for TopologyError {
 }
 
 /// Whether a topic belongs to the state of some application, or to the cluster, by its name: changelogs and repartition
-/// topics, as every application of Kafka Streams names them too, and what begins with two underscores. Who writes such
-/// a topic writes what others take for their own.
+/// topics, as every application of Kafka Streams names them too, the versions of an application, and what begins with
+/// two underscores. Who writes such a topic writes what others take for their own, or run.
 pub fn is_reserved_topic(topic: &str) -> bool {
-    topic.ends_with("-changelog") || topic.ends_with("-repartition") || topic.starts_with("__")
+    let ends = ["-changelog", "-repartition", super::VERSIONS_TOPIC_SUFFIX];
+    topic.starts_with("__") || ends.iter().any(|end| topic.ends_with(end))
 }
 
 /// Why a string is no topic name (Kafka's `Topic.validate`).

@@ -33,6 +33,7 @@ impl World {
             let rows: Rows = content.entries.iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
             observation.stores.insert((store, partition), (rows, content.changelog_offset));
         }
+        observation.active_version = self.deployments.borrow().active();
         self.observe_logs(&mut observation);
         if let Err(error) = self.restore_from_nothing(&mut observation) {
             violations.push(Violation::Failed(format!("the last restore: {error}")));
@@ -47,6 +48,7 @@ impl World {
             for partition in self.partitions_of(&source_topic(topic)) {
                 let place = (topic, partition.partition);
                 observation.committed.insert(place, self.committed(&partition));
+                observation.versions.extend(self.committed_version(&partition).map(|mark| (place, mark)));
                 let last = self.read(&partition).last().map_or(0, |record| record.offset + 1);
                 observation.input_ends.insert(place, last..=self.end_of(&partition));
             }
@@ -94,7 +96,7 @@ impl World {
     /// Starts one host with an empty state directory, alone, and takes down what it restores.
     fn restore_from_nothing(&self, observation: &mut Observation) -> Result<(), EngineError> {
         let mut restorer = Host::new("restorer".to_owned());
-        restorer.start(&self.broker, &self.clock, &self.scenario)?;
+        restorer.start(&self.broker, &self.clock, &self.scenario, &self.deployments.borrow())?;
         let begun_ms = self.clock.monotonic_ms();
         // What hangs must be over at some time.
         while self.clock.monotonic_ms() - begun_ms < 60_000 {
@@ -133,16 +135,20 @@ fn decode_outputs(records: &[Record]) -> Vec<Output> {
 
 fn foreign(record: &Record) -> Output {
     let key = record.key.as_ref().map(|key| key.to_vec()).unwrap_or_default();
-    Output { key, topic: u32::MAX, sequence: u32::MAX, tallied: Tallied::default() }
+    Output { key, topic: u32::MAX, sequence: u32::MAX, tallied: Tallied::default(), version: 0, offset: 0 }
 }
 
 fn decode_output(key: &[u8], value: &[u8]) -> Option<Output> {
     let (topic, rest) = value.split_first_chunk::<4>()?;
-    let (sequence, tallied) = rest.split_first_chunk::<4>()?;
+    let (sequence, rest) = rest.split_first_chunk::<4>()?;
+    let (rest, offset) = rest.split_last_chunk::<8>()?;
+    let (tallied, version) = rest.split_last_chunk::<8>()?;
     Some(Output {
         key: key.to_vec(),
         topic: u32::from_be_bytes(*topic),
         sequence: u32::from_be_bytes(*sequence),
         tallied: Tallied::decode(tallied)?,
+        version: u64::from_be_bytes(*version),
+        offset: i64::from_be_bytes(*offset),
     })
 }

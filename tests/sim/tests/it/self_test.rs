@@ -175,8 +175,27 @@ fn compact_too_much(observation: &mut Observation, _seed: &mut Seed) -> bool {
     history.map(|rows| rows.insert(b"lost".to_vec(), vec![1])).is_some()
 }
 
+/// An output of another version than the committed offsets say.
+fn output_of_another_version(observation: &mut Observation, _seed: &mut Seed) -> bool {
+    let since = observation.versions.clone();
+    let outputs = observation
+        .outputs
+        .iter_mut()
+        .flat_map(|(partition, outputs)| outputs.iter_mut().map(move |output| (*partition, output)));
+    let mut late = outputs.filter(|(partition, output)| {
+        since.get(&(output.topic, *partition)).is_some_and(|mark| output.offset >= mark.since)
+    });
+    late.next().map(|(_, output)| output.version += 1).is_some()
+}
+
+/// The committed offsets name a version that is not the wanted one.
+fn forgotten_swap(observation: &mut Observation, _seed: &mut Seed) -> bool {
+    observation.active_version += 1;
+    !observation.versions.is_empty()
+}
+
 /// Every defect, and the rules under which it must be found.
-const DEFECTS: [(&str, Defect, &[Rules]); 18] = [
+const DEFECTS: [(&str, Defect, &[Rules]); 20] = [
     ("drop an output", drop_an_output, &[CLEAN, REPLAYS, ZOMBIES]),
     ("repeat an output", repeat_an_output, &[CLEAN]),
     ("repeat an output too often", repeat_an_output_too_often, &[CLEAN, REPLAYS, ZOMBIES]),
@@ -194,6 +213,8 @@ const DEFECTS: [(&str, Defect, &[Rules]); 18] = [
     ("uncommitted input", uncommitted_input, &[CLEAN, REPLAYS, ZOMBIES]),
     ("forget the own record", forget_own_record, &[CLEAN, REPLAYS, ZOMBIES]),
     ("read what was aborted", read_what_was_aborted, &[CLEAN, REPLAYS, ZOMBIES]),
+    ("output of another version", output_of_another_version, &[CLEAN]),
+    ("forgotten swap", forgotten_swap, &[CLEAN, REPLAYS, ZOMBIES]),
     ("compact too much", compact_too_much, &[CLEAN, REPLAYS, ZOMBIES]),
 ];
 

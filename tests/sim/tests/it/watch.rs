@@ -42,7 +42,7 @@ fn commit(broker: &DirectBroker, offset: i64, metadata: &str) {
 
 #[test]
 fn offsets_and_times_that_go_back_are_found() {
-    let at = |time, offset| encode(time, &BTreeMap::from([("s".to_owned(), offset)]));
+    let at = |time, offset| encode(time, &BTreeMap::from([("s".to_owned(), offset)]), None);
     let (earlier, later) = (at(5_000, 3), at(6_000, 3));
     let broker = broker(&["in-0"]);
     let mut watch = Watch::default();
@@ -59,7 +59,7 @@ fn offsets_and_times_that_go_back_are_found() {
     assert_eq!(watch.look_at_offsets(&broker), Ok(()));
     commit(&broker, 10, &earlier);
     assert!(matches!(watch.look_at_offsets(&broker), Err(Violation::WentBack { .. })));
-    for shrunk in [at(6_000, 2), encode(6_000, &BTreeMap::new())] {
+    for shrunk in [at(6_000, 2), encode(6_000, &BTreeMap::new(), None)] {
         let mut watch = Watch::default();
         commit(&broker, 11, &later);
         assert_eq!(watch.look_at_offsets(&broker), Ok(()));

@@ -5,7 +5,7 @@ use super::*;
 fn lag(next_offset: Offset, committed_offset: Option<Offset>, end_offset: Option<Offset>) -> Option<u64> {
     let partition = TopicPartition::new("topic", 0);
     let next_offset = Some(next_offset);
-    PartitionReport { partition, buffered: 0, next_offset, committed_offset, end_offset }.lag()
+    PartitionReport { partition, buffered: 0, next_offset, committed_offset, end_offset, version_since: None }.lag()
 }
 
 #[test]

@@ -358,7 +358,7 @@ fn what_was_written_without_a_changelog_is_refused_and_kept() {
     let fixture = counted(&stores);
     stores.remove_all();
     let options = fixture.options();
-    let spec = &options.processors.topology().sub_topologies[0].stores[0];
+    let spec = &options.topology.sub_topologies[0].stores[0];
     let mut store = fixture.stores.open(task(0), spec).expect("it opens");
     store.write(&[("z".into(), Some("9".into()))], None).expect("it is written");
     store.flush().expect("it is flushed");

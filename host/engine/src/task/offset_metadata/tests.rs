@@ -10,33 +10,36 @@ fn of(entries: &[(&str, Offset)]) -> BTreeMap<String, Offset> {
 #[test]
 fn partition_times_are_written_as_kafka_streams_does() {
     for (time, text) in [(-1, "Av//////////"), (0, "AgAAAAAAAAAA"), (1_700_000_000_123, "AgAAAYvP5Wh7")] {
-        assert_eq!(encode(time, &of(&[])), text);
-        assert_eq!(decode(text), Committed { partition_time: time, changelogs: of(&[]) });
+        assert_eq!(encode(time, &of(&[]), None), text);
+        assert_eq!(decode(text), Committed { partition_time: time, changelogs: of(&[]), version: None });
     }
 }
 
 #[test]
 fn changelog_offsets_are_written_as_processor_metadata() {
-    let text = encode(5, &of(&[("meta", 7)]));
+    let text = encode(5, &of(&[("meta", 7)]), None);
     assert_eq!(text, "AgAAAAAAAAAFAAAAAQAAAAxzYW5kYmFyOm1ldGEAAAAAAAAABw==");
-    assert_eq!(decode(&text), Committed { partition_time: 5, changelogs: of(&[("meta", 7)]) });
+    assert_eq!(decode(&text), Committed { partition_time: 5, changelogs: of(&[("meta", 7)]), version: None });
     // Under a store's own name Kafka Streams keeps when a window was closed last.
     let foreign = decode("AgAAAAAAAAAFAAAAAQAAAARtZXRhAAAAAAAAAAc=");
-    assert_eq!(foreign, Committed { partition_time: 5, changelogs: of(&[]) });
+    assert_eq!(foreign, Committed { partition_time: 5, changelogs: of(&[]), version: None });
     for number in 0..200 {
         let mut seed = Seed::new(number);
         let stores = seed.below(6);
         let changelogs: BTreeMap<String, Offset> =
             (0..stores).map(|_| ("s".repeat(seed.below(20) as usize), seed.below(1 << 40) as Offset)).collect();
         let time = seed.below(1 << 42) as Timestamp;
-        assert_eq!(decode(&encode(time, &changelogs)), Committed { partition_time: time, changelogs });
+        assert_eq!(
+            decode(&encode(time, &changelogs, None)),
+            Committed { partition_time: time, changelogs, version: None }
+        );
     }
 }
 
 #[test]
 fn a_commit_is_never_too_long_for_the_broker() {
     let many: BTreeMap<String, Offset> = (0..1_000).map(|store| (format!("a-store-{store:04}"), store)).collect();
-    let text = encode(5, &many);
+    let text = encode(5, &many, None);
     assert!(text.len() <= 4_000, "{} characters", text.len());
     let decoded = decode(&text);
     assert!(decoded.changelogs.len() > 50 && decoded.changelogs.iter().all(|(store, offset)| many[store] == *offset));
@@ -46,13 +49,39 @@ fn a_commit_is_never_too_long_for_the_broker() {
 fn older_versions_and_processor_metadata_are_read() {
     assert_eq!(decode("AQAAAYvP5Wh7").partition_time, 1_700_000_000_123);
     let cut_short = decode("AgAAAAAAAAAFAAAAAW1ldGE=");
-    assert_eq!(cut_short, Committed { partition_time: 5, changelogs: of(&[]) });
+    assert_eq!(cut_short, Committed { partition_time: 5, changelogs: of(&[]), version: None });
 }
 
 #[test]
 fn what_is_not_ours_says_nothing() {
     for text in ["", "Ag", "AgAAAAAAAAA", "AgAA AAAAAAA", "AwAAAAAAAAAF", "Av/////////5", "hello, world", "äöü", "A"]
     {
-        assert_eq!(decode(text), Committed { partition_time: NO_TIMESTAMP, changelogs: of(&[]) }, "{text}");
+        assert_eq!(
+            decode(text),
+            Committed { partition_time: NO_TIMESTAMP, changelogs: of(&[]), version: None },
+            "{text}"
+        );
     }
+}
+
+#[test]
+fn the_version_stands_before_the_stores_and_is_never_left_out() {
+    let version = Some(VersionMark { number: 3, since: 1_234 });
+    let many: BTreeMap<String, Offset> = (0..1_000).map(|store| (format!("a-store-{store:04}"), store)).collect();
+    for changelogs in [of(&[]), of(&[("meta", 7), ("version", 8)]), many] {
+        let text = encode(5, &changelogs, version);
+        assert!(text.len() <= 4_000, "{} characters", text.len());
+        let decoded = decode(&text);
+        assert_eq!(decoded.version, version);
+        assert!(decoded.changelogs.iter().all(|(store, offset)| changelogs[store] == *offset));
+        assert_eq!(decoded.changelogs.is_empty(), changelogs.is_empty());
+    }
+}
+
+#[test]
+fn a_version_that_is_none_of_ours_is_none() {
+    let negative = encode(5, &of(&[]), Some(VersionMark { number: u64::MAX, since: 1 }));
+    assert_eq!(decode(&negative).version, Some(VersionMark { number: i64::MAX as u64, since: 1 }));
+    let half = encode(5, &of(&[("meta", 7)]), None);
+    assert_eq!(decode(&half).version, None);
 }

@@ -100,9 +100,10 @@ impl StreamTask {
         for queue in self.group.queues() {
             let position = if queue.is_empty() { consumer.position(&queue.partition)? } else { None };
             let offset = queue.offset_to_commit(position);
-            if queue.committed_offset() != Some(offset) {
+            if queue.committed_offset() != Some(offset) || self.version_unmarked {
                 let changelogs = changelogs.get_or_insert_with(|| self.changelog_offsets(producer));
-                let metadata = offset_metadata::encode(queue.partition_time(), changelogs);
+                let version = Some(self.version_mark(&queue.partition, offset));
+                let metadata = offset_metadata::encode(queue.partition_time(), changelogs, version);
                 offsets.push((queue.partition.clone(), OffsetAndMetadata { offset, metadata }));
             }
         }
@@ -134,6 +135,7 @@ impl StreamTask {
             }
         }
         self.initial_commit = false;
+        self.version_unmarked = false;
     }
 
     /// Stage `WriteStores`: one write for each store, with the offset that follows its changelog records. A store that

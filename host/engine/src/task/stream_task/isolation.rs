@@ -4,6 +4,8 @@
 //! up for a crash only if a fresh instance crashes at it too, so that what an earlier record left in an instance's
 //! memory is no reason.
 
+use std::sync::Arc;
+
 use super::{CallTimes, FailedCall, Failure, StreamTask};
 use crate::dead_letter::{DeadLetter, DeadLetterReason, Subject};
 use crate::error::EngineError;
@@ -65,6 +67,9 @@ impl StreamTask {
             return Err(self.failed_at(info, error));
         }
         self.options.metrics.add(Metric::ProcessorErrors, u64::from(refused.is_empty()));
+        if error.is_crash() {
+            self.count_failed(&error)?;
+        }
         let alone = info.count == 1 && self.group.is_piece(info);
         if !alone {
             self.group.split(info, &pieces(info.count, &refused));
@@ -75,6 +80,7 @@ impl StreamTask {
             return Ok(());
         }
         self.wants_fresh = false;
+        self.count_given_up(&error)?;
         self.options.metrics.add(Metric::RecordsRefused, u64::from(!refused.is_empty()));
         self.decide(info, &error, (&reads, &report), times, now_ms, producer)
     }
@@ -118,7 +124,7 @@ impl StreamTask {
                 task: self.id,
                 partition: self.group.partition_of(info).clone(),
                 offset: info.last_offset,
-                digest: self.options.processors.digest().to_owned(),
+                digest: self.version.processors.digest().to_owned(),
                 times,
                 error: Box::new(error.clone()),
             });
@@ -167,8 +173,10 @@ impl StreamTask {
             Failure::Refused(_) => ProcessorError::Output("a punctuation cannot refuse records".to_owned()),
         };
         self.options.metrics.add(Metric::ProcessorErrors, 1);
-        let options = self.options.clone();
-        let (task, digest) = (self.id, options.processors.digest());
+        self.count_failed(&error)?;
+        self.count_given_up(&error)?;
+        let (options, version) = (self.options.clone(), Arc::clone(&self.version));
+        let (task, digest) = (self.id, version.processors.digest());
         let stops = |error: ProcessorError| EngineError::Punctuation {
             task,
             schedule: schedule.0,
@@ -209,9 +217,9 @@ impl StreamTask {
         times: CallTimes,
         producer: &mut StreamsProducer,
     ) -> Result<(), EngineError> {
-        let options = self.options.clone();
+        let (options, version) = (self.options.clone(), Arc::clone(&self.version));
         // What the call was judged by, beside the record.
-        let mut settings = options.processors.settings();
+        let mut settings = version.processors.settings();
         settings.extend(self.collector.settings());
         settings.extend(self.context.iter().flat_map(ProcessorContext::store_settings));
         let letter = DeadLetter {
@@ -220,7 +228,7 @@ impl StreamTask {
             report,
             task: self.id,
             application_id: &options.application_id,
-            digest: options.processors.digest(),
+            digest: version.processors.digest(),
             stream_time: times.stream_time,
             write_time: times.write_time,
             wall_clock_ms: times.wall_clock_ms,
@@ -235,7 +243,7 @@ impl StreamTask {
     fn skip(&self, info: &BatchInfo, error: &ProcessorError) {
         self.options.metrics.add(Metric::RecordsDropped, 1);
         let partition = self.group.partition_of(info);
-        let digest = self.options.processors.digest();
+        let digest = self.version.processors.digest();
         tracing::warn!(task = %self.id, %partition, offset = info.first_offset, digest, %error, "record left out");
     }
 
@@ -245,18 +253,23 @@ impl StreamTask {
             return;
         }
         let (partition, reason) = (self.group.partition_of(info), DeadLetterReason::of(error).as_str());
-        let (digest, offset) = (self.options.processors.digest(), info.first_offset);
+        let (digest, offset) = (self.version.processors.digest(), info.first_offset);
         tracing::warn!(task = %self.id, %partition, offset, digest, reason, %error, "first dead letter of the task");
     }
 
     pub(super) fn not_started(&self, error: ProcessorError) -> EngineError {
-        let digest = self.options.processors.digest().to_owned();
+        if !matches!(error, ProcessorError::Store(_) | ProcessorError::HostPanic(_))
+            && let Err(past) = self.count_failed(&error).and_then(|()| self.count_given_up(&error))
+        {
+            return past;
+        }
+        let digest = self.version.processors.digest().to_owned();
         EngineError::Start { task: self.id, digest, error: Box::new(error) }
     }
 
     fn failed_at(&self, info: &BatchInfo, error: ProcessorError) -> EngineError {
         let (task, partition) = (self.id, self.group.partition_of(info).clone());
-        let digest = self.options.processors.digest().to_owned();
+        let digest = self.version.processors.digest().to_owned();
         match error {
             ProcessorError::Returned(reason) => {
                 EngineError::Refused { task, partition, offset: info.first_offset, digest, reason }

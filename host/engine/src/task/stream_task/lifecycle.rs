@@ -24,7 +24,7 @@ impl StreamTask {
     /// A task in state CREATED.
     pub fn new(id: TaskId, partitions: &[TopicPartition], options: Arc<StreamThreadOptions>) -> Self {
         let none = SubTopology::default();
-        let topology = options.processors.topology();
+        let topology = &options.topology;
         let sub_topology = topology.sub_topology(id.sub_topology).unwrap_or(&none);
         let changelog = |store: &StoreSpec| {
             let topic = store.changelog_topic(&options.application_id);
@@ -66,6 +66,9 @@ impl StreamTask {
             warm: false,
             promoted_with: None,
             claim: ActiveClaim::new(&options.standby_tasks, id),
+            version: options.versions.target(),
+            version_starts: BTreeMap::new(),
+            version_unmarked: false,
             options,
         }
     }
@@ -79,6 +82,7 @@ impl StreamTask {
     pub fn set_start(&mut self, partition: &TopicPartition, start: Offset, committed: Option<&OffsetAndMetadata>) {
         let known = committed.map(|committed| offset_metadata::decode(&committed.metadata));
         let time = known.as_ref().map_or(NO_TIMESTAMP, |known| known.partition_time);
+        self.note_version(partition, start, known.as_ref().and_then(|known| known.version));
         for (store, offset) in known.into_iter().flat_map(|known| known.changelogs) {
             // Each partition says what was true when it was committed last.
             let latest = self.committed_changelogs.entry(store).or_default();
@@ -162,7 +166,7 @@ impl StreamTask {
     pub fn open_stores(&mut self) -> Result<bool, EngineError> {
         let Some(mut warm) = self.claim.take() else { return Ok(false) };
         self.warm |= !warm.is_empty();
-        let topology = Arc::clone(self.options.processors.topology());
+        let topology = Arc::clone(&self.options.topology);
         let specs = topology.sub_topology(self.id.sub_topology).map_or(&[][..], |sub_topology| &sub_topology.stores);
         let mut stores = Vec::with_capacity(specs.len());
         for spec in specs {
@@ -264,7 +268,8 @@ impl StreamTask {
 
     /// Makes and initialises the processor: RESTORING to RUNNING. The stores are up to date.
     pub fn begin_running(&mut self, wall_clock_ms: Timestamp) -> Result<(), EngineError> {
-        let (application_id, config) = (self.options.application_id.clone(), self.options.processor_config.clone());
+        self.take_wanted_version();
+        let (application_id, config) = (self.options.application_id.clone(), self.version.config.clone());
         let mut stores = std::mem::take(&mut self.stores);
         let limits = self.options.sink_limits.get();
         for (store, changelog) in stores.iter_mut().zip(&self.changelogs) {
@@ -275,10 +280,10 @@ impl StreamTask {
         self.context = Some(context.leave_out_savepoints(self.options.config.without_savepoints));
         if let Err(error) = self.start_processor(wall_clock_ms) {
             self.stores = self.context.take().map(ProcessorContext::into_stores).unwrap_or_default();
-            let digest = self.options.processors.digest().to_owned();
-            return Err(EngineError::Start { task: self.id, digest, error: Box::new(error) });
+            return Err(self.not_started(error));
         }
-        self.commit_needed = self.stores().iter().any(TaskStore::is_dirty) || self.is_ahead_of_group();
+        self.commit_needed =
+            self.version_unmarked || self.stores().iter().any(TaskStore::is_dirty) || self.is_ahead_of_group();
         self.move_to(TaskState::Running)?;
         self.report_positions();
         for registration in &mut self.registrations {
@@ -291,12 +296,12 @@ impl StreamTask {
     /// Makes an instance and initialises it, at the start of the task and after a failed call. Schedules that `init`
     /// asks for again keep their time; what the last instance has asked for elsewhere ends with it, as with a restart.
     pub(super) fn start_processor(&mut self, wall_clock_ms: Timestamp) -> Result<(), ProcessorError> {
-        let mut processor = self.options.processors.create(self.id)?;
+        let mut processor = self.version.processors.create(self.id)?;
         let Some(mut context) = self.context.take() else {
             return Err(ProcessorError::Start(format!("task {} has no stores", self.id)));
         };
         let stream_time = self.group.stream_time();
-        if self.options.processors.topology().dead_letter_topic.is_some() {
+        if self.options.topology.dead_letter_topic.is_some() {
             context.record_reads(self.options.config.exception_handlers.dead_letter_reads_max_bytes);
         }
         context.restart_schedule_ids();
@@ -389,7 +394,7 @@ impl StreamTask {
     /// Closes without writing anything and wipes a store, before anybody else can open it.
     pub fn close_dirty_and_wipe(&mut self, store: &str) -> Result<(), EngineError> {
         self.close_stores()?;
-        let topology = Arc::clone(self.options.processors.topology());
+        let topology = Arc::clone(&self.options.topology);
         let specs = topology.sub_topology(self.id.sub_topology).map_or(&[][..], |sub_topology| &sub_topology.stores);
         let spec = specs.iter().find(|spec| &*spec.name == store);
         let wiped = spec.map_or(Ok(()), |spec| self.options.stores.wipe(self.id, spec));
