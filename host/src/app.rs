@@ -113,8 +113,8 @@ pub fn write_targets<E>(
 /// choose itself another application's state. Reading that is for the operator to allow, topic by topic; writing it is
 /// not, since whoever restores from the topic would take what it finds for its own.
 fn check_reserved_topics(manifest: &Manifest, parts: &[sandbox::SubTopologyDeclaration]) -> Result<(), ConfigError> {
-    const WHY: &str = "topics that end in -changelog or -repartition, or begin with __, are the state of applications or \
-                       of the cluster";
+    const WHY: &str = "topics that end in -changelog, -repartition or -sandbar-versions, or begin with __, are the state \
+                       of applications or of the cluster";
     let module = manifest.text("module");
     for part in parts {
         for sink in &part.sinks {

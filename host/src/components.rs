@@ -1,5 +1,6 @@
 //! Loads the module of an application: reads the file once, bounded, and hands those bytes to the sandbox, so that
-//! what is checked is what runs. Has it compiled by a process of its own. Shows what takes long.
+//! what is checked is what runs; where the host trusts certain keys only, their signature comes first. Has it compiled
+//! by a process of its own. Shows what takes long.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -16,11 +17,13 @@ use serde_json::json;
 use crate::commands::COMPILE_MODULE;
 use crate::exit::ModuleError;
 use crate::terminal::Terminal;
+use crate::versions::{ModuleDigest, Signature, SignatureError, TrustedKeys};
 
 /// What loading needs to know.
 #[derive(Debug, Clone)]
 pub struct LoadRequest {
-    pub path: PathBuf,
+    /// What the module is called in messages: its file, or the version that it is.
+    pub name: String,
     pub cache_dir: PathBuf,
     pub module_max_bytes: usize,
     pub limits: Limits,
@@ -48,12 +51,12 @@ impl Sandbox {
 /// This very program, also when another one lies at its path by now: its version is the one that fits.
 const OWN_PROGRAM: &str = "/proc/self/exe";
 
-/// Reads, checks and compiles a module, or takes its compiled code from the cache.
+/// Checks and compiles a module, or takes its compiled code from the cache.
 ///
 /// # Errors
-/// Names the file and why it was refused.
-pub fn load(request: &LoadRequest, sandbox: &Sandbox, terminal: Terminal) -> Result<Module> {
-    let bytes = read(&request.path, request.module_max_bytes)?;
+/// Names the module and why it was refused.
+pub fn load(bytes: &[u8], request: &LoadRequest, sandbox: &Sandbox, terminal: Terminal) -> Result<Module> {
+    let name = &request.name;
     let compiler = Compiler::Child(ChildCompiler {
         program: PathBuf::from(OWN_PROGRAM),
         arguments: vec![COMPILE_MODULE.to_owned()],
@@ -67,7 +70,7 @@ pub fn load(request: &LoadRequest, sandbox: &Sandbox, terminal: Terminal) -> Res
     let bar = terminal.bar("compiling the module", None);
     let mut stage = |stage: LoadStage| match stage {
         LoadStage::Compiling { size_bytes } => {
-            let text = format!("compiling {} ({size_bytes} bytes)", request.path.display());
+            let text = format!("compiling {name} ({size_bytes} bytes)");
             terminal.notice("compiling", &text, json!({ "bytes": size_bytes }));
         }
         LoadStage::NotCached { reason } => {
@@ -76,13 +79,32 @@ pub fn load(request: &LoadRequest, sandbox: &Sandbox, terminal: Terminal) -> Res
         }
         LoadStage::LoadedFromCache | LoadStage::Describing => {}
     };
-    let loaded = runtime.load_with(&bytes, &request.limits, &mut stage);
+    let loaded = runtime.load_with(bytes, &request.limits, &mut stage);
     bar.finish_and_clear();
-    let module = loaded.with_context(|| format!("the module {} was refused", request.path.display()))?;
-    let text = format!("module {} ({})", request.path.display(), module.digest());
-    let fields = json!({ "path": request.path.display().to_string(), "digest": module.digest() });
+    let module = loaded.with_context(|| format!("the module {name} was refused"))?;
+    let text = format!("module {name} ({})", module.digest());
+    let fields = json!({ "path": name, "digest": module.digest() });
     terminal.notice("module", &text, fields);
     Ok(module)
+}
+
+/// The file's bytes with the signature that lies beside it, checked over these bytes where the host trusts certain keys
+/// only.
+///
+/// # Errors
+/// As `read`, and when none of the keys has signed it.
+pub fn read_signed(
+    path: &Path,
+    limit_bytes: usize,
+    keys: Option<&TrustedKeys>,
+) -> Result<(Vec<u8>, Option<Signature>)> {
+    let bytes = read(path, limit_bytes)?;
+    let refused = |error: SignatureError| ModuleError(format!("the module {} was refused: {error}", path.display()));
+    let signature = Signature::beside(path).map_err(refused)?;
+    if let Some(keys) = keys {
+        keys.verify(&ModuleDigest::of(&bytes), signature.as_ref()).map_err(refused)?;
+    }
+    Ok((bytes, signature))
 }
 
 /// The user's own folder for what outlives projects, as the XDG base directory specification has it; a relative path
@@ -94,7 +116,10 @@ fn user_state_dir(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf
 }
 
 /// The file's bytes, at most one more than the limit: the sandbox says what is too much.
-fn read(path: &Path, limit_bytes: usize) -> Result<Vec<u8>> {
+///
+/// # Errors
+/// When there is no such file, or it is too large.
+pub fn read(path: &Path, limit_bytes: usize) -> Result<Vec<u8>> {
     let refused = |error: std::io::Error| {
         let path = path.display();
         ModuleError(match error.kind() {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use broker::EmbeddedBrokerError;
 use broker::disk::DiskError;
 use broker::wire::ServerError;
+use serde_json::Value;
 
 use crate::config::ConfigError;
 
@@ -17,7 +18,7 @@ Exit codes:
   1    the command or the application failed
   2    wrong usage, or a manifest that was refused
   3    the broker cannot be reached or refused the request
-  4    the module was refused
+  4    the module was refused, or a version of it was rolled back
   5    the state directory or the broker's folder is in use, cannot be written, belongs to
        something else or has a newer format
   6    the address to listen on is taken
@@ -60,6 +61,52 @@ pub struct StateDirectoryError(pub String);
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct UnreachableError(pub String);
+
+/// Marks what a host refused, with the reasons of its problem document.
+#[derive(Debug, thiserror::Error)]
+#[error("{detail}{}", Points(incompatibilities))]
+pub struct RefusedError {
+    /// Of HTTP.
+    pub status: u16,
+    pub detail: String,
+    /// Every point in which a version does not fit the running one.
+    pub incompatibilities: Vec<String>,
+}
+
+/// Marks a version that was rolled back, or that never became active.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct VersionError(pub String);
+
+/// A line for each point.
+struct Points<'a>(&'a [String]);
+
+impl fmt::Display for Points<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|point| write!(f, "\n  {point}"))
+    }
+}
+
+/// HTTP's status for a version that does not fit.
+const UNPROCESSABLE: u16 = 422;
+
+impl RefusedError {
+    /// By the status and the document of an answer.
+    pub fn of(status: u16, problem: &Value) -> Self {
+        let detail = problem["detail"].as_str().or_else(|| problem["title"].as_str());
+        let points = problem["incompatibilities"].as_array().into_iter().flatten();
+        // A point is a text, or has one beside its parts.
+        let text = |point: &Value| {
+            let text = point.as_str().or_else(|| point["detail"].as_str());
+            text.map_or_else(|| point.to_string(), str::to_owned)
+        };
+        Self {
+            status,
+            detail: detail.unwrap_or("no reason given").to_owned(),
+            incompatibilities: points.map(text).collect(),
+        }
+    }
+}
 
 /// Marks that some of several applications failed, each with its reason.
 #[derive(Debug, thiserror::Error)]
@@ -122,7 +169,10 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if cause.is::<StateDirectoryError>() {
         return Some(STATE);
     }
-    if cause.is::<sandbox::LoadError>() || cause.is::<ModuleError>() {
+    if cause.is::<sandbox::LoadError>() || cause.is::<ModuleError>() || cause.is::<VersionError>() {
+        return Some(MODULE);
+    }
+    if cause.downcast_ref::<RefusedError>().is_some_and(|refused| refused.status == UNPROCESSABLE) {
         return Some(MODULE);
     }
     if let Some(failed) = cause.downcast_ref::<FailedApplications>() {

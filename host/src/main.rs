@@ -21,6 +21,7 @@ mod telemetry;
 mod terminal;
 mod text;
 mod toolchain;
+mod versions;
 
 /// Also that of RocksDB and librdkafka, whose blocks and messages come and go on many threads.
 #[global_allocator]

@@ -62,7 +62,8 @@ fn a_name_that_nobody_declared_is_refused_with_its_place() {
     assert!(message.contains("stores.counts: the module does not declare it; it declares votes"), "{message}");
 }
 
-const RESERVED: [&str; 3] = ["victim-counts-changelog", "victim-by-key-repartition", "__transaction_state"];
+const RESERVED: [&str; 4] =
+    ["victim-counts-changelog", "victim-by-key-repartition", "victim-sandbar-versions", "__transaction_state"];
 
 #[test]
 fn no_sink_reaches_the_state_of_another_application() {

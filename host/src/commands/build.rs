@@ -8,13 +8,29 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use crate::terminal::{Format, Terminal, print_line, tell};
-use crate::toolchain::{self, BuildRequest, Component, Route, RouteChoice};
+use crate::toolchain::{self, BuildRequest, Component, Place, Route, RouteChoice, Toolchain};
 
 /// The manifest of an application beside its crate; its `module` key is where the component goes.
 const MANIFEST: &str = "sandbar.toml";
 
 #[derive(Debug, clap::Args)]
 pub struct BuildArgs {
+    #[command(flatten)]
+    pub how: CrateArguments,
+
+    /// Where the component goes; without it, the `module` of the sandbar.toml beside the crate, or else
+    /// `target/<crate>.wasm`
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+
+    /// Build with the optimised profile; this is the default
+    #[arg(long, conflicts_with = "profile")]
+    pub release: bool,
+}
+
+/// Which crate, and how cargo builds it.
+#[derive(Debug, clap::Args)]
+pub struct CrateArguments {
     /// The guest crate: its folder or its Cargo.toml
     #[arg(default_value = ".", value_name = "CRATE")]
     pub path: PathBuf,
@@ -27,14 +43,9 @@ pub struct BuildArgs {
     #[arg(short, long)]
     pub package: Option<String>,
 
-    /// Where the component goes; without it, the `module` of the sandbar.toml beside the crate, or else
-    /// `target/<crate>.wasm`
-    #[arg(long, value_name = "FILE")]
-    pub out: Option<PathBuf>,
-
-    /// Build with the optimised profile; this is the default
-    #[arg(long, conflicts_with = "profile")]
-    pub release: bool,
+    /// Features of the crate, several joined by commas
+    #[arg(short = 'F', long, value_name = "FEATURES", value_delimiter = ',')]
+    pub features: Vec<String>,
 
     /// The cargo profile to build with
     #[arg(long, default_value = "release")]
@@ -53,34 +64,84 @@ pub struct BuildArgs {
     pub locked: bool,
 }
 
+/// A guest crate, and the toolchain that makes modules of it.
+#[derive(Debug)]
+pub struct Builder<'a> {
+    arguments: &'a CrateArguments,
+    /// The crate's `Cargo.toml`, absolute.
+    manifest: PathBuf,
+    pub route: Route,
+    toolchain: Toolchain,
+}
+
+impl<'a> Builder<'a> {
+    /// Finds crate and toolchain, and says which.
+    ///
+    /// # Errors
+    /// When there is no crate, or no toolchain makes wasm.
+    pub fn find(arguments: &'a CrateArguments, terminal: Terminal) -> Result<Self> {
+        let manifest = find_manifest(arguments.manifest_path.as_deref().unwrap_or(&arguments.path))?;
+        let folder = manifest.parent().unwrap_or(Path::new("."));
+        let say = |line: &str| terminal.notice("progress", line, json!({ "message": line }));
+        let (route, toolchain) = toolchain::find(folder, arguments.route, arguments.offline, &say)?;
+        Ok(Self { arguments, route, toolchain, manifest })
+    }
+
+    /// The crate's folder.
+    pub fn folder(&self) -> &Path {
+        self.manifest.parent().unwrap_or(Path::new("."))
+    }
+
+    /// Where the sources are that a module of the crate is made of.
+    ///
+    /// # Errors
+    /// When cargo does not say it.
+    pub fn sources(&self) -> Result<Vec<Place>> {
+        toolchain::sources(&self.toolchain, &self.manifest, self.arguments.offline)
+    }
+
+    /// Builds the component and writes it, by default into the crate's target folder.
+    ///
+    /// # Errors
+    /// When the crate does not build, having said why, or the result is no processor module.
+    pub fn build(&self, destination: Option<&Path>, terminal: Terminal) -> Result<Component> {
+        let Self { arguments, manifest, route, toolchain } = self;
+        let (target, version) = (toolchain.target, &toolchain.version);
+        let way = describe(*route);
+        let line = format!("building {} for {target} with {version} ({way})", self.folder().display());
+        terminal.notice("progress", &line, json!({ "message": line }));
+        let request = BuildRequest {
+            manifest,
+            package: arguments.package.as_deref(),
+            features: &arguments.features,
+            profile: &arguments.profile,
+            offline: arguments.offline,
+            locked: arguments.locked,
+        };
+        let linked = toolchain::build(toolchain, &request)?;
+        let destination = match destination {
+            Some(destination) => destination.to_owned(),
+            None => {
+                let name = linked.file_name().context("cargo made a file without a name")?;
+                self.folder().join("target").join(name)
+            }
+        };
+        toolchain::make(&linked, &destination)
+    }
+}
+
 /// Builds the component.
 ///
 /// # Errors
 /// When the crate is not found or does not build, no toolchain makes wasm, or the result is no processor module.
 pub fn run(arguments: &BuildArgs, terminal: Terminal) -> Result<()> {
     let started = Instant::now();
-    let manifest = find_manifest(arguments.manifest_path.as_deref().unwrap_or(&arguments.path))?;
-    let folder = manifest.parent().unwrap_or(Path::new(".")).to_owned();
-    let declared = declared_module(&folder)?;
-
-    let say = |line: &str| terminal.notice("progress", line, json!({ "message": line }));
-    let (route, found) = toolchain::find(&folder, arguments.route, arguments.offline, &say)?;
-    say(&format!("building {} for {} with {} ({})", folder.display(), found.target, found.version, describe(route)));
-    let request = BuildRequest {
-        manifest: &manifest,
-        package: arguments.package.as_deref(),
-        profile: &arguments.profile,
-        offline: arguments.offline,
-        locked: arguments.locked,
-    };
-    let linked = toolchain::build(&found, &request)?;
-    let destination = match (&arguments.out, declared) {
-        (Some(out), _) => out.clone(),
-        (None, Some(module)) => module,
-        (None, None) => folder.join("target").join(linked.file_name().context("cargo made a file without a name")?),
-    };
-    let component = toolchain::make(&linked, &destination)?;
-    report(&component, route, started.elapsed().as_millis(), terminal);
+    let manifest = find_manifest(arguments.how.manifest_path.as_deref().unwrap_or(&arguments.how.path))?;
+    // Before a toolchain is looked for, which may take long.
+    let declared = declared_module(manifest.parent().unwrap_or(Path::new(".")))?;
+    let builder = Builder::find(&arguments.how, terminal)?;
+    let component = builder.build(arguments.out.as_deref().or(declared.as_deref()), terminal)?;
+    report(&component, builder.route, started.elapsed().as_millis(), terminal);
     Ok(())
 }
 

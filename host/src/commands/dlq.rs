@@ -18,7 +18,7 @@ use crate::terminal::Terminal;
 mod filter;
 mod letter;
 mod list;
-mod moment;
+pub(super) mod moment;
 mod position;
 mod purge;
 mod redrive;

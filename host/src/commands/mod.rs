@@ -8,14 +8,19 @@ use crate::exit;
 use crate::telemetry;
 use crate::terminal::{Format, Terminal};
 
+mod apps;
 mod broker;
 mod build;
+mod client;
 mod compile_module;
 mod completions;
+mod deploy;
+mod dev;
 mod dlq;
 mod new;
 mod reference;
 mod repro;
+mod rollback;
 mod run;
 mod stores;
 mod table;
@@ -45,8 +50,17 @@ enum Command {
     New(new::NewArgs),
     /// Compile a crate to a module and check it
     Build(build::BuildArgs),
+    /// Build, run and swap an application again and again while its sources are edited
+    Dev(dev::Arguments),
     /// Run an application
     Run(run::Arguments),
+    /// Give a running application a new version of its module, without a stop
+    Deploy(deploy::Arguments),
+    /// Give a running application an earlier version back
+    Rollback(rollback::Arguments),
+    /// The applications of a running host: look at them, pause and stop them
+    #[command(subcommand)]
+    Apps(apps::Command),
     /// Serve topics as read-only key-value stores over REST, without a module
     ServeTopic(table::Arguments),
     /// Tables: topics as read-only key-value stores
@@ -85,7 +99,11 @@ pub fn run(command_line: CommandLine) -> Result<()> {
     match command_line.command {
         Command::New(arguments) => new::run(&arguments, terminal),
         Command::Build(arguments) => build::run(&arguments, terminal),
+        Command::Dev(arguments) => dev::run(&arguments, terminal),
         Command::Run(arguments) => run::run(&arguments, terminal),
+        Command::Deploy(arguments) => deploy::run(&arguments, terminal),
+        Command::Rollback(arguments) => rollback::run(&arguments, terminal),
+        Command::Apps(command) => apps::run(&command, terminal),
         Command::ServeTopic(arguments) => table::serve(&arguments, terminal),
         Command::Table(command) => table::run(&command, terminal),
         Command::Broker(arguments) => broker::run(&arguments, terminal),

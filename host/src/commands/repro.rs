@@ -16,6 +16,7 @@ use crate::config::{Manifest, Overrides};
 use crate::exit::UsageError;
 use crate::runtime::{cache_dir, compile_limits};
 use crate::terminal::{Format, Terminal, print_line};
+use crate::versions::TrustedKeys;
 
 mod report;
 mod settings;
@@ -91,8 +92,11 @@ fn load(arguments: &Arguments, limits: &Limits, terminal: Terminal) -> Result<Mo
     let compile_limits = manifest.as_ref().map_or_else(CompileLimits::default, compile_limits);
     let limits = limits.clone();
     let given_up = Arc::default();
-    let request = LoadRequest { path, cache_dir: folder, module_max_bytes, limits, compile_limits, given_up };
-    components::load(&request, &Sandbox::default(), terminal)
+    let trusted_keys = manifest.as_ref().map(TrustedKeys::of).transpose()?.flatten();
+    let (bytes, _) = components::read_signed(&path, module_max_bytes, trusted_keys.as_ref())?;
+    let name = path.display().to_string();
+    let request = LoadRequest { name, cache_dir: folder, module_max_bytes, limits, compile_limits, given_up };
+    components::load(&bytes, &request, &Sandbox::default(), terminal)
 }
 
 /// The call as it was.

@@ -7,11 +7,9 @@ use serde_json::Value;
 
 use crate::terminal::{Format, Terminal, print_line};
 
-mod client;
 mod watch;
 
-use client::Client;
-
+use super::client::{Client, HostArguments};
 use crate::formats::percent_encode as encode;
 
 #[derive(Debug, Subcommand)]
@@ -80,9 +78,8 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct At {
-    /// REST address of the host
-    #[arg(long, env = "SANDBAR_URL", default_value = "http://127.0.0.1:7070")]
-    url: String,
+    #[command(flatten)]
+    host: HostArguments,
     /// Application; not needed where the host runs only one
     #[arg(long)]
     app: Option<String>,
@@ -217,8 +214,8 @@ fn bare(value: &Value) -> String {
 impl At {
     /// A question about the store.
     fn of_store(&self, what: &str) -> Result<Question> {
-        let client = Client::new(&self.url);
-        let application = client.application(self)?;
+        let client = Client::new(&self.host.url);
+        let application = client.application(self.app.as_deref())?;
         let path = format!("/v1/apps/{}/stores/{}/{what}", encode(&application), encode(&self.store));
         Ok(Question { client, path })
     }

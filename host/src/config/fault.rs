@@ -17,6 +17,8 @@ pub enum Origin {
     Environment(String),
     /// The flag as the user wrote it.
     Flag(String),
+    /// The version that was deployed.
+    Version,
 }
 
 /// One thing that is wrong.
@@ -80,6 +82,7 @@ impl fmt::Display for Faults<'_> {
                 Origin::File { line, column } => write!(f, "{path}:{line}:{column}: {}", fault.message)?,
                 Origin::Environment(name) => write!(f, "environment variable {name}: {}", fault.message)?,
                 Origin::Flag(flag) => write!(f, "{flag}: {}", fault.message)?,
+                Origin::Version => write!(f, "the manifest of the version: {}", fault.message)?,
             }
             if let (Origin::File { line, column }, Some(text)) = (&fault.origin, &fault.line_text) {
                 let margin = line.to_string();

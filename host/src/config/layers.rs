@@ -7,7 +7,7 @@ use std::ops::Range;
 use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::fault::{Fault, Origin, nearest, place};
-use super::options::{FREE_TABLES, OPTIONS, find};
+use super::options::{FREE_TABLES, OPTIONS, Scope, find, scope_of};
 use super::value::{Value, Written, check};
 
 /// Prefix of the environment variables that set a key: `SANDBAR__COMMIT_INTERVAL_MS` is `commit.interval.ms`.
@@ -36,9 +36,15 @@ impl Layers {
             Ok(table) => self.table(text, &mut Vec::new(), table.get_ref()),
             Err(error) => {
                 let (line, column, line_text) = place(text, error.span().map_or(0, |span| span.start));
+                let mut message = format!("not valid TOML: {}", error.message().replace('\n', ", "));
+                // In TOML `module = "a.wasm"` leaves no room for keys below `module`, except in quotes.
+                if error.message().contains("cannot extend value") {
+                    let key = line_text.split('=').next().unwrap_or_default().trim();
+                    message.push_str(&format!("; write the key in quotes: \"{key}\" = …"));
+                }
                 self.faults.push(Fault {
                     origin: Origin::File { line, column },
-                    message: format!("not valid TOML: {}", error.message().replace('\n', ", ")),
+                    message,
                     line_text: Some(line_text.to_owned()),
                 });
             }
@@ -71,6 +77,19 @@ impl Layers {
     pub fn set(&mut self, flag: &str, key: &str, text: &str) {
         let origin = Origin::Flag(format!("{flag} {text}"));
         self.insert(key, &Written::Bare(text.to_owned()), origin, None);
+    }
+
+    /// Sets a key from the manifest of a version that was deployed. One that a version cannot have is a fault: a newer
+    /// host means something by it, and what is left out would be missed.
+    pub fn version(&mut self, key: &str, value: &serde_json::Value) {
+        let refused = match scope_of(key) {
+            Some(Scope::Version) => return self.insert(key, &of_json(value), Origin::Version, None),
+            Some(Scope::Host) => format!("{key} belongs to the host and to no version; take it away and deploy again"),
+            None => {
+                format!("unknown key {key}, as a newer host has it: update this host, or deploy again without the key")
+            }
+        };
+        self.faults.push(Fault { origin: Origin::Version, message: refused, line_text: None });
     }
 
     fn table(&mut self, text: &str, path: &mut Vec<String>, table: &DeTable<'_>) {
@@ -178,6 +197,18 @@ fn written(value: &DeValue<'_>) -> Written {
         DeValue::Float(number) => Written::Other { kind: "float", text: number.as_str().to_owned() },
         DeValue::Datetime(moment) => Written::Other { kind: "date", text: moment.to_string() },
         DeValue::Table(_) => Written::Other { kind: "a table", text: String::new() },
+    }
+}
+
+fn of_json(value: &serde_json::Value) -> Written {
+    let other = |kind| Written::Other { kind, text: value.to_string() };
+    match value {
+        serde_json::Value::String(text) => Written::Text(text.clone()),
+        serde_json::Value::Bool(value) => Written::Boolean(*value),
+        serde_json::Value::Number(number) => number.as_i64().map_or_else(|| other("the number"), Written::Integer),
+        serde_json::Value::Array(items) => Written::List(items.iter().map(of_json).collect()),
+        serde_json::Value::Null => Written::Other { kind: "nothing", text: String::new() },
+        serde_json::Value::Object(_) => Written::Other { kind: "a table", text: String::new() },
     }
 }
 

@@ -14,6 +14,7 @@ mod tables;
 mod tests;
 mod together;
 mod value;
+mod version;
 
 pub use fault::{ConfigError, nearest};
 pub use reference::manifest_reference;
@@ -118,6 +119,11 @@ impl Manifest {
         for (flag, key, text) in &overrides.flags {
             layers.set(flag, key, text);
         }
+        Self::of_layers(path, layers)
+    }
+
+    /// Checks the values together.
+    fn of_layers(path: &Path, mut layers: Layers) -> Result<Self, ConfigError> {
         // Missing keys are only worth telling when what is there could be read.
         if layers.faults.is_empty() {
             missing(&mut layers);
@@ -251,7 +257,12 @@ impl Manifest {
     /// A path option, from the manifest's folder where it is relative. A path of a flag starts at the working
     /// directory, as paths on a command line do.
     pub fn path_of(&self, key: &str) -> PathBuf {
-        let path = Path::new(self.text(key));
+        self.path_at(key, self.text(key))
+    }
+
+    /// A path that is in the value of `key`, from where that starts.
+    pub fn path_at(&self, key: &str, path: &str) -> PathBuf {
+        let path = Path::new(path);
         match self.values.get(key).map(|located| &located.origin) {
             Some(Origin::Flag(_)) => path.to_owned(),
             _ => self.directory().join(path),
@@ -263,6 +274,14 @@ impl Manifest {
         match self.values.get("bootstrap.servers").map(|located| &located.value) {
             Some(Value::List(servers)) => Some(servers.join(",")),
             _ => None,
+        }
+    }
+
+    /// `module.trusted.keys`, as they are written; empty where nobody gave any.
+    pub fn module_trusted_keys(&self) -> &[String] {
+        match self.values.get("module.trusted.keys").map(|located| &located.value) {
+            Some(Value::List(keys)) => keys,
+            _ => &[],
         }
     }
 
@@ -328,8 +347,7 @@ fn handlers_without_topic(layers: &mut Layers) {
     }
 }
 
-/// The checked default of an option, for tests and the reference.
-#[cfg(test)]
+/// The checked default of an option.
 fn checked_default(option: &options::ConfigOption) -> Option<Result<Value, String>> {
     option
         .default

@@ -43,6 +43,17 @@ pub enum Kind {
     Limit,
     Boolean,
     Choice(&'static [&'static str]),
+    /// Paths of public keys or keys in base64, several joined by commas, or a list.
+    PublicKeys,
+}
+
+/// Whose a key is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Each host has its own value.
+    Host,
+    /// What the module does depends on it, so it is deployed with the module and every host has the same value.
+    Version,
 }
 
 /// One key. `*` in a name stands for a name that the module declares, or that the manifest gives a table.
@@ -58,6 +69,7 @@ pub struct ConfigOption {
     pub required: bool,
     /// Whether Kafka Streams has a key of this name with this meaning.
     pub kafka_streams: bool,
+    pub scope: Scope,
     pub doc: &'static str,
 }
 
@@ -65,6 +77,7 @@ pub struct ConfigOption {
 #[derive(Debug, Clone, Copy)]
 pub struct FreeTable {
     pub name: &'static str,
+    pub scope: Scope,
     pub doc: &'static str,
 }
 
@@ -77,6 +90,7 @@ const fn option(name: &'static str, kind: Kind, doc: &'static str) -> ConfigOpti
         importance: Importance::Medium,
         required: false,
         kafka_streams: false,
+        scope: Scope::Host,
         doc,
     }
 }
@@ -106,7 +120,16 @@ impl ConfigOption {
         self.kafka_streams = true;
         self
     }
+
+    const fn of_version(mut self) -> Self {
+        self.scope = Scope::Version;
+        self
+    }
 }
+
+/// Limits of all instances on a host together, which are for the host to say.
+const LIMITS_OF_THE_HOST: [&str; 3] =
+    ["processor.memory.total.max.bytes", "processor.log.max.lines.per.second", "processor.log.max.bytes.per.second"];
 
 /// The answers of an exception handler.
 const HANDLERS: &[&str] = &["dlq", "continue", "fail"];
@@ -132,6 +155,7 @@ pub static OPTIONS: LazyLock<Vec<ConfigOption>> = LazyLock::new(|| {
             ""
         },
         importance: Importance::Low,
+        scope: if LIMITS_OF_THE_HOST.contains(&limit.key) { Scope::Host } else { Scope::Version },
         ..option(limit.key, Kind::Limit, limit.meaning)
     });
     TABLE.iter().cloned().chain(limits).collect()
@@ -178,7 +202,8 @@ const TABLE: &[ConfigOption] = &[
          what came after the last commit.",
     )
     .or("\"exactly_once_v2\"")
-    .streams(),
+    .streams()
+    .of_version(),
     option(
         "num.stream.threads",
         integer(1, 256),
@@ -232,7 +257,8 @@ const TABLE: &[ConfigOption] = &[
         "Where a source partition starts that has no committed offset; `none` stops with an error instead.",
     )
     .or("\"earliest\"")
-    .streams(),
+    .streams()
+    .of_version(),
     option(
         "max.task.idle.ms",
         integer(-1, DAY_MS),
@@ -241,7 +267,8 @@ const TABLE: &[ConfigOption] = &[
     )
     .or("0")
     .unit("ms")
-    .streams(),
+    .streams()
+    .of_version(),
     option(
         "statestore.cache.max.bytes",
         integer(0, TIB),
@@ -326,7 +353,8 @@ const TABLE: &[ConfigOption] = &[
          be compacted, nor be the topic of a source or a sink. See [dead letters](../dead-letters.md).",
     )
     .importance(Importance::High)
-    .streams(),
+    .streams()
+    .of_version(),
     option(
         "processing.exception.handler",
         Kind::Choice(HANDLERS),
@@ -334,14 +362,16 @@ const TABLE: &[ConfigOption] = &[
          letter; `continue`: it is left out and counted; `fail`: the application stops. Its writes, outputs and schedules \
          are undone in any case. `dlq` where a topic for dead letters is set, `fail` otherwise.",
     )
-    .streams(),
+    .streams()
+    .of_version(),
     option(
         "deserialization.exception.handler",
         Kind::Choice(HANDLERS),
         "As `processing.exception.handler`, for records whose key or value the module cannot read and for timestamps that \
          are none.",
     )
-    .streams(),
+    .streams()
+    .of_version(),
     option(
         "production.exception.handler",
         Kind::Choice(HANDLERS),
@@ -350,7 +380,8 @@ const TABLE: &[ConfigOption] = &[
          `continue` the output alone is left out. The size is that of the record before compression, so that a record which \
          a topic would take compressed only counts as too large.",
     )
-    .streams(),
+    .streams()
+    .of_version(),
     option(
         "processing.exception.consecutive.max",
         integer(1, 1_000_000_000),
@@ -359,6 +390,49 @@ const TABLE: &[ConfigOption] = &[
     )
     .or("100")
     .unit("records")
+    .importance(Importance::Low)
+    .of_version(),
+    option(
+        "provenance",
+        Kind::Boolean,
+        "Whether every output carries the header `__sandbar.module`: the first 12 digits of the digest of the module that \
+         made it.",
+    )
+    .or("false")
+    .importance(Importance::Low)
+    .of_version(),
+    option(
+        "probation.ms",
+        integer(0, 86_400_000),
+        "How long a version is on probation after it took over, at least. Meanwhile its failures are compared with those of \
+         the version before, and past the bound the host goes back by itself.",
+    )
+    .or("60000")
+    .unit("ms")
+    .importance(Importance::Medium),
+    option(
+        "probation.records",
+        integer(0, i64::MAX),
+        "How many records a version must have processed on this host before its probation ends.",
+    )
+    .or("1000")
+    .unit("records")
+    .importance(Importance::Low),
+    option(
+        "probation.failures.max",
+        integer(0, i64::MAX),
+        "Failed calls, and as many refused records, that a version on probation may have beyond what the rate of the version \
+         before lets expect (its mean and four standard deviations).",
+    )
+    .or("0")
+    .importance(Importance::Medium),
+    option(
+        "probation.output.factor",
+        integer(0, 1_000_000),
+        "By how many times the records that a version on probation forwards for each may differ from the version before, up \
+         or down, once both have processed 1,000; 0 does not compare them.",
+    )
+    .or("10")
     .importance(Importance::Low),
     option(
         "errors.dead.letter.queue.reads.max.bytes",
@@ -368,7 +442,8 @@ const TABLE: &[ConfigOption] = &[
     )
     .or("65536")
     .unit("bytes")
-    .importance(Importance::Low),
+    .importance(Importance::Low)
+    .of_version(),
     option(
         "accept.missing.offsets",
         Kind::Boolean,
@@ -456,6 +531,13 @@ const TABLE: &[ConfigOption] = &[
     .unit("bytes")
     .importance(Importance::Low),
     option(
+        "module.trusted.keys",
+        Kind::PublicKeys,
+        "Ed25519 public keys. With this key the host runs only modules that one of them has signed, wherever they come from: \
+         the signature of `vote.wasm` is in `vote.wasm.sig` beside it, or is deployed with it. A key is a file as `openssl pkey \
+         -pubout` writes it, or its 32 bytes in base64. See [signed modules](../sandbox.md#signed-modules).",
+    ),
+    option(
         sandbox::COMPILE_CPU_KEY,
         integer(1, 3_600),
         "CPU time that compiling the module may take, in a process of its own. A module in Rust takes 0.2 s, one that \
@@ -480,7 +562,8 @@ const TABLE: &[ConfigOption] = &[
     )
     .or("20")
     .unit("stores")
-    .importance(Importance::Low),
+    .importance(Importance::Low)
+    .of_version(),
     option(
         "rocksdb.block.cache.bytes",
         integer(1 << 20, TIB),
@@ -502,16 +585,19 @@ const TABLE: &[ConfigOption] = &[
         "sources.*.topic",
         Kind::Name,
         "Binds a source that the module declares to a topic; without it the topic has the source's name. A topic that ends \
-         in `-changelog` or `-repartition`, or begins with `__`, must be named here to be read.",
+         in `-changelog`, `-repartition` or `-sandbar-versions`, or begins with `__`, must be named here to be read.",
     )
-    .importance(Importance::High),
+    .importance(Importance::High)
+    .of_version(),
     option(
         "sinks.*.topic",
         Kind::Name,
         "Binds a sink that the module declares to a topic; without it the topic has the sink's name. It never ends in \
-         `-changelog` or `-repartition` and never begins with `__`: that is state of applications or of the cluster.",
+         `-changelog`, `-repartition` or `-sandbar-versions` and never begins with `__`: that is state of applications or \
+         of the cluster.",
     )
-    .importance(Importance::High),
+    .importance(Importance::High)
+    .of_version(),
     option(
         "table.*.topic",
         Kind::Name,
@@ -542,20 +628,23 @@ const TABLE: &[ConfigOption] = &[
         Kind::Choice(&["rocksdb", "memory"]),
         "Where a store keeps its data: on disk, or in memory, where it is restored from its changelog at each start.",
     )
-    .or("\"rocksdb\""),
+    .or("\"rocksdb\"")
+    .of_version(),
     option(
         "stores.*.logging.enabled",
         Kind::Boolean,
         "Whether a changelog topic backs the store. Without one its data is gone with the state directory.",
     )
     .or("true")
-    .importance(Importance::Low),
+    .importance(Importance::Low)
+    .of_version(),
     option(
         "stores.*.write.source",
         Kind::Name,
         "Lets REST clients write under the store's keys: what they write becomes a record of this source, as the module \
          declares it, and the module does with it what it does with any other. Without it the store takes no writes.",
-    ),
+    )
+    .of_version(),
     option(
         "stores.*.write.conditional",
         Kind::Boolean,
@@ -563,22 +652,33 @@ const TABLE: &[ConfigOption] = &[
          headers `sandbar-if-match` and `sandbar-if-none-match` of the record. Without it they are refused.",
     )
     .or("false")
-    .importance(Importance::Low),
+    .importance(Importance::Low)
+    .of_version(),
 ];
 
 /// The tables whose keys are free: their values are passed on.
 pub const FREE_TABLES: &[FreeTable] = &[
     FreeTable {
         name: "config",
+        scope: Scope::Version,
         doc: "Values that the module reads with `context.config`. The host gives them no meaning.",
     },
     FreeTable {
         name: "kafka",
+        scope: Scope::Host,
         doc: "Properties of librdkafka, under its own names. `consumer.` and `producer.` in front give a property to \
               those clients only, for example `consumer.session.timeout.ms`. Properties that the host itself must \
               set (`group.id`, `enable.auto.commit`, …) are refused.",
     },
 ];
+
+/// Whose a flattened key is; `None` for one that does not exist.
+pub fn scope_of(name: &str) -> Option<Scope> {
+    let free = FREE_TABLES.iter().find(|table| {
+        name.strip_prefix(table.name).and_then(|rest| rest.strip_prefix('.')).is_some_and(|rest| !rest.is_empty())
+    });
+    free.map(|table| table.scope).or_else(|| find(name).map(|option| option.scope))
+}
 
 /// The option with a flattened name; names below `sources`, `sinks`, `stores` and `table` match their `*`.
 pub fn find(name: &str) -> Option<&'static ConfigOption> {

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::options::{ConfigOption, FREE_TABLES, Importance, OPTIONS};
+use super::options::{ConfigOption, FREE_TABLES, Importance, OPTIONS, Scope};
 use super::value::expected;
 
 /// The whole page.
@@ -48,4 +48,9 @@ fn entry(page: &mut String, option: &ConfigOption) {
     // Writing to a String cannot fail.
     let _ = write!(page, "\n### `{name}`{mark}\n\n{}\n\n", option.doc);
     let _ = writeln!(page, "- Value: {}\n- Default: {default}", expected(option));
+    if option.scope == Scope::Version {
+        page.push_str(
+            "- Deployed with the module: every host of the application has the value of the version that runs\n",
+        );
+    }
 }

@@ -100,6 +100,14 @@ fn a_key_below_a_table_is_told_its_place() {
 }
 
 #[test]
+fn a_key_below_the_module_is_written_in_quotes() {
+    let message = refused("module.max.bytes = 2048\n");
+    assert!(message.contains("; write the key in quotes: \"module.max.bytes\" = …"), "{message}");
+    let manifest = parse(&format!("{MINIMAL}\"module.max.bytes\" = 2048\n")).expect("valid");
+    assert_eq!(manifest.integer("module.max.bytes"), 2048);
+}
+
+#[test]
 fn wrong_types_and_ranges_name_expected_and_found() {
     for (lines, expected) in [
         ("commit.interval.ms = \"soon\"\n", "a whole number from 1 to 86400000 (ms), found the text \"soon\""),

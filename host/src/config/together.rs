@@ -92,6 +92,7 @@ fn place(manifest: &Manifest, located: &Located) -> String {
         Origin::File { line, column } => format!("{path}:{line}:{column}"),
         Origin::Environment(name) => format!("{path} (environment variable {name})"),
         Origin::Flag(flag) => format!("{path} ({flag})"),
+        Origin::Version => format!("{path} (the version that was deployed)"),
     }
 }
 

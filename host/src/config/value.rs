@@ -55,6 +55,7 @@ pub fn expected(option: &ConfigOption) -> String {
         Kind::Integer { min, max } => format!("a whole number from {min} to {max}{unit}"),
         Kind::Limit => format!("a whole number{unit}"),
         Kind::Boolean => "true or false".to_owned(),
+        Kind::PublicKeys => "paths of public keys, or keys in base64, several joined by commas".to_owned(),
         Kind::Choice(choices) => {
             let quoted: Vec<String> = choices.iter().map(|choice| format!("{choice:?}")).collect();
             format!("one of {}", quoted.join(", "))
@@ -96,6 +97,10 @@ pub fn check(option: &ConfigOption, key: &str, written: &Written) -> Result<Valu
         Kind::Servers => list(written, |part| split_address(part).is_some()).map(Value::List).ok_or_else(|| refuse("")),
         Kind::Networks => {
             list(written, |part| part.parse::<Network>().is_ok()).map(Value::List).ok_or_else(|| refuse(""))
+        }
+        Kind::PublicKeys => {
+            let is_text = |part: &str| !part.is_empty() && !part.chars().any(char::is_control);
+            list(written, is_text).map(Value::List).ok_or_else(|| refuse(""))
         }
         Kind::Path | Kind::Name | Kind::Address | Kind::Choice(_) => {
             let (Written::Text(text) | Written::Bare(text)) = written else { return Err(refuse("")) };

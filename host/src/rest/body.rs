@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
 
 use super::connections::{BusyBody, Marker};
-use super::{Problem, peers};
+use super::{Problem, peers, versions};
+
+/// Of a body with a module, which has a limit of its own beside.
+const MODULE_BYTES_MAX: usize = 64 << 20;
 
 /// What a body may take.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +40,15 @@ pub async fn within_body_limits(State(limits): State<BodyLimits>, request: Reque
     }
     // Hosts ask each other for keys in hexadecimal.
     let is_large = peers::is_forwarded(&parts.headers) && parts.uri.path().ends_with("/batch-get");
-    let bytes_max = if is_large { 4 * limits.bytes_max } else { limits.bytes_max };
+    // Before a module is read from somebody who may not deploy it.
+    let is_module = parts.method == Method::POST
+        && parts.uri.path().ends_with("/versions")
+        && versions::is_allowed(parts.extensions.get(), &parts.headers).is_ok();
+    let bytes_max = match (is_large, is_module) {
+        (_, true) => limits.bytes_max.max(MODULE_BYTES_MAX),
+        (true, false) => 4 * limits.bytes_max,
+        (false, false) => limits.bytes_max,
+    };
     let read = tokio::time::timeout(limits.timeout, read(body, bytes_max)).await;
     let refusal = match read {
         Ok(Ok(body)) => {

@@ -38,6 +38,7 @@ mod stores;
 #[cfg(test)]
 mod tests;
 mod token;
+pub mod versions;
 pub mod writes;
 
 pub use problem::Problem;
@@ -79,6 +80,12 @@ const ROUTES: &[Route] = &[
     route("/v1/apps/{app}/stores/{store}/batch-write", &["post"], || post(writes::batch)),
     route("/v1/apps/{app}/stores/{store}/entries", &["get"], || get(entries::list)),
     route("/v1/apps/{app}/stores/{store}/changes", &["get"], || get(changes::subscribe)),
+    route("/v1/apps/{app}/versions", &["get", "post"], || get(versions::list).post(versions::deploy)),
+    route("/v1/apps/{app}/versions/{number}", &["get"], || get(versions::show)),
+    route("/v1/apps/{app}/rollback", &["post"], || post(versions::rollback)),
+    route("/v1/apps/{app}/pause", &["post"], || post(versions::pause)),
+    route("/v1/apps/{app}/resume", &["post"], || post(versions::resume)),
+    route("/v1/apps/{app}/stop", &["post"], || post(versions::stop)),
     route("/livez", &["get"], || get(livez)),
     route("/readyz", &["get"], || get(readyz)),
     route("/metrics", &["get"], || get(metrics::text)),

@@ -23,13 +23,24 @@ pub struct Problem {
     pub retry_after_s: Option<u32>,
     /// How far the state is, where that is what the problem is about.
     pub position: Option<Box<Value>>,
+    /// Each of several points that stand against what was asked for.
+    pub points: Option<Box<[String]>>,
     /// How far the state was of which it speaks, for later questions.
     pub token: Option<String>,
 }
 
 impl Problem {
     pub fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, kind, title, detail: detail.into(), retry_after_s: None, position: None, token: None }
+        Self {
+            status,
+            kind,
+            title,
+            detail: detail.into(),
+            retry_after_s: None,
+            position: None,
+            points: None,
+            token: None,
+        }
     }
 
     pub fn bad_request(detail: impl Into<String>) -> Self {
@@ -59,6 +70,9 @@ impl Problem {
         });
         if let Some(position) = &self.position {
             document["position"] = Value::clone(position);
+        }
+        if let Some(points) = &self.points {
+            document["incompatibilities"] = points.iter().map(|point| shortened(point)).collect();
         }
         if let Some(token) = &self.token {
             document["consistency_token"] = token.as_str().into();

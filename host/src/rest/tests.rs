@@ -90,6 +90,7 @@ fn host() -> (Arc<Status>, Arc<QueryRegistry>) {
         routing: None,
         writes: None,
         changelogs: None,
+        deployments: None,
     });
     (status, queries)
 }

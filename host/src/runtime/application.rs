@@ -2,27 +2,25 @@
 //! order in which they start and stop. Every wait of it ends when the wish to stop is raised, and nothing of it is held
 //! any more when `run` has returned, except by threads that did not end in time.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use engine::broker::{BrokerErrorKind, ClientSupplier, NewTopic};
+use anyhow::{Result, bail};
+use engine::broker::ClientSupplier;
 use engine::error::EngineError;
-use engine::internal_topics::Prepared;
 use engine::metrics::Metric;
-use engine::processor::ProcessorSupplier;
 use engine::stream_thread::{StreamThreadOptions, ThreadReport};
 use engine::table::TableSupplier;
 use engine::topic_limits::SharedSinkLimits;
 use engine::topology::Topology;
+use engine::version::Versions;
 use kafka::KafkaClients;
 use serde_json::json;
 
+use super::brokers::Broker;
+use super::deployments::{self, Deployments, Opening, Start};
+use super::loader::Loader;
 use super::shared::Shared;
-use super::spawn::spawn;
 use super::standby::Standby;
 use super::status::{Phase, Status, Wired};
 use super::stop::Stop;
@@ -32,7 +30,6 @@ use super::threads::StreamThreads;
 use super::topics::{self, TopicWatch};
 use super::{brokers, settings, wiring};
 use crate::app;
-use crate::components::{self, Sandbox};
 use crate::config::Manifest;
 use crate::rest::changes::Changelogs;
 use crate::terminal::Terminal;
@@ -40,8 +37,31 @@ use crate::terminal::Terminal;
 /// A clean end that takes longer than this is given up: what was not committed is processed again.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// `max.message.bytes` of a dead letter topic that the embedded broker gets: twice that of the others.
-const DEAD_LETTER_MAX_BYTES: u32 = 2 << 20;
+/// The clients of an application, and the broker that they talk to.
+struct Connected {
+    clients: Arc<KafkaClients>,
+    is_embedded: bool,
+    _broker: Arc<Broker>,
+}
+
+/// One life of the threads: what they were started with, and what ends them.
+struct Round<'a> {
+    /// With what belongs to the version.
+    manifest: &'a Manifest,
+    stop: &'a Stop,
+    /// A failure of it is not that of the application: an earlier version takes over.
+    may_return: bool,
+    /// `None` where there are no versions.
+    deployments: Option<&'a Arc<Deployments>>,
+}
+
+/// What the threads run.
+struct Runs {
+    topology: Arc<Topology>,
+    versions: Arc<Versions>,
+    usage: Option<Arc<sandbox::Usage>>,
+    digest: Option<String>,
+}
 
 /// One application of the process.
 pub struct Application {
@@ -69,41 +89,106 @@ impl Application {
         status.set_phase(Phase::Starting("opening the state directory"));
         let stores = Arc::new(Stores::open(settings::rocks_options(manifest), &shared.memory)?);
 
-        let Some(processors) = load_processors(manifest, status, stop, &shared.sandbox, *terminal)? else {
-            return Ok(());
-        };
-        let topology = Arc::clone(processors.supplier.topology());
-        topology.validate(manifest.application_id()).map_err(EngineError::from)?;
+        if !manifest.tables.is_empty() {
+            return self.serve_tables(&stores);
+        }
+        status.set_phase(Phase::Starting("loading the module"));
+        let loader = Loader::new(&shared.sandbox, stop, *terminal);
+        let Some(own) = loader.load_own(manifest)? else { return Ok(()) };
+        let Some(connected) = self.connect(own.topology(), &stores)? else { return Ok(()) };
 
+        status.set_phase(Phase::Starting("reading the versions"));
+        let opening = Opening {
+            clients: &connected.clients,
+            folder: stores.path(),
+            is_embedded: connected.is_embedded,
+            host: &self.endpoint,
+            status,
+            stop,
+            terminal: *terminal,
+        };
+        let Some((deployments, start)) = deployments::open(own, loader, &opening)? else { return Ok(()) };
+        deployments.watch(stop)?;
+        self.run_versions(start, &deployments, connected, &stores)
+    }
+
+    /// Runs a version after the other, as long as one asks for a start of the threads that its swap could not do.
+    fn run_versions(
+        &self,
+        mut start: Start,
+        deployments: &Arc<Deployments>,
+        mut connected: Connected,
+        stores: &Arc<Stores>,
+    ) -> Result<()> {
+        loop {
+            let stop = self.stop.below();
+            let round = Round {
+                manifest: &start.loaded.manifest,
+                stop: &stop,
+                may_return: start.on_probation && start.previous.is_some(),
+                deployments: Some(deployments),
+            };
+            let versions = deployments.begin(&start, &stop);
+            let runs = Runs {
+                topology: Arc::clone(start.loaded.topology()),
+                versions,
+                usage: Some(Arc::clone(start.loaded.supplier.usage())),
+                digest: Some(start.loaded.digest.to_string()),
+            };
+            let result = self.process(&round, &connected, runs, stores);
+            deployments.end();
+            start = match deployments.after(&start, result)? {
+                Some(next) => next,
+                None => return Ok(()),
+            };
+            if self.stop.is_raised() {
+                return Ok(());
+            }
+            // Its clients are told which topics they read together.
+            let Some(again) = self.connect(start.loaded.topology(), stores)? else { return Ok(()) };
+            connected = again;
+        }
+    }
+
+    /// A manifest without a module: its tables, which have no versions.
+    fn serve_tables(&self, stores: &Arc<Stores>) -> Result<()> {
+        let Self { manifest, stop, .. } = self;
+        let topology = Arc::new(app::tables(manifest));
+        topology.validate(manifest.application_id()).map_err(EngineError::from)?;
+        let Some(connected) = self.connect(&topology, stores)? else { return Ok(()) };
+        let supplier = Arc::new(TableSupplier::new(Arc::clone(&topology)));
+        let versions = Versions::only(supplier, Arc::new(manifest.config.clone()));
+        let round = Round { manifest, stop, may_return: false, deployments: None };
+        self.process(&round, &connected, Runs { topology, versions, usage: None, digest: None }, stores)
+    }
+
+    /// The clients of the application. `None` when the wish to stop came first.
+    fn connect(&self, topology: &Topology, stores: &Stores) -> Result<Option<Connected>> {
+        let Self { manifest, status, stop, terminal, shared, .. } = self;
         status.set_phase(Phase::Starting("connecting to the broker"));
         let broker = shared.broker(manifest)?;
         let timeout = Duration::from_millis(manifest.count("default.api.timeout.ms"));
-        let config = settings::clients_config(manifest, &topology, &broker.bootstrap_servers);
-        let Some((clients, cluster)) = brokers::connect(config, timeout, stop, *terminal)? else { return Ok(()) };
+        let config = settings::clients_config(manifest, topology, &broker.bootstrap_servers);
+        let Some((clients, cluster)) = brokers::connect(config, timeout, stop, *terminal)? else { return Ok(None) };
         if let Some(cluster_id) = &cluster.cluster_id {
             stores.check_cluster(cluster_id)?;
         }
-
-        status.set_phase(Phase::Starting("checking topics"));
-        // A table without its topic is a mistake more likely than a wish.
-        if broker.is_embedded && manifest.tables.is_empty() {
-            create_missing_topics(&clients, &topology, manifest.integer("embedded.partitions"), *terminal)?;
-        }
-        let prepared = topics::prepare(manifest, &clients, &topology, &stores.path(), stop)?;
-        let Some(prepared) = prepared else { return Ok(()) };
-        self.process(&clients, processors, &stores, prepared)
+        Ok(Some(Connected { clients, is_embedded: broker.is_embedded, _broker: broker }))
     }
 
-    /// Everything is there: wires it, and processes.
-    fn process(
-        &self,
-        clients: &Arc<KafkaClients>,
-        Processors { supplier: processors, usage }: Processors,
-        stores: &Arc<Stores>,
-        prepared: Prepared,
-    ) -> Result<()> {
-        let Self { manifest, endpoint, status, stop, .. } = self;
-        let topology = Arc::clone(processors.topology());
+    /// Everything is there: prepares the topics, wires the parts, and processes.
+    fn process(&self, round: &Round<'_>, connected: &Connected, runs: Runs, stores: &Arc<Stores>) -> Result<()> {
+        let Self { endpoint, status, terminal, .. } = self;
+        let &Round { manifest, stop, deployments, .. } = round;
+        let Connected { clients, is_embedded, .. } = connected;
+        let Runs { topology, versions, usage, digest } = runs;
+        status.set_phase(Phase::Starting("checking topics"));
+        // A table without its topic is a mistake more likely than a wish.
+        if *is_embedded && manifest.tables.is_empty() {
+            topics::create_missing(clients, &topology, manifest.integer("embedded.partitions"), *terminal)?;
+        }
+        let prepared = topics::prepare(manifest, clients, &topology, &stores.path(), stop)?;
+        let Some(prepared) = prepared else { return Ok(()) };
         // A batch of several records must not be larger than any of its topics takes.
         if let Some(least) = prepared.limits.0.values().map(|limits| limits.message_max_bytes).min() {
             clients.bound_batches(least);
@@ -112,23 +197,23 @@ impl Application {
         let routing = wiring::routing(manifest, &topology, &prepared.counts, clients, stores.host_id())?;
         let writes = wiring::writes(manifest, &topology, &prepared.counts, clients, stop)?;
         let readers: Arc<dyn ClientSupplier> = clients.clone();
-        let digest = manifest.tables.is_empty().then(|| processors.digest().to_owned());
         let wired = Wired {
             usage,
             routing: Some(routing),
             writes,
             changelogs: Some(Changelogs::new(readers, stop.clone())),
             sink_limits: Arc::new(SharedSinkLimits::new(prepared.limits.clone())),
+            deployments: deployments.cloned(),
             ..wiring::wire(manifest, &topology, prepared.counts.clone(), digest)
         };
         status.wire(wired.clone());
         self.tell_tables();
         let watch = TopicWatch::start(Arc::clone(clients), manifest.application_id(), topology, prepared, stop)?;
         let threads =
-            wiring::stream_thread_options(manifest, &wired, Arc::clone(clients), processors, Arc::clone(stores))?;
+            wiring::stream_thread_options(manifest, &wired, Arc::clone(clients), versions, Arc::clone(stores))?;
         let standby = wiring::standby_options(manifest, &wired, &threads, stores.host_id());
         let standby = standby.map(|options| Standby::start(options, stop)).transpose()?;
-        let result = self.run_threads(threads, &watch);
+        let result = self.run_threads(round, threads, &watch);
         // It may have failed before it raised the wish.
         stop.raise();
         if let Some(standby) = standby {
@@ -147,8 +232,9 @@ impl Application {
         }
     }
 
-    fn run_threads(&self, threads: Vec<StreamThreadOptions>, topics: &TopicWatch) -> Result<()> {
-        let Self { status, stop, terminal, .. } = self;
+    fn run_threads(&self, round: &Round<'_>, threads: Vec<StreamThreadOptions>, topics: &TopicWatch) -> Result<()> {
+        let Self { status, terminal, .. } = self;
+        let stop = round.stop;
         let mut threads = StreamThreads::start(threads, stop)?;
         status.set_phase(Phase::Running);
         let idle = Supervisor::new(status, *terminal, self.idleness()).watch(&mut threads, topics, stop);
@@ -156,6 +242,7 @@ impl Application {
             threads.explain(reason.into());
         }
         match threads.failure() {
+            Some(_) if round.may_return => status.set_phase(Phase::Stopping),
             Some(error) => status.set_phase(Phase::Failed(format!("{error:#}"))),
             None => status.set_phase(Phase::Stopping),
         }
@@ -173,6 +260,10 @@ impl Application {
         }
         threads.finish()?;
         let uncommitted = tasks_closed_dirty(status) - uncommitted_before;
+        // Not an end, if it is only to start again.
+        if round.deployments.is_some_and(|deployments| deployments.is_restarting()) {
+            return Ok(());
+        }
         self.tell_end(idle, reports.iter().map(|report| report.records_processed).sum(), uncommitted);
         Ok(())
     }
@@ -211,104 +302,4 @@ fn is_committed(report: &ThreadReport) -> bool {
             one.committed_offset
                 .map_or(report.records_processed == 0, |at| one.next_offset.is_some_and(|next| next <= at))
         })
-}
-
-/// What the application does, and what counts what a module uses.
-struct Processors {
-    supplier: Arc<dyn ProcessorSupplier>,
-    usage: Option<Arc<sandbox::Usage>>,
-}
-
-/// The application's module, or nothing but tables. `None` when the wish to stop came first.
-fn load_processors(
-    manifest: &Manifest,
-    status: &Status,
-    stop: &Stop,
-    sandbox: &Arc<Sandbox>,
-    terminal: Terminal,
-) -> Result<Option<Processors>> {
-    if !manifest.tables.is_empty() {
-        let topology = Arc::new(app::tables(manifest));
-        return Ok(Some(Processors { supplier: Arc::new(TableSupplier::new(topology)), usage: None }));
-    }
-    status.set_phase(Phase::Starting("loading the module"));
-    let Some(module) = load_module(manifest, stop, sandbox, terminal)? else { return Ok(None) };
-    let topology = Arc::new(app::bind(manifest, module.declaration())?);
-    let supplier = module.supplier(topology, manifest.limits());
-    let usage = Some(Arc::clone(supplier.usage()));
-    Ok(Some(Processors { supplier, usage }))
-}
-
-/// Loads the module on a thread of its own, so that a signal need not wait for the compiler.
-fn load_module(
-    manifest: &Manifest,
-    stop: &Stop,
-    sandbox: &Arc<Sandbox>,
-    terminal: Terminal,
-) -> Result<Option<sandbox::Module>> {
-    let request = components::LoadRequest {
-        path: manifest.path_of("module"),
-        cache_dir: settings::cache_dir(manifest),
-        module_max_bytes: usize::try_from(manifest.count("module.max.bytes")).unwrap_or(usize::MAX),
-        limits: manifest.limits(),
-        compile_limits: settings::compile_limits(manifest),
-        given_up: Arc::default(),
-    };
-    let given_up = Arc::clone(&request.given_up);
-    let (sender, receiver) = channel();
-    let sandbox = Arc::clone(sandbox);
-    let load = move || {
-        // Nobody listens any more when the wish to stop came first.
-        let _ = sender.send(components::load(&request, &sandbox, terminal));
-    };
-    spawn("load", 4 << 20, load).context("cannot start a thread")?;
-    loop {
-        match receiver.recv_timeout(Duration::from_millis(20)) {
-            Ok(loaded) => return loaded.map(Some),
-            Err(RecvTimeoutError::Timeout) if stop.is_raised() => {
-                given_up.store(true, Ordering::Relaxed);
-                return Ok(None);
-            }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => bail!("the thread that loads the module ended early"),
-        }
-    }
-}
-
-/// The embedded broker gets the source and sink topics that are missing; a real one never.
-fn create_missing_topics(
-    clients: &KafkaClients,
-    topology: &Topology,
-    partitions: i64,
-    terminal: Terminal,
-) -> Result<()> {
-    let mut names = topology.source_topics();
-    names.extend(topology.sink_topics());
-    for name in names {
-        if clients.describe_topic(&name)?.is_some() {
-            continue;
-        }
-        let mut configs = BTreeMap::new();
-        // A dead letter is as old as its record, which must not be the reason that nobody sees it.
-        if topology.dead_letter_topic.as_ref() == Some(&name) {
-            configs.insert("retention.ms".to_owned(), "-1".to_owned());
-            // A dead letter is larger than its record.
-            configs.insert("max.message.bytes".to_owned(), DEAD_LETTER_MAX_BYTES.to_string());
-        }
-        let topic = NewTopic {
-            name: name.to_string(),
-            partitions: i32::try_from(partitions).unwrap_or(i32::MAX),
-            replication_factor: -1,
-            configs,
-        };
-        match clients.create_topic(&topic) {
-            Ok(()) => {
-                let text = format!("created topic {name} with {partitions} partitions");
-                terminal.notice("topic-created", &text, json!({ "topic": &*name, "partitions": partitions }));
-            }
-            Err(error) if error.kind == BrokerErrorKind::TopicExists => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
 }

@@ -1,15 +1,17 @@
 //! The process: REST, signals, a thread for each application, and how it all ends. An application that fails among
 //! several ends alone; the process ends when all have ended. Knows nothing of what an application does.
 
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::json;
 
 use super::application::Application;
+use super::brokers::Broker;
 use super::settings;
 use super::shared::{RunOptions, Shared};
 use super::status::{Applications, Phase};
@@ -29,11 +31,37 @@ const STACK_BYTES: usize = 8 << 20;
 /// # Errors
 /// Why one could not start or what it failed of; of several, which failed and why, once all have ended.
 pub fn run(manifests: Vec<Manifest>, options: RunOptions, terminal: Terminal) -> Result<()> {
+    run_beside(manifests, options, None, terminal)
+}
+
+/// What a command that runs applications beside its own work shares with them.
+pub struct Beside {
+    /// Ends them; the command listens to signals itself.
+    pub stop: Stop,
+    /// Gets the address of the REST interface.
+    pub listening: Sender<SocketAddr>,
+    /// The embedded broker, which goes on when they end.
+    pub broker: Option<Arc<Broker>>,
+}
+
+/// As `run`, for a command that does something else meanwhile.
+///
+/// # Errors
+/// As `run`.
+pub fn run_beside(
+    manifests: Vec<Manifest>,
+    options: RunOptions,
+    beside: Option<Beside>,
+    terminal: Terminal,
+) -> Result<()> {
     let first = manifests.first().ok_or_else(|| UsageError("there is no application to run".to_owned()))?;
-    let stop = Stop::default();
+    let stop = beside.as_ref().map_or_else(Stop::default, |beside| beside.stop.below());
     let applications = Arc::new(Applications::new(manifests.iter().map(Manifest::application_id)));
-    let services = Services::start(first, &applications, &stop, terminal)?;
+    let services = Services::start(first, &applications, &stop, beside.as_ref(), terminal)?;
     let shared = Arc::new(Shared::new(first, options, manifests.len(), terminal));
+    if let Some(broker) = beside.and_then(|beside| beside.broker) {
+        shared.lend(broker);
+    }
     let is_alone = manifests.len() == 1;
     let parts = manifests.into_iter().zip(applications.all()).enumerate();
     let runs = parts.map(|(place, (manifest, status))| Application {
@@ -145,7 +173,13 @@ struct Services {
 }
 
 impl Services {
-    fn start(manifest: &Manifest, applications: &Arc<Applications>, stop: &Stop, terminal: Terminal) -> Result<Self> {
+    fn start(
+        manifest: &Manifest,
+        applications: &Arc<Applications>,
+        stop: &Stop,
+        beside: Option<&Beside>,
+        terminal: Terminal,
+    ) -> Result<Self> {
         let listener = rest::bind(manifest.text("application.server"))?;
         let address = listener.local_addr().context("cannot ask for the REST address")?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -156,8 +190,11 @@ impl Services {
             .enable_all()
             .build()
             .context("cannot start the threads of the REST interface")?;
-        let farewell = "stopping: committing and leaving the group; a second signal ends at once";
-        stop::on_signals(runtime.handle(), stop, farewell).context("cannot listen to signals")?;
+        match beside {
+            // Who does not wait for the address does not need it.
+            Some(beside) => _ = beside.listening.send(address),
+            None => stop::on_signals(runtime.handle(), stop, stop::FAREWELL).context("cannot listen to signals")?,
+        }
         let (sender, receiver) = tokio::sync::watch::channel(false);
         let rest = runtime.spawn(rest::serve(listener, rest::router(Arc::clone(applications)), receiver));
         terminal.notice("rest", &format!("REST at http://{address}"), json!({ "address": address.to_string() }));

@@ -4,8 +4,10 @@
 mod application;
 pub mod brokers;
 mod clock;
+pub mod deployments;
 mod host;
 mod idle;
+mod loader;
 mod settings;
 mod shared;
 mod spawn;
@@ -20,6 +22,6 @@ mod wiring;
 pub mod writer;
 
 pub use clock::wall_clock_ms;
-pub use host::run;
+pub use host::{Beside, run, run_beside};
 pub use settings::{cache_dir, compile_limits, parse_duration};
 pub use shared::RunOptions;

@@ -125,6 +125,7 @@ pub fn streams_config(manifest: &Manifest) -> StreamsConfig {
         accept_missing_offsets: manifest.boolean("accept.missing.offsets"),
         accept_lost_changelogs: manifest.boolean("accept.lost.changelogs"),
         exception_handlers: exception_handlers(manifest),
+        provenance: manifest.boolean("provenance"),
         ..StreamsConfig::default()
     }
 }

@@ -67,7 +67,12 @@ impl Shared {
         }
     }
 
-    /// Ends the embedded broker, once no application needs it any more.
+    /// Takes an embedded broker that is there already.
+    pub fn lend(&self, broker: Arc<Broker>) {
+        *self.embedded.lock().unwrap_or_else(PoisonError::into_inner) = Some(broker);
+    }
+
+    /// Ends the embedded broker, once no application needs it any more; one that was lent goes on.
     pub fn end(&self) {
         self.embedded.lock().unwrap_or_else(PoisonError::into_inner).take();
     }

@@ -12,6 +12,7 @@ use engine::topic_limits::SharedSinkLimits;
 use engine::topology::{PartitionCounts, Topology};
 use sandbox::Usage;
 
+use super::deployments::Deployments;
 use crate::rest::changes::Changelogs;
 use crate::rest::peers::Peers;
 use crate::rest::writes::Writes;
@@ -49,6 +50,8 @@ pub struct Wired {
     pub writes: Option<Arc<Writes>>,
     /// What subscriptions to changes are served from; `None` where there is no broker.
     pub changelogs: Option<Changelogs>,
+    /// The versions of the module; `None` where topics are served as tables.
+    pub deployments: Option<Arc<Deployments>>,
 }
 
 /// How other hosts of the application are found and asked.
@@ -142,6 +145,15 @@ impl Status {
         self.inner.write().unwrap_or_else(PoisonError::into_inner).wired = Some(Arc::new(wired));
     }
 
+    /// Changes what is known of the parts.
+    pub fn rewire(&self, change: impl FnOnce(&mut Wired)) {
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mut wired) = inner.wired.as_deref().cloned() {
+            change(&mut wired);
+            inner.wired = Some(Arc::new(wired));
+        }
+    }
+
     /// Lets go of what an application held that has ended: its stores, clients and tasks. What is left says what it
     /// was.
     pub fn release(&self) {
@@ -155,6 +167,7 @@ impl Status {
                 routing: None,
                 writes: None,
                 changelogs: None,
+                deployments: None,
                 ..Wired::clone(wired)
             })
         });

@@ -11,6 +11,9 @@ use tokio::sync::watch;
 
 use crate::{exit, terminal};
 
+/// What the first signal is answered with.
+pub const FAREWELL: &str = "stopping: committing and leaving the group; a second signal ends at once";
+
 /// Shared by all who must stop. Once raised it stays so.
 #[derive(Debug, Clone)]
 pub struct Stop(Arc<Shared>);

@@ -2,6 +2,7 @@
 //! topic that is another one than before, or is none, stops the application; it is never taken for a new one (R11,
 //! R22).
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
@@ -9,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use engine::broker::{BrokerError, BrokerErrorKind, ClientSupplier};
+use engine::broker::{BrokerError, BrokerErrorKind, ClientSupplier, NewTopic};
 use engine::error::{EngineError, Remedy};
 use engine::internal_topics::{self, KnownTopic, KnownTopics, Prepared};
 use engine::topology::Topology;
@@ -20,6 +21,7 @@ use super::spawn::spawn;
 use super::stop::Stop;
 use crate::config::Manifest;
 use crate::exit::{StateDirectoryError, UnreachableError};
+use crate::terminal::Terminal;
 
 /// The file of the state directory that remembers the topics.
 const TOPICS: &str = ".topics";
@@ -29,6 +31,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(4);
 /// A broker that has only just started may not know of every topic yet, so a fault must last.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 const STACK_BYTES: usize = 2 << 20;
+
+/// `max.message.bytes` of a dead letter topic that the embedded broker gets: twice that of the others.
+const DEAD_LETTER_MAX_BYTES: u32 = 2 << 20;
 
 /// Internal topics, tried again while the broker asks for it. `None` when the wish to stop came.
 ///
@@ -111,6 +116,42 @@ fn write_known(folder: &Path, known: &KnownTopics) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&draft, folder.join(TOPICS))?;
     File::open(folder)?.sync_all()
+}
+
+/// The embedded broker gets the source and sink topics that are missing; a real one never.
+///
+/// # Errors
+/// When the broker does not say which there are, or makes none.
+pub fn create_missing(clients: &KafkaClients, topology: &Topology, partitions: i64, terminal: Terminal) -> Result<()> {
+    let mut names = topology.source_topics();
+    names.extend(topology.sink_topics());
+    for name in names {
+        if clients.describe_topic(&name)?.is_some() {
+            continue;
+        }
+        let mut configs = BTreeMap::new();
+        // A dead letter is as old as its record, which must not be the reason that nobody sees it.
+        if topology.dead_letter_topic.as_ref() == Some(&name) {
+            configs.insert("retention.ms".to_owned(), "-1".to_owned());
+            // A dead letter is larger than its record.
+            configs.insert("max.message.bytes".to_owned(), DEAD_LETTER_MAX_BYTES.to_string());
+        }
+        let topic = NewTopic {
+            name: name.to_string(),
+            partitions: i32::try_from(partitions).unwrap_or(i32::MAX),
+            replication_factor: -1,
+            configs,
+        };
+        match clients.create_topic(&topic) {
+            Ok(()) => {
+                let text = format!("created topic {name} with {partitions} partitions");
+                terminal.notice("topic-created", &text, json!({ "topic": &*name, "partitions": partitions }));
+            }
+            Err(error) if error.kind == BrokerErrorKind::TopicExists => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Looks at the topics from time to time, on a thread of its own so that nothing waits for it.

@@ -8,12 +8,12 @@ use anyhow::{Context, Result};
 use engine::assignment::logged_tasks;
 use engine::broker::{BrokerError, BrokerErrorKind, ClientSupplier, TopicDescription};
 use engine::metrics::EngineMetrics;
-use engine::processor::ProcessorSupplier;
 use engine::query::QueryRegistry;
 use engine::standby::StandbyThreadOptions;
 use engine::state::StoreProvider;
 use engine::stream_thread::{SharedProgress, StreamThreadOptions};
 use engine::topology::{PartitionCounts, Topology};
+use engine::version::Versions;
 use kafka::KafkaClients;
 
 use super::clock::HostClock;
@@ -45,6 +45,7 @@ pub fn wire(manifest: &Manifest, topology: &Arc<Topology>, counts: PartitionCoun
         routing: None,
         writes: None,
         changelogs: None,
+        deployments: None,
     }
 }
 
@@ -131,7 +132,7 @@ pub fn stream_thread_options(
     manifest: &Manifest,
     wired: &Wired,
     clients: Arc<KafkaClients>,
-    processors: Arc<dyn ProcessorSupplier>,
+    versions: Arc<Versions>,
     stores: Arc<Stores>,
 ) -> Result<Vec<StreamThreadOptions>> {
     let config = settings::streams_config(manifest);
@@ -141,7 +142,6 @@ pub fn stream_thread_options(
     #[cfg(feature = "failpoints")]
     let (clients, stores) = crate::failpoints::wrap(clients, stores)?;
     let clock = Arc::new(HostClock::default());
-    let processor_config = Arc::new(manifest.config.clone());
     let standby_tasks = Arc::default();
     let parts = wired.threads.iter().zip(&wired.metrics).enumerate();
     let options = parts.map(|(thread, (progress, metrics))| StreamThreadOptions {
@@ -149,9 +149,9 @@ pub fn stream_thread_options(
         application_id: manifest.application_id().into(),
         transactional_id: Some(settings::transactional_id(manifest.application_id(), &host_id, thread)),
         config: config.clone(),
-        processor_config: Arc::clone(&processor_config),
         clients: Arc::clone(&clients),
-        processors: Arc::clone(&processors),
+        topology: Arc::clone(&wired.topology),
+        versions: Arc::clone(&versions),
         stores: stores.clone(),
         standby_tasks: Arc::clone(&standby_tasks),
         clock: clock.clone(),

@@ -15,6 +15,7 @@ pub struct BuildRequest<'a> {
     /// The crate's `Cargo.toml`.
     pub manifest: &'a Path,
     pub package: Option<&'a str>,
+    pub features: &'a [String],
     pub profile: &'a str,
     pub offline: bool,
     pub locked: bool,
@@ -60,6 +61,9 @@ fn command(toolchain: &Toolchain, request: &BuildRequest<'_>) -> Command {
     command.arg(request.manifest);
     if let Some(package) = request.package {
         command.args(["--package", package]);
+    }
+    if !request.features.is_empty() {
+        command.args(["--features", &request.features.join(",")]);
     }
     if request.offline {
         command.arg("--offline");

@@ -13,10 +13,12 @@ mod cargo;
 mod component;
 mod route;
 mod rustup;
+mod sources;
 
 pub use cargo::{BuildRequest, build};
 pub use component::{Component, make};
 pub use route::{Route, RouteChoice, find};
+pub use sources::{Place, sources};
 
 /// The wasm targets that make a usable module, the best one first: `wasm32-unknown-unknown` imports nothing but what
 /// the contract has.

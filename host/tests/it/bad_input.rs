@@ -3,6 +3,11 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ed25519_dalek::{Signer, SigningKey};
+use sha2::{Digest, Sha256};
+
 use crate::support::{Place, guest};
 
 /// A component with nothing in it.
@@ -45,6 +50,33 @@ fn a_module_above_the_limit() {
     let place = Place::counting("too-big");
     let words = ["more than the limit of 1024 bytes", "module.max.bytes"];
     place.run_until_idle(&["-X", "module.max.bytes=1024"]).failed(4, &words);
+}
+
+#[test]
+fn a_module_that_no_trusted_key_has_signed() {
+    let place = Place::new("unsigned");
+    let module = std::fs::read(guest("count")).expect("the guest");
+    place.write("count.wasm", &module);
+    let release = SigningKey::from_bytes(&[1; 32]);
+    let key = STANDARD.encode(release.verifying_key().to_bytes());
+    let manifest =
+        format!("application.id = \"count\"\nmodule = \"count.wasm\"\n\"module.trusted.keys\" = [\"{key}\"]\n");
+    place.write("sandbar.toml", manifest);
+    let refused = "the module ./count.wasm was refused";
+    place.run_until_idle(&[]).failed(4, &[refused, "has no signature", ".sig at the end of the name"]);
+    let sign = |key: &SigningKey, bytes: &[u8]| key.sign(&Sha256::digest(bytes)).to_bytes();
+    place.write("count.wasm.sig", sign(&SigningKey::from_bytes(&[2; 32]), &module));
+    place.run_until_idle(&[]).failed(4, &[refused, "is of none of the 1 keys in module.trusted.keys"]);
+    place.write("count.wasm.sig", "no signature");
+    place.run_until_idle(&[]).failed(4, &[refused, "expected 64 bytes, or their base64, found 12 other bytes"]);
+    place.write("count.wasm.sig", sign(&release, &module));
+    place.run_until_idle(&[]).succeeded();
+    // What was compiled before does not let another module through.
+    place.write("count.wasm", EMPTY_COMPONENT);
+    place.run_until_idle(&[]).failed(4, &[refused, "is of none of the 1 keys"]);
+    place
+        .run_until_idle(&["-X", "module.trusted.keys=missing.pem"])
+        .failed(2, &["cannot read the public key missing.pem"]);
 }
 
 #[test]

@@ -59,7 +59,8 @@ fn an_owner_has_its_partition_and_its_copies() {
 #[test]
 fn a_count_is_asked_of_the_host() {
     let url = host_of(&["{\"approximate_entries\":7}"]);
-    let at = At { url, app: Some("vote".to_owned()), key_format: None, value_format: None, store: "votes".to_owned() };
+    let host = HostArguments { url };
+    let at = At { host, app: Some("vote".to_owned()), key_format: None, value_format: None, store: "votes".to_owned() };
     count(&at, Terminal::new(Format::Text)).expect("a count");
 }
 

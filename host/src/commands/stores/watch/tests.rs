@@ -1,8 +1,8 @@
 //! What the lines of a subscription mean, and how it ends.
 
-use super::super::client::Client;
 use super::super::tests::host_of;
 use super::*;
+use crate::commands::client::Client;
 
 #[test]
 fn a_line_is_a_change_a_sign_of_life_or_the_reason_of_the_end() {

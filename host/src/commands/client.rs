@@ -3,18 +3,27 @@
 use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use ureq::http::Response;
-use ureq::typestate::WithoutBody;
 use ureq::{Body, RequestBuilder};
 
-use super::At;
-use crate::exit::{UnreachableError, UsageError};
+use crate::exit::{RefusedError, UnreachableError, UsageError};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Entries that one request of a scan asks for.
 const PAGE_ENTRIES: u64 = 1000;
+
+/// Which host to ask.
+#[derive(Debug, Clone, clap::Args)]
+pub struct HostArguments {
+    /// REST address of the host
+    #[arg(long, env = "SANDBAR_URL", default_value = DEFAULT_URL)]
+    pub url: String,
+}
+
+/// Where a host listens that was not told otherwise.
+pub const DEFAULT_URL: &str = "http://127.0.0.1:7070";
 
 /// A host's REST interface.
 pub struct Client {
@@ -33,9 +42,9 @@ impl Client {
     }
 
     /// The application that was named, or the only one of the host.
-    pub fn application(&self, at: &At) -> Result<String> {
-        if let Some(application) = &at.app {
-            return Ok(application.clone());
+    pub fn application(&self, named: Option<&str>) -> Result<String> {
+        if let Some(application) = named {
+            return Ok(application.to_owned());
         }
         let answer = self.get("/v1/apps", &[])?;
         let names: Vec<&str> =
@@ -43,7 +52,7 @@ impl Client {
         match names.as_slice() {
             [only] => Ok((*only).to_owned()),
             [] => bail!("the host at {} runs no application", self.url),
-            several => bail!("the host at {} runs {}; name one with --app", self.url, several.join(", ")),
+            several => bail!("the host at {} runs {}; name one of them", self.url, several.join(", ")),
         }
     }
 
@@ -74,7 +83,28 @@ impl Client {
     }
 
     pub fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Value> {
-        let mut response = self.call(self.agent.get(self.url_of(path)), query)?;
+        let request = with_query(self.agent.get(self.url_of(path)), query);
+        self.json(path, self.answer("query", request.call())?)
+    }
+
+    /// Posts a body of a type, or none; the host has as long as `timeout` for its answer.
+    pub fn post(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        body: Option<(&str, &[u8])>,
+        timeout: Duration,
+    ) -> Result<Value> {
+        let request = with_query(self.agent.post(self.url_of(path)), query);
+        let request = request.config().timeout_global(Some(timeout)).build();
+        let response = match body {
+            Some((content_type, bytes)) => request.header("content-type", content_type).send(bytes),
+            None => request.send_empty(),
+        };
+        self.json(path, self.answer("request", response)?)
+    }
+
+    fn json(&self, path: &str, mut response: Response<Body>) -> Result<Value> {
         let body = response.body_mut().read_json();
         body.with_context(|| format!("{} did not answer with JSON", self.url_of(path)))
     }
@@ -87,7 +117,7 @@ impl Client {
     ) -> Result<impl Iterator<Item = std::io::Result<String>> + use<>> {
         let request = self.agent.get(self.url_of(path)).header("accept", "application/x-ndjson");
         let request = request.config().timeout_global(None).timeout_recv_response(Some(REQUEST_TIMEOUT)).build();
-        let response = self.call(request, query)?;
+        let response = self.answer("query", with_query(request, query).call())?;
         Ok(BufReader::new(response.into_body().into_reader()).lines())
     }
 
@@ -103,19 +133,25 @@ impl Client {
         UnreachableError(format!("no answer from a host at {}: {error}; is it running there? (--url)", self.url)).into()
     }
 
-    /// Asks; an answer that is no refusal.
-    fn call(&self, request: RequestBuilder<WithoutBody>, query: &[(&str, String)]) -> Result<Response<Body>> {
-        let pairs = query.iter().map(|(name, value)| (*name, value.as_str()));
-        let mut response = request.query_pairs(pairs).call().map_err(|error| self.unanswered(&error))?;
-        let status = response.status();
-        if status.is_success() {
+    /// An answer that is no refusal of `what`.
+    fn answer(&self, what: &str, response: Result<Response<Body>, ureq::Error>) -> Result<Response<Body>> {
+        let mut response = response.map_err(|error| self.unanswered(&error))?;
+        if response.status().is_success() {
             return Ok(response);
         }
+        let status = response.status().as_u16();
         let body: Value = response
             .body_mut()
             .read_json()
-            .with_context(|| format!("the host refused the query ({}) without a reason", status.as_u16()))?;
-        let detail = body["detail"].as_str().or_else(|| body["title"].as_str()).unwrap_or("no reason given");
-        Err(anyhow!("{detail}").context(format!("the host refused the query ({})", status.as_u16())))
+            .with_context(|| format!("the host refused the {what} ({status}) without a reason"))?;
+        Err(anyhow::Error::new(RefusedError::of(status, &body))
+            .context(format!("the host refused the {what} ({status})")))
     }
 }
+
+fn with_query<B>(request: RequestBuilder<B>, query: &[(&str, String)]) -> RequestBuilder<B> {
+    request.query_pairs(query.iter().map(|(name, value)| (*name, value.as_str())))
+}
+
+#[cfg(test)]
+pub mod testing;

@@ -1,0 +1,53 @@
+//! What of a manifest belongs to a version of the module: the keys that the options table says so of, without those
+//! that have their defaults. Taken out of a manifest, and put into that of a host in place of its own.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value as Json;
+
+use super::fault::ConfigError;
+use super::layers::Layers;
+use super::options::{Scope, find, scope_of};
+use super::value::Value;
+use super::{Manifest, checked_default};
+
+impl Manifest {
+    /// The values that belong to a version, by their flattened keys. One that is the default is left out, so that it is
+    /// the same whether it is written or not, and for hosts that do not know the key.
+    pub fn version_values(&self) -> BTreeMap<String, Json> {
+        let of_version = self.values.iter().filter(|(key, _)| scope_of(key) == Some(Scope::Version));
+        let set = of_version.filter(|(key, located)| !is_default(key, &located.value));
+        set.map(|(key, located)| (key.clone(), to_json(&located.value))).collect()
+    }
+
+    /// This host's manifest with the values of a version in place of its own, wherever those came from. Everything else
+    /// stays as it is.
+    ///
+    /// # Errors
+    /// Every key that no version can have, every value that is none for its key, and what does not go together.
+    pub fn with_version_values(&self, values: &BTreeMap<String, Json>) -> Result<Self, ConfigError> {
+        let mut layers = Layers::default();
+        let own = self.values.iter().filter(|(key, _)| scope_of(key) != Some(Scope::Version));
+        layers.values.extend(own.map(|(key, located)| (key.clone(), located.clone())));
+        for (key, value) in values {
+            layers.version(key, value);
+        }
+        Self::of_layers(&self.path, layers)
+    }
+}
+
+fn is_default(key: &str, value: &Value) -> bool {
+    find(key).and_then(checked_default).is_some_and(|default| default.as_ref() == Ok(value))
+}
+
+fn to_json(value: &Value) -> Json {
+    match value {
+        Value::Text(text) => Json::from(text.as_str()),
+        Value::Integer(number) => Json::from(*number),
+        Value::Boolean(value) => Json::from(*value),
+        Value::List(items) => Json::from(items.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

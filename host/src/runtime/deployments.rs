@@ -1,0 +1,252 @@
+//! The versions of an application on this host: which one it runs, what the versions topic says, and the way from one
+//! to the other. Whoever deploys, goes back or hears of it from another host comes through here, one at a time. Swaps
+//! by telling the engine which version is wanted; where that is not enough, has the application start again in the same
+//! process. A host that cannot run the active version ends the application rather than run another one.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow};
+use engine::clock::Clock;
+use engine::topology::change::{self, ChangeKind as TopologyChange};
+use engine::version::{Probation, Versions};
+use kafka::KafkaClients;
+use serde_json::json;
+
+use super::clock::HostClock;
+use super::loader::{Loaded, Loader};
+use super::status::Status;
+use super::stop::Stop;
+use crate::config::Manifest;
+use crate::terminal::Terminal;
+use crate::versions::{Active, ChangeKind, Entry, Version, VersionLog, VersionState, VersionTable};
+
+mod converging;
+mod deploying;
+mod starting;
+
+pub use deploying::{DeployError, DeployRequest, Deployed, RollbackRequest};
+pub use starting::{Opening, Start, open};
+
+/// How often the topic is looked at.
+pub const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// See the module's head.
+pub struct Deployments {
+    application_id: String,
+    /// This host, as the topic names it.
+    host: String,
+    /// What this host was started with, before any version is applied to it.
+    manifest: Manifest,
+    loader: Loader,
+    clients: Arc<KafkaClients>,
+    /// The state directory of the application.
+    folder: PathBuf,
+    is_embedded: bool,
+    stop: Stop,
+    status: Arc<Status>,
+    terminal: Terminal,
+    clock: HostClock,
+    log: Mutex<VersionLog>,
+    state: Mutex<State>,
+    /// Held by a deployment or rollback: another one is refused meanwhile.
+    deploying: Mutex<()>,
+    /// Held by whoever changes what runs, a deployment or what the topic says.
+    changing: Mutex<()>,
+    /// Trouble with the topic was told, and has not ended since.
+    is_troubled: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    running: Option<Arc<Running>>,
+    /// What the application is to start again with.
+    next: Option<Start>,
+    /// Why it cannot go on.
+    failure: Option<anyhow::Error>,
+}
+
+/// What the threads of the application run.
+struct Running {
+    /// What the threads were started with; a swap does not change it.
+    topology: Arc<engine::topology::Topology>,
+    versions: Arc<Versions>,
+    /// Ends the threads.
+    stop: Stop,
+    target: Mutex<Target>,
+}
+
+/// The version that is wanted, with what is kept to go back.
+#[derive(Clone)]
+struct Target {
+    number: u64,
+    loaded: Arc<Loaded>,
+    since: Instant,
+    previous: Option<(u64, Arc<Loaded>)>,
+    /// All tasks were seen with it.
+    is_told: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Deployments {
+    /// The versions as the topic has them.
+    pub fn table(&self) -> Arc<VersionTable> {
+        Arc::clone(lock(&self.log).table())
+    }
+
+    /// The number of the version that this host wants its tasks to run.
+    pub fn target_number(&self) -> Option<u64> {
+        self.running().map(|running| running.versions.target_number())
+    }
+
+    /// Whether that is on probation.
+    pub fn is_on_probation(&self) -> bool {
+        self.running().is_some_and(|running| running.versions.is_on_probation())
+    }
+
+    /// Lets the tasks of this host stand still, or go on. False while they are not there.
+    pub fn pause(&self, paused: bool) -> bool {
+        let Some(running) = self.running() else { return false };
+        running.versions.pause(paused);
+        true
+    }
+
+    pub fn is_paused(&self) -> bool {
+        self.running().is_some_and(|running| running.versions.is_paused())
+    }
+
+    /// Ends the application on this host, in good order.
+    pub fn stop(&self) {
+        self.stop.raise();
+    }
+
+    /// Whether the application ends only to start again.
+    pub fn is_restarting(&self) -> bool {
+        lock(&self.state).next.is_some()
+    }
+
+    fn running(&self) -> Option<Arc<Running>> {
+        lock(&self.state).running.clone()
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.clock.wall_clock_ms()
+    }
+
+    /// The bounds by which a version is judged after it has taken over.
+    fn probation(&self, manifest: &Manifest) -> Probation {
+        let factor = manifest.count("probation.output.factor");
+        Probation { failures_max: manifest.count("probation.failures.max"), output_factor: factor as f64 }
+    }
+
+    /// Has the tasks go over to a version: by a swap where the topology and the settings of the threads are the same,
+    /// by a restart of the threads otherwise.
+    fn switch_to(&self, number: u64, loaded: Arc<Loaded>, kind: ChangeKind, on_probation: bool) {
+        let Some(running) = self.running() else { return };
+        let old = lock(&running.target).clone();
+        if kind != ChangeKind::Swap {
+            let previous = Some((old.number, old.loaded));
+            self.restart(&running, Start { number, loaded, previous, on_probation });
+            return;
+        }
+        let probation = on_probation.then(|| self.probation(&loaded.manifest));
+        // While the old one was on probation itself, the last confirmed one stays what a rollback returns to.
+        let previous = match running.versions.is_on_probation() {
+            true => old.previous,
+            false => Some((old.number, old.loaded)),
+        };
+        *lock(&running.target) =
+            Target { number, loaded: Arc::clone(&loaded), since: Instant::now(), previous, is_told: false };
+        running.versions.deploy(loaded.version(number), probation);
+        self.show_module(&loaded);
+    }
+
+    /// Tells whoever asks for the application what it runs now.
+    fn show_module(&self, loaded: &Loaded) {
+        let (digest, usage) = (loaded.digest.to_string(), Arc::clone(loaded.supplier.usage()));
+        self.status.rewire(|wired| {
+            wired.module_digest = Some(digest);
+            wired.usage = Some(usage);
+        });
+    }
+
+    fn restart(&self, running: &Running, start: Start) {
+        let number = start.number;
+        lock(&self.state).next = Some(start);
+        let text = format!("version {number} has other topics, stores or settings: starting the application again");
+        self.terminal.notice("restarting", &text, json!({ "version": number }));
+        running.stop.raise();
+    }
+
+    /// The application cannot go on: this host leaves the group.
+    fn fail(&self, running: &Running, error: anyhow::Error) {
+        lock(&self.state).failure = Some(error);
+        running.stop.raise();
+    }
+
+    /// How a version differs from what runs.
+    ///
+    /// # Errors
+    /// Every point that does not fit.
+    fn compare(
+        &self,
+        running: &Running,
+        new: &Loaded,
+        dropped_stores: &[String],
+    ) -> Result<(ChangeKind, change::Change), Vec<String>> {
+        let old = Arc::clone(&lock(&running.target).loaded);
+        let change = change::compare(old.topology(), new.topology(), can_migrate(new), dropped_stores);
+        let change = change.map_err(|points| points.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let same_threads = old.tables.change_to(&new.tables) == ChangeKind::Swap;
+        // Tasks count their stores and sinks by their places in the declaration.
+        let same_places = *running.topology == **new.topology();
+        let kind = match change.kind {
+            TopologyChange::Swap if same_threads && same_places => ChangeKind::Swap,
+            TopologyChange::Swap | TopologyChange::Restart => ChangeKind::Restart,
+        };
+        Ok((kind, change))
+    }
+
+    /// Writes that another version is active, in whose favour and why. False when another host was faster; the table is
+    /// up to date then.
+    fn append(
+        &self,
+        expected: crate::versions::Revision,
+        entries: &[Entry],
+    ) -> Result<(), crate::versions::AppendError> {
+        lock(&self.log).append(expected, entries)
+    }
+
+    fn active(&self, number: u64, previous: Option<u64>, why: &str) -> Active {
+        Active { number, previous, when_ms: self.now_ms(), by: self.host.clone(), why: why.to_owned() }
+    }
+
+    /// Tells of trouble with the topic, once until it has ended.
+    fn tell_trouble(&self, error: &dyn std::fmt::Display) {
+        if !self.is_troubled.swap(true, Ordering::Relaxed) {
+            tracing::warn!(application = self.application_id, %error, "cannot follow the versions topic");
+        }
+    }
+
+    fn trouble_is_over(&self) {
+        if self.is_troubled.swap(false, Ordering::Relaxed) {
+            tracing::info!(application = self.application_id, "the versions topic can be followed again");
+        }
+    }
+}
+
+fn can_migrate(loaded: &Loaded) -> bool {
+    use engine::processor::ProcessorSupplier;
+    loaded.supplier.can_migrate()
+}
+
+/// Moves a version on, with a reason; a move that its table does not have is a defect of ours.
+fn moved(mut version: Version, to: VersionState, when_ms: i64, reason: &str) -> Result<Version> {
+    version.move_to(to, when_ms, reason).map_err(|error| anyhow!(error))?;
+    Ok(version)
+}

@@ -1,0 +1,261 @@
+//! Keeping this host and the versions topic of one mind: what other hosts have deployed is run here, what this host has
+//! given up is written there, and a version that has proved itself is confirmed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use engine::version::RolledBack;
+use serde_json::json;
+
+use super::{Deployments, LOOK_INTERVAL, Running, Start, lock, moved};
+use crate::runtime::loader::Loaded;
+use crate::runtime::spawn::spawn;
+use crate::runtime::stop::Stop;
+use crate::versions::{AppendError, Entry, Version, VersionManifest, VersionState};
+
+const STACK_BYTES: usize = 4 << 20;
+
+/// After so long any host says that a version is active, whose own deployer may be gone.
+const SPEAKS_FOR_OTHERS_AFTER: Duration = Duration::from_secs(10);
+
+/// How often an append is tried again that another host came before.
+pub(super) const CONFLICTS_MAX: u32 = 5;
+
+impl Deployments {
+    /// Looks at the topic from time to time until the wish to stop.
+    ///
+    /// # Errors
+    /// When the machine gives no thread.
+    pub fn watch(self: &Arc<Self>, stop: &Stop) -> Result<()> {
+        let (deployments, stop) = (Arc::clone(self), stop.clone());
+        let watch = move || {
+            while !stop.wait(LOOK_INTERVAL) {
+                deployments.look();
+            }
+        };
+        spawn("versions", STACK_BYTES, watch).context("cannot start the thread that watches versions")?;
+        Ok(())
+    }
+
+    /// Looks once, unless a deployment is on its way.
+    pub fn look(&self) {
+        let Ok(_changing) = self.changing.try_lock() else { return };
+        let Some(running) = self.running() else { return };
+        if self.is_restarting() {
+            return;
+        }
+        let refreshed = lock(&self.log).refresh();
+        let looked = match refreshed {
+            Ok(_) => self.hear(&running).and_then(|()| self.converge(&running)).and_then(|()| self.settle(&running)),
+            Err(error) => Err(anyhow!(error)),
+        };
+        match looked {
+            Ok(()) => self.trouble_is_over(),
+            Err(error) => self.tell_trouble(&format!("{error:#}")),
+        }
+    }
+
+    /// Writes down what the threads have given up by themselves.
+    fn hear(&self, running: &Running) -> Result<()> {
+        let Some(RolledBack { number, to, reason }) = running.versions.rolled_back() else { return Ok(()) };
+        let target = lock(&running.target).clone();
+        // Heard before.
+        if target.number != number {
+            return Ok(());
+        }
+        // Otherwise another host gave it up as well and was faster; the tasks of this one have gone back all the same.
+        let is_active = self.table().active().is_some_and(|active| active.number == number);
+        let previous = target.previous.filter(|(previous, _)| to.is_none_or(|to| to == *previous));
+        let Some((previous_number, loaded)) = previous else {
+            if is_active {
+                let why = format!("version {number} was given up, and there is none to go back to: {reason}");
+                self.fail(running, anyhow!(why));
+            }
+            return Ok(());
+        };
+        self.tell_rollback(number, previous_number, &reason);
+        self.write_rollback(number, previous_number, &reason)?;
+        self.gone_back(running, previous_number, Arc::clone(&loaded));
+        if to.is_none() {
+            self.restart(running, Start { number: previous_number, loaded, previous: None, on_probation: false });
+        }
+        Ok(())
+    }
+
+    /// The tasks go back, or have gone already.
+    pub(super) fn gone_back(&self, running: &Running, number: u64, loaded: Arc<Loaded>) {
+        self.show_module(&loaded);
+        let mut target = lock(&running.target);
+        (target.number, target.loaded, target.previous) = (number, loaded, None);
+        (target.since, target.is_told) = (Instant::now(), false);
+    }
+
+    pub(super) fn tell_rollback(&self, number: u64, to: u64, reason: &str) {
+        let text = format!("version {number} goes back to version {to}: {reason}");
+        self.terminal.notice("rolled-back", &text, json!({ "version": number, "to": to, "reason": reason }));
+    }
+
+    /// Writes that `number` was taken back in favour of `to`. Nothing where another host has done so.
+    pub(super) fn write_rollback(&self, number: u64, to: u64, reason: &str) -> Result<()> {
+        for _ in 0..CONFLICTS_MAX {
+            let table = self.table();
+            if table.active().is_none_or(|active| active.number != number) {
+                return Ok(());
+            }
+            let version =
+                |number| table.version(number).cloned().with_context(|| format!("the topic has no version {number}"));
+            let now_ms = self.now_ms();
+            let mut entries = vec![Entry::Version(moved(version(number)?, VersionState::RolledBack, now_ms, reason)?)];
+            let back = version(to)?;
+            // One that the other had not taken over from is active still.
+            if !matches!(back.state(), VersionState::Active | VersionState::Swapping) {
+                let why = format!("version {number} was taken back");
+                entries.push(Entry::Version(moved(back, VersionState::Swapping, now_ms, &why)?));
+            }
+            entries.push(Entry::Active(self.active(to, None, reason)));
+            match self.append(table.revision(), &entries) {
+                Ok(()) => return Ok(()),
+                Err(AppendError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        bail!("other hosts write to the versions topic all the time")
+    }
+
+    /// Runs what the topic says is active.
+    fn converge(&self, running: &Running) -> Result<()> {
+        let table = self.table();
+        let Some(version) = table.active_version()? else { return Ok(()) };
+        let target = running.versions.target_number();
+        if version.number == target || self.is_restarting() {
+            return Ok(());
+        }
+        // It was given up here, and the topic does not know yet.
+        if running.versions.rolled_back().is_some_and(|back| back.number == version.number) {
+            return Ok(());
+        }
+        let why = table.active().map(|active| active.why.clone()).unwrap_or_default();
+        let previous = lock(&running.target).previous.clone().filter(|(number, _)| *number == version.number);
+        if let Some((number, loaded)) = previous
+            && running.versions.roll_back(target, &why)
+        {
+            self.tell_rollback(target, number, &why);
+            self.gone_back(running, number, loaded);
+            return Ok(());
+        }
+        match self.load_version(version) {
+            Ok(Some(loaded)) => self.follow(running, version, loaded),
+            Ok(None) => {}
+            // Whether it can be had is a question of the broker; whether it can be run is not.
+            Err(error) if error.is::<crate::versions::LogError>() => return Err(error),
+            Err(error) => {
+                let why = format!("this host cannot run version {}, which is active, and leaves", version.number);
+                self.fail(running, error.context(why));
+            }
+        }
+        Ok(())
+    }
+
+    fn follow(&self, running: &Running, version: &Version, loaded: Arc<Loaded>) {
+        // Whoever deployed it has said which stores are dropped.
+        let target = Arc::clone(&lock(&running.target).loaded);
+        let stores = target.topology().sub_topologies.iter().flat_map(|part| &part.stores);
+        let dropped: Vec<String> = stores.map(|store| store.name.to_string()).collect();
+        match self.compare(running, &loaded, &dropped_of(&dropped, &loaded)) {
+            Ok((kind, _)) => {
+                let text = format!("version {} takes over, deployed by {}", version.number, version.who);
+                self.terminal.notice("version", &text, json!({ "version": version.number, "by": version.who }));
+                let is_forward = version.number > running.versions.target_number();
+                self.switch_to(version.number, loaded, kind, is_forward);
+            }
+            Err(points) => {
+                let why =
+                    format!("this host cannot run version {}, which is active: {}", version.number, points.join("; "));
+                self.fail(running, anyhow!(why));
+            }
+        }
+    }
+
+    /// The module and manifest of a version, from the topic. `None` when the wish to stop came first.
+    pub(super) fn load_version(&self, version: &Version) -> Result<Option<Arc<Loaded>>> {
+        let manifest = version.manifest.apply_to(&self.manifest)?;
+        let bytes = lock(&self.log).module(&version.module)?;
+        let name = format!("of version {}", version.number);
+        let loaded = self.loader.load(&manifest, &name, bytes)?;
+        Ok(loaded.map(|loaded| Arc::new(with_tables(loaded, &version.manifest))))
+    }
+
+    /// Says what has come to pass: that the tasks run a version, and that its probation is over.
+    fn settle(&self, running: &Running) -> Result<()> {
+        let number = running.versions.target_number();
+        let reports = self.status.reports();
+        let tasks: Vec<u64> = reports.iter().flat_map(|report| &report.tasks).map(|task| task.version).collect();
+        if tasks.iter().any(|version| *version != number) {
+            return Ok(());
+        }
+        let target = lock(&running.target).clone();
+        if !target.is_told {
+            lock(&running.target).is_told = true;
+            let ms = target.since.elapsed().as_millis();
+            let text = format!("version {number} runs in {} tasks of this host, after {ms} ms", tasks.len());
+            let fields = json!({ "version": number, "tasks": tasks.len(), "ms": ms as u64 });
+            self.terminal.notice("swapped", &text, fields);
+        }
+        self.end_probation(running, &target);
+        self.write_active(number)
+    }
+
+    fn end_probation(&self, running: &Running, target: &super::Target) {
+        if !running.versions.is_on_probation() {
+            return;
+        }
+        let manifest = &target.loaded.manifest;
+        let records = running.versions.target().tally.records();
+        let is_over = target.since.elapsed() >= Duration::from_millis(manifest.count("probation.ms"))
+            && records >= manifest.count("probation.records");
+        if is_over && running.versions.confirm(target.number) {
+            let number = target.number;
+            let text = format!("version {number} is confirmed after {records} records");
+            self.terminal.notice("confirmed", &text, json!({ "version": number, "records": records }));
+        }
+    }
+
+    /// Writes that the version has taken over, where it is for this host to say.
+    fn write_active(&self, number: u64) -> Result<()> {
+        let table = self.table();
+        let Some(version) = table.version(number).filter(|version| version.state() == VersionState::Swapping) else {
+            return Ok(());
+        };
+        let Some(active) = table.active().filter(|active| active.number == number) else { return Ok(()) };
+        let age_ms = self.now_ms().saturating_sub(active.when_ms);
+        if active.by != self.host && age_ms < SPEAKS_FOR_OTHERS_AFTER.as_millis() as i64 {
+            return Ok(());
+        }
+        let now_ms = self.now_ms();
+        let mut entries = vec![Entry::Version(moved(version.clone(), VersionState::Active, now_ms, "")?)];
+        for other in table.versions().values().filter(|other| other.number != number) {
+            if matches!(other.state(), VersionState::Active | VersionState::Swapping) {
+                let why = format!("version {number} took over");
+                entries.push(Entry::Version(moved(other.clone(), VersionState::Superseded, now_ms, &why)?));
+            }
+        }
+        match self.append(table.revision(), &entries) {
+            // The table is up to date; the next look decides again.
+            Ok(()) | Err(AppendError::Conflict { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The stores that a version does not have any more.
+fn dropped_of(stores: &[String], new: &Loaded) -> Vec<String> {
+    let kept: Vec<&str> =
+        { new.topology().sub_topologies.iter() }.flat_map(|part| &part.stores).map(|store| &*store.name).collect();
+    stores.iter().filter(|store| !kept.contains(&store.as_str())).cloned().collect()
+}
+
+/// A version's tables are its own, whatever the host's environment and flags add.
+fn with_tables(loaded: Loaded, tables: &VersionManifest) -> Loaded {
+    Loaded { tables: tables.clone(), ..loaded }
+}
