@@ -1,7 +1,7 @@
 //! Agents report whether something holds for an object; more than half of the known agents decide. The latest report of
 //! every agent is kept per object, every report forwards the vote, and once an hour of stream time a summary of every
 //! object goes out and objects that nobody reports on any more are forgotten. A report without a value forgets its
-//! object.
+//! object. The feature `two-thirds` makes another version of the module, which differs in `is_majority` alone.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -62,11 +62,16 @@ struct MajorityVote {
     summaries: Sink<String, Json<Summary>>,
 }
 
+/// Whether so many of the agents decide: more than half of them, or with the feature `two-thirds` more than two thirds.
+fn is_majority(yes: usize, agents: usize) -> bool {
+    if cfg!(feature = "two-thirds") { yes * 3 > agents * 2 } else { yes * 2 > agents }
+}
+
 impl Vote {
     fn of(agents: &BTreeMap<String, Latest>) -> Self {
         let yes = agents.values().filter(|latest| latest.state).count();
         let at_ms = agents.values().map(|latest| latest.at_ms).max().unwrap_or_default();
-        Self { at_ms, yes, agents: agents.len(), state: yes * 2 > agents.len() }
+        Self { at_ms, yes, agents: agents.len(), state: is_majority(yes, agents.len()) }
     }
 }
 
