@@ -1,7 +1,8 @@
 # Sandbar. `make demo` shows it working, `make test` proves it.
 .DEFAULT_GOAL := help
-.PHONY: help setup build check test unit sim sim-long sim-mutants guests e2e conformance conformance-long chaos hostile demo \
-	bench bench-commits bench-peer bench-broker bench-isolation bench-queries bench-restore bench-restart docs stop-kafka
+.PHONY: help setup build check test unit sim sim-long sim-mutants guests e2e conformance conformance-long chaos swaps \
+	hostile demo bench bench-commits bench-peer bench-broker bench-isolation bench-queries bench-restore bench-restart \
+	bench-swaps docs stop-kafka
 
 # The workspace is always built as a whole and in one profile where native libraries are linked: features are then
 # resolved the same way everywhere, and RocksDB, librdkafka and wasmtime are compiled once.
@@ -54,6 +55,10 @@ chaos: guests ## Hosts killed on a real Kafka and judged record by record; PROFI
 	@scripts/setup.sh test
 	@scripts/chaos.sh $(if $(ROW),$(ROW) $(COUNT),$(or $(PROFILE),ci))
 
+swaps: guests ## Versions that take over from each other under load, with a judge; PROFILE=ci|long
+	@scripts/setup.sh test
+	@scripts/swaps.sh $(or $(PROFILE),ci)
+
 hostile: guests ## Modules and records that attack the host; ends with a line for each figure. FORM=long|short
 	@scripts/hostile.sh $(or $(FORM),long)
 
@@ -91,6 +96,10 @@ bench-restore: ## How fast a store is restored, beside a raw reader of its chang
 bench-restart: ## How fast a killed host processes again, with its state directory kept and lost
 	@scripts/setup.sh test
 	@scripts/bench.sh restart
+
+bench-swaps: guests ## What a swap costs: the pause of a task, the time of a deploy and of the way back
+	@scripts/setup.sh test
+	@scripts/swaps.sh bench
 
 docs: build ## Write the generated reference pages anew and run the documented commands
 	SANDBAR_UPDATE=1 cargo test $(CARGO_RELEASE) --test e2e_it -- reference

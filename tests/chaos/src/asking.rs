@@ -23,9 +23,13 @@ impl Directory {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
     }
 
+    pub fn all(&self) -> Vec<SocketAddr> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// One of them by chance, another one than `not` where there is one.
     pub fn pick(&self, random: &mut Random, not: Option<SocketAddr>) -> Option<SocketAddr> {
-        let mut addresses = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut addresses = self.all();
         if addresses.len() > 1 {
             addresses.retain(|address| Some(*address) != not);
         }

@@ -457,7 +457,10 @@ fn record(bootstrap: &str, id: &str, plan: &Plan) -> Result<Recording> {
 }
 
 /// The ends of the logs, once readers of committed records can read all of them, or the time is over.
-fn stable_ends(bootstrap: &str, topics: &[(String, u32)]) -> Result<Vec<LogEnd>> {
+///
+/// # Errors
+/// When the broker does not answer.
+pub fn stable_ends(bootstrap: &str, topics: &[(String, u32)]) -> Result<Vec<LogEnd>> {
     let ends = wait_until(STABLE_LIMIT, || {
         let ends = log_ends(bootstrap, topics)?;
         anyhow::ensure!(ends.iter().all(|end| end.last_stable == end.end), "a transaction hangs");

@@ -29,6 +29,8 @@ pub enum Guest {
     Ledger,
     /// Keeps the last value of every key, which REST clients write.
     Register,
+    /// Counts the records of each key, and says of every count which version has made it.
+    Versions,
 }
 
 impl Guest {
@@ -36,6 +38,7 @@ impl Guest {
         match self {
             Self::Ledger => "guests/ledger.wasm",
             Self::Register => "guests/register.wasm",
+            Self::Versions => "guests/versions.wasm",
         }
     }
 
@@ -50,6 +53,7 @@ impl Guest {
             Self::Register => {
                 vec![("sources.in.topic", input_topic(id)), ("stores.values.write.source", "in".to_owned())]
             }
+            Self::Versions => vec![("sources.in.topic", input_topic(id)), ("sinks.out.topic", format!("{id}-out"))],
         }
     }
 }

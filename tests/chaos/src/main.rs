@@ -16,6 +16,7 @@ mod registers;
 mod results;
 mod rows;
 mod self_test;
+mod swaps;
 mod workload;
 
 use std::path::PathBuf;
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use e2e::repository;
 
 use crate::rows::Request;
@@ -69,6 +70,25 @@ enum Command {
         #[arg(long, default_value_t = 400)]
         seconds: u64,
     },
+    /// Rows G3, ending with one line of counts.
+    Swaps {
+        /// `ci` for some of all in a minute, `long` for the next slices of what is not at its number yet.
+        profile: Profile,
+        /// Begin no slice after so many seconds.
+        #[arg(long, default_value_t = 400)]
+        seconds: u64,
+    },
+    /// What a swap costs, under a steady load.
+    BenchSwaps {
+        /// Swaps whose pauses are measured.
+        #[arg(long, default_value_t = 60)]
+        swaps: u64,
+        /// New modules of each size.
+        #[arg(long, default_value_t = 10)]
+        deploys: u64,
+        #[arg(long, default_value_t = 20_000)]
+        records_per_second: u64,
+    },
     /// Succeeds where the row needs the binary with failpoints.
     #[command(hide = true)]
     NeedsFailpoints { row: String },
@@ -76,6 +96,12 @@ enum Command {
     Document,
     /// List the rows.
     List,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Profile {
+    Ci,
+    Long,
 }
 
 fn main() -> ExitCode {
@@ -98,6 +124,11 @@ fn execute(command: Command) -> Result<bool> {
             println!(
                 "chaos: X1: {kinds} kinds of defects x {seeds} seeds found, 0 false alarms in {clean_runs} clean runs"
             );
+            let self_test::Outcome { kinds, seeds, clean_runs } = swaps::self_test::run(SELF_TEST_SEEDS)?;
+            println!(
+                "chaos: X1 of swaps: {kinds} kinds of defects x {seeds} seeds found, 0 false alarms in {clean_runs} clean \
+                 runs"
+            );
         }
         Command::Run { row, count, records, seed, record, seconds } => {
             let row = rows::find(&row)?;
@@ -109,7 +140,15 @@ fn execute(command: Command) -> Result<bool> {
             };
             return work.run(row, Instant::now() + Duration::from_secs(seconds));
         }
-        Command::Long { seconds } => return long(Instant::now() + Duration::from_secs(seconds)),
+        Command::Long { seconds } => return long("", Instant::now() + Duration::from_secs(seconds)),
+        Command::Swaps { profile, seconds } => {
+            return swap_rows(profile, Instant::now() + Duration::from_secs(seconds));
+        }
+        Command::BenchSwaps { swaps, deploys, records_per_second } => {
+            let slice = rows::bench_swaps(swaps::bench::Amount { swaps, deploys }, records_per_second);
+            println!("{}", slice.summary());
+            return Ok(slice.passed());
+        }
         Command::NeedsFailpoints { row } => return Ok(rows::find(&row)?.failpoints),
         Command::Document => {
             let page = repository::root().join("docs/src/reliability.md");
@@ -161,8 +200,28 @@ impl Work {
     }
 }
 
-/// Goes on where the results say that rows have come to; one slice of each in turn.
-fn long(deadline: Instant) -> Result<bool> {
+/// Rows G3 in a short or a long form, and one line of what came of them.
+fn swap_rows(profile: Profile, deadline: Instant) -> Result<bool> {
+    let (slices, passed) = match profile {
+        Profile::Ci => {
+            let row = rows::find("G3-ci")?;
+            let slice = (row.run)(&Request { name: row.name, seed: 1, faults: row.faults, records: row.records });
+            println!("{}", slice.summary());
+            let passed = slice.passed();
+            (vec![slice], passed)
+        }
+        Profile::Long => {
+            let passed = long("G3", deadline)?;
+            let slices = results::read(&results_file())?;
+            (slices.into_iter().filter(|slice| slice.row.starts_with("G3") && slice.passed()).collect(), passed)
+        }
+    };
+    println!("{}", swaps::summary(&slices));
+    Ok(passed)
+}
+
+/// Goes on where the results say that rows have come to, of those whose names begin so; one slice of each in turn.
+fn long(prefix: &str, deadline: Instant) -> Result<bool> {
     let mut passed = true;
     loop {
         let done = results::read(&results_file())?;
@@ -170,8 +229,10 @@ fn long(deadline: Instant) -> Result<bool> {
             done.iter().filter(|slice| slice.row == row.name && slice.passed()).map(|slice| slice.faults).sum::<u64>()
         };
         // The row that is least far.
-        let next =
-            rows::ROWS.iter().filter(|row| faults(row) < row.goal).min_by_key(|row| faults(row) * 1_000 / row.goal);
+        let next = rows::ROWS
+            .iter()
+            .filter(|row| row.name.starts_with(prefix) && faults(row) < row.goal)
+            .min_by_key(|row| faults(row) * 1_000 / row.goal);
         let Some(row) = next else {
             println!("chaos: every row has had its faults");
             return Ok(passed);

@@ -8,6 +8,7 @@ mod poison;
 mod processes;
 mod queries;
 mod standbys;
+mod swaps;
 mod writes;
 
 use std::time::Duration;
@@ -56,6 +57,8 @@ impl Row {
     }
 }
 
+pub use swaps::bench as bench_swaps;
+
 pub const ROWS: &[Row] = &[
     row("A1", "hosts killed at random moments", 25, 200, kills::exactly_once).records(1_250_000),
     row("A2", "hosts aborted at named points of a commit, a rebalance, a restore", 48, 320, failpoints::run)
@@ -79,6 +82,11 @@ pub const ROWS: &[Row] = &[
     row("Q3", "hosts killed while clients read their own writes at other hosts", 3, 15, writes::read_your_writes)
         .records(3_000)
         .with_failpoints(),
+    row("G3", "two good versions that take over from each other twice a second", 250, 500, swaps::swap).records(0),
+    row("G3-kills", "the same on two hosts, one of which is killed every 15 s", 250, 500, swaps::kills).records(0),
+    row("G3-bad", "bad versions under load, and refusals at rest", 22, 22, swaps::bad).records(0),
+    row("G3-hosts", "deployments that reach two hosts, and a third one that joins", 5, 20, swaps::hosts).records(0),
+    row("G3-ci", "some of all that in a minute", 20, 0, swaps::short).records(0),
     row("H2", "hosts ended by SIGTERM in any state", 40, 200, processes::terminate),
 ];
 
