@@ -22,5 +22,6 @@ mod standby;
 mod table;
 mod topics;
 mod unwritable_dead_letters;
+mod versions;
 mod weather;
 mod writes;
