@@ -155,7 +155,9 @@ impl Deployments {
         }
         let text = format!("{} is new: it is version {number} from now on", self.manifest.path.display());
         self.terminal.notice("version", &text, json!({ "version": number, "by": self.host }));
-        Ok(Some(Start { number, loaded: own, previous: Some((active.number, running)), on_probation: true }))
+        // Other settings of the same module are what its operator has just chosen.
+        let on_probation = own.digest != running.digest;
+        Ok(Some(Start { number, loaded: own, previous: Some((active.number, running)), on_probation }))
     }
 
     /// The active version, with what a rollback goes to while its probation lasts.
