@@ -15,7 +15,8 @@ use crate::config::{Manifest, Overrides};
 use crate::exit::UsageError;
 use crate::runtime;
 use crate::terminal::{Format, Terminal, print_line, tell};
-use version::{State, Version};
+use crate::versions::VersionState;
+use version::Version;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -152,9 +153,9 @@ pub fn headline(version: &Version) -> String {
         0 => String::new(),
         tasks => format!(", {} of {tasks} tasks run it", version.tasks_on_it()),
     };
-    let reason = version.reason().filter(|_| version.state != State::Active);
+    let reason = version.reason().filter(|_| version.state != VersionState::Active);
     let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
-    format!("{} ({}) is {}{kind}{tasks}{reason}", version.name(), version.short_digest(), version.state.word())
+    format!("{} ({}) is {}{kind}{tasks}{reason}", version.name(), version.short_digest(), version.state.as_str())
 }
 
 fn show(version: &Version, headline: &str, terminal: Terminal) {

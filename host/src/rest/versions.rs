@@ -110,10 +110,8 @@ pub async fn deploy(
     query: Result<Query<DeployQuery>, QueryRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
-    is_allowed(request.extensions().get(), request.headers())?;
-    let (Path(application), Query(query)) = (path?, query?);
-    let status = application_of(&applications, &application)?;
-    let deployments = deployments_of(status)?;
+    let (_, deployments) = to_be_changed(&applications, path, &request)?;
+    let Query(query) = query?;
     let parts = Parts::of(request).await?;
     let request = DeployRequest {
         module: parts.module,
@@ -137,9 +135,8 @@ pub async fn rollback(
     query: Result<Query<RollbackQuery>, QueryRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
-    is_allowed(request.extensions().get(), request.headers())?;
-    let (Path(application), Query(query)) = (path?, query?);
-    let deployments = deployments_of(application_of(&applications, &application)?)?;
+    let (_, deployments) = to_be_changed(&applications, path, &request)?;
+    let Query(query) = query?;
     let request = RollbackRequest { to: query.to, who: short(query.who), why: short(query.why) };
     let deployed = blocking(move || deployments.roll_back(&request)).await?;
     Ok(answer(&deployed, false))
@@ -169,9 +166,7 @@ fn set_paused(
     request: Request,
     paused: bool,
 ) -> Result<Response, Problem> {
-    is_allowed(request.extensions().get(), request.headers())?;
-    let Path(application) = path?;
-    let deployments = deployments_of(application_of(&applications, &application)?)?;
+    let (application, deployments) = to_be_changed(&applications, path, &request)?;
     if !deployments.pause(paused) {
         return Err(Problem::unavailable("not-ready", "not ready", "the application is starting"));
     }
@@ -184,9 +179,8 @@ pub async fn stop(
     path: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
-    is_allowed(request.extensions().get(), request.headers())?;
-    let Path(application) = path?;
-    deployments_of(application_of(&applications, &application)?)?.stop();
+    let (application, deployments) = to_be_changed(&applications, path, &request)?;
+    deployments.stop();
     Ok(json_response(&json!({ "id": application, "stopping": true })))
 }
 
@@ -311,6 +305,18 @@ fn deployments_of(status: &Status) -> Result<Arc<Deployments>, Problem> {
         let detail = format!("{} serves topics as tables, or has ended: there are no versions", status.application_id);
         Problem::not_found("no-versions", "the application has no versions", detail)
     })
+}
+
+/// The application of a request that changes what runs, if it may.
+fn to_be_changed(
+    applications: &Applications,
+    path: Result<Path<String>, PathRejection>,
+    request: &Request,
+) -> Result<(String, Arc<Deployments>), Problem> {
+    is_allowed(request.extensions().get(), request.headers())?;
+    let Path(application) = path?;
+    let deployments = deployments_of(application_of(applications, &application)?)?;
+    Ok((application, deployments))
 }
 
 fn version_of(table: &VersionTable, number: u64) -> Result<&Version, Problem> {

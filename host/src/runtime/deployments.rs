@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use engine::clock::Clock;
-use engine::topology::change::{self, ChangeKind as TopologyChange};
+use engine::processor::ProcessorSupplier;
+use engine::topology::change::{self, Change, ChangeKind as TopologyChange, StoreMigration};
 use engine::version::{Probation, Versions};
 use kafka::KafkaClients;
 use serde_json::json;
@@ -21,7 +22,9 @@ use super::status::Status;
 use super::stop::Stop;
 use crate::config::Manifest;
 use crate::terminal::Terminal;
-use crate::versions::{Active, ChangeKind, Entry, Version, VersionLog, VersionState, VersionTable};
+use crate::versions::{
+    Active, AppendError, ChangeKind, Entry, Revision, Version, VersionLog, VersionState, VersionTable,
+};
 
 mod converging;
 mod deploying;
@@ -31,7 +34,7 @@ pub use deploying::{DeployError, DeployRequest, Deployed, RollbackRequest};
 pub use starting::{Opening, Start, open};
 
 /// How often the topic is looked at.
-pub const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// See the module's head.
 pub struct Deployments {
@@ -70,8 +73,6 @@ struct State {
 
 /// What the threads of the application run.
 struct Running {
-    /// What the threads were started with; a swap does not change it.
-    topology: Arc<engine::topology::Topology>,
     versions: Arc<Versions>,
     /// Ends the threads.
     stop: Stop,
@@ -189,37 +190,22 @@ impl Deployments {
         running.stop.raise();
     }
 
-    /// How a version differs from what runs.
-    ///
-    /// # Errors
-    /// Every point that does not fit.
-    fn compare(
-        &self,
-        running: &Running,
-        new: &Loaded,
-        dropped_stores: &[String],
-    ) -> Result<(ChangeKind, change::Change), Vec<String>> {
-        let old = Arc::clone(&lock(&running.target).loaded);
-        let change = change::compare(old.topology(), new.topology(), can_migrate(new), dropped_stores);
-        let change = change.map_err(|points| points.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-        let same_threads = old.tables.change_to(&new.tables) == ChangeKind::Swap;
-        // Tasks count their stores and sinks by their places in the declaration.
-        let same_places = *running.topology == **new.topology();
-        let kind = match change.kind {
-            TopologyChange::Swap if same_threads && same_places => ChangeKind::Swap,
-            TopologyChange::Swap | TopologyChange::Restart => ChangeKind::Restart,
-        };
-        Ok((kind, change))
+    /// Appends to the topic as it was when its table had this revision.
+    fn append(&self, expected: Revision, entries: &[Entry]) -> Result<(), AppendError> {
+        lock(&self.log).append(expected, entries)
     }
 
-    /// Writes that another version is active, in whose favour and why. False when another host was faster; the table is
-    /// up to date then.
-    fn append(
+    /// Appends a new version with its module, as the active one.
+    fn append_new(
         &self,
-        expected: crate::versions::Revision,
-        entries: &[Entry],
-    ) -> Result<(), crate::versions::AppendError> {
-        lock(&self.log).append(expected, entries)
+        expected: Revision,
+        loaded: &Loaded,
+        version: &Version,
+        previous: Option<u64>,
+    ) -> Result<(), AppendError> {
+        let active = self.active(version.number, previous, &version.why);
+        let module = Entry::Module(loaded.bytes.clone());
+        self.append(expected, &[module, Entry::Version(version.clone()), Entry::Active(active)])
     }
 
     fn active(&self, number: u64, previous: Option<u64>, why: &str) -> Active {
@@ -240,9 +226,32 @@ impl Deployments {
     }
 }
 
-fn can_migrate(loaded: &Loaded) -> bool {
-    use engine::processor::ProcessorSupplier;
-    loaded.supplier.can_migrate()
+/// How a version differs from the one that runs.
+///
+/// # Errors
+/// Every point that does not fit.
+fn compare(old: &Loaded, new: &Loaded, dropped_stores: &[String]) -> Result<(ChangeKind, Change), Vec<String>> {
+    let change = change::compare(old.topology(), new.topology(), new.supplier.can_migrate(), dropped_stores);
+    let change = change.map_err(|points| points.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    if !change.migrations.is_empty() {
+        // Rows of another schema are not to be read as what they are not.
+        let point = |migration: &StoreMigration| {
+            format!(
+                "store {}: schema version {} to {} asks for a migration, which this host cannot do; give the store another \
+                 name, or keep its schema version",
+                migration.store, migration.from, migration.to
+            )
+        };
+        return Err(change.migrations.iter().map(point).collect());
+    }
+    let same_threads = old.tables.change_to(&new.tables) == ChangeKind::Swap;
+    // Tasks count their stores and sinks by their places in the declaration.
+    let same_places = **old.topology() == **new.topology();
+    let kind = match change.kind {
+        TopologyChange::Swap if same_threads && same_places => ChangeKind::Swap,
+        TopologyChange::Swap | TopologyChange::Restart => ChangeKind::Restart,
+    };
+    Ok((kind, change))
 }
 
 /// Moves a version on, with a reason; a move that its table does not have is a defect of ours.

@@ -79,6 +79,23 @@ fn a_module_that_no_trusted_key_has_signed() {
         .failed(2, &["cannot read the public key missing.pem"]);
 }
 
+/// A host that trusts certain keys only does not run what others have deployed without a signature.
+#[test]
+fn a_version_of_the_topic_that_no_trusted_key_has_signed() {
+    let place = Place::new("unsigned-version");
+    let module = std::fs::read(guest("count")).expect("the guest");
+    place.write("sandbar.toml", "application.id = \"count\"\nmodule = \"count.wasm\"\n");
+    place.write("count.wasm", &module);
+    place.write("unsigned.wasm", &module);
+    let release = SigningKey::from_bytes(&[1; 32]);
+    let key = STANDARD.encode(release.verifying_key().to_bytes());
+    place.write("count.wasm.sig", release.sign(&Sha256::digest(&module)).to_bytes());
+    place.run_until_idle(&[]).succeeded();
+    place.run_until_idle(&["-X", "module=unsigned.wasm", "-X", "processor.deadline.ms=5000"]).succeeded();
+    let trusting = format!("module.trusted.keys={key}");
+    place.run_until_idle(&["-X", &trusting]).failed(4, &["the module of version 2 was refused", "has no signature"]);
+}
+
 #[test]
 fn names_that_the_module_does_not_declare() {
     let place = Place::counting("undeclared");
@@ -95,8 +112,10 @@ fn a_topic_that_is_not_there() {
     let (place, other) = (Place::counting("unknown-topic"), Place::counting("unknown-topic-other"));
     let host = other.start_ready(&[]);
     let brokers = embedded_address(&host.log());
-    let arguments = ["run", "-b", &brokers, "--listen", "127.0.0.1:0", "-X", "sources.in.topic=nowhere"];
-    place.sandbar(&arguments).failed(1, &["topics do not exist: nowhere; create them first"]);
+    // Under its own id, as the other one would refuse a version that reads another topic beside the state that it has.
+    let settings = ["-X", "application.id=fresh", "-X", "sources.in.topic=nowhere"];
+    let arguments = ["run", "-b", &brokers, "--listen", "127.0.0.1:0"];
+    place.sandbar(&[&arguments[..], &settings].concat()).failed(1, &["topics do not exist: nowhere; create them first"]);
 }
 
 /// The address in `embedded broker of … at ADDRESS`.

@@ -281,8 +281,8 @@ impl Campaign {
         self.hosts.settle(self.entries * u64::from(self.plan.partitions)).context("after the last entry")
     }
 
-    /// Everything that a refused deployment must leave as it is: the rows of the stores, the ends of all topics, what is
-    /// said of versions and tasks.
+    /// Everything that a refused deployment must leave as it is: the rows of the stores, the ends of all topics, what
+    /// is said of versions and tasks.
     ///
     /// # Errors
     /// When a host or the broker has no answer.

@@ -42,8 +42,8 @@ pub const MUTANTS: &[Mutant] = &[
         what: "records are processed while a commit is on its way",
         edits: &[Edit {
             file: TASK_MANAGER,
-            old: "        if self.commit.is_some() {\n            return Ok(total);",
-            new: "        if self.commit.is_some() && !{on} {\n            return Ok(total);",
+            old: "        if self.commit.is_some() || self.options.versions.is_paused() {\n            return Ok(total);",
+            new: "        if self.commit.is_some() && !{on} || self.options.versions.is_paused() {\n            return Ok(total);",
         }],
     },
     Mutant {
@@ -167,8 +167,8 @@ pub const MUTANTS: &[Mutant] = &[
         what: "the partition time is not committed with the offset",
         edits: &[Edit {
             file: COMMITTING,
-            old: "let metadata = offset_metadata::encode(queue.partition_time(), changelogs);",
-            new: "let metadata = if {on} { String::new() } else { offset_metadata::encode(queue.partition_time(), changelogs) };",
+            old: "let metadata = offset_metadata::encode(queue.partition_time(), changelogs, version);",
+            new: "let metadata = if {on} { String::new() } else { offset_metadata::encode(queue.partition_time(), changelogs, version) };",
         }],
     },
     Mutant {

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::version::{State, Version};
+use super::version::Version;
 use crate::commands::client::Client;
 use crate::exit::VersionError;
 use crate::formats::percent_encode as encode;
+use crate::versions::VersionState;
 
 /// A host compiles the module and starts it before it answers.
 const DEPLOY_TIMEOUT: Duration = Duration::from_secs(300);
@@ -119,14 +120,14 @@ pub fn wait(
     loop {
         let (name, state) = (found.name(), found.state);
         match (state, found.number) {
-            (State::Active, _) | (_, None) => return Ok(found),
+            (VersionState::Active, _) | (_, None) => return Ok(found),
             (state, _) if !state.is_on_its_way() => {
                 let reason = found.reason().map_or_else(String::new, |reason| format!(": {reason}"));
-                return Err(VersionError(format!("{name} is {}{reason}", state.word())).into());
+                return Err(VersionError(format!("{name} is {}{reason}", state.as_str())).into());
             }
             (_, Some(_)) if started.elapsed() > timeout => {
                 let seconds = timeout.as_secs();
-                anyhow::bail!("{name} is {} after {seconds} s; see `sandbar apps history`", state.word());
+                anyhow::bail!("{name} is {} after {seconds} s; see `sandbar apps history`", state.as_str());
             }
             (_, Some(number)) => {
                 std::thread::sleep(PAUSE);

@@ -7,23 +7,11 @@ use serde_json::Value;
 
 use crate::commands::dlq::moment;
 use crate::text;
+use crate::versions::VersionState;
 
 /// Of a sha-256, for people.
 const DIGEST_CHARACTERS: usize = 12;
 const REASON_MAX_CHARACTERS: usize = 120;
-
-/// Where a version stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum State {
-    Preparing,
-    Ready,
-    Swapping,
-    Active,
-    Superseded,
-    Refused,
-    RolledBack,
-}
 
 /// See the module's head.
 #[derive(Debug, Clone, Deserialize)]
@@ -32,7 +20,7 @@ pub struct Version {
     pub number: Option<u64>,
     /// The sha-256 of the module.
     pub module: String,
-    pub state: State,
+    pub state: VersionState,
     /// In which way it comes in place of the one before, `swap` or `restart`.
     pub kind: Option<String>,
     pub who: Option<String>,
@@ -80,25 +68,6 @@ pub struct TaskOfVersion {
 pub struct PartitionOfVersion {
     pub since: i64,
     pub next_offset: Option<i64>,
-}
-
-impl State {
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Preparing => "PREPARING",
-            Self::Ready => "READY",
-            Self::Swapping => "SWAPPING",
-            Self::Active => "ACTIVE",
-            Self::Superseded => "SUPERSEDED",
-            Self::Refused => "REFUSED",
-            Self::RolledBack => "ROLLED_BACK",
-        }
-    }
-
-    /// Whether it goes on by itself from here.
-    pub fn is_on_its_way(self) -> bool {
-        matches!(self, Self::Preparing | Self::Ready | Self::Swapping)
-    }
 }
 
 impl Version {
@@ -157,7 +126,7 @@ impl Version {
         let or_dash = |text: Option<&str>| text.map_or_else(|| "-".to_owned(), |text| text::short(text, 40));
         let fields = [
             self.number.map_or_else(|| "-".to_owned(), |number| number.to_string()),
-            self.state.word().to_owned(),
+            self.state.as_str().to_owned(),
             or_dash(self.kind.as_deref()),
             self.short_digest().to_owned(),
             self.when_ms.map_or_else(|| "-".to_owned(), moment::show),

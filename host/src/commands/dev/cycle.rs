@@ -13,7 +13,7 @@ use super::watch::{Change, Watch};
 use super::{Surroundings, told};
 use crate::commands::build::Builder;
 use crate::commands::client::Client;
-use crate::commands::deploy::version::{State, Version};
+use crate::commands::deploy::version::Version;
 use crate::commands::deploy::{client, headline, who};
 use crate::config::Manifest;
 use crate::formats::percent_encode as encode;
@@ -21,6 +21,7 @@ use crate::runtime::stop::Stop;
 use crate::runtime::wall_clock_ms;
 use crate::terminal::{Terminal, report_error};
 use crate::toolchain::{Component, Place};
+use crate::versions::VersionState;
 
 /// Between two looks at the sources.
 const LOOK: Duration = Duration::from_millis(50);
@@ -301,14 +302,14 @@ impl<'a> Cycle<'a> {
             Err(error) => return report_error(&error.context("cannot follow the version"), self.terminal.format),
         };
         match version.state {
-            State::RolledBack => {
+            VersionState::RolledBack => {
                 self.deployed = None;
                 let text = format!("{}; the version before goes on", headline(&version));
                 self.terminal.notice("rolled-back", &text, json!({ "version": version.json }));
                 return;
             }
             // Somebody else deployed another one.
-            State::Superseded => return,
+            VersionState::Superseded => return,
             _ => {}
         }
         if followed.awaits_record && version.has_processed() {

@@ -8,7 +8,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use engine::version::RolledBack;
 use serde_json::json;
 
-use super::{Deployments, LOOK_INTERVAL, Running, Start, lock, moved};
+use super::{Deployments, LOOK_INTERVAL, Running, Start, compare, lock, moved};
+use crate::exit::ModuleError;
 use crate::runtime::loader::Loaded;
 use crate::runtime::spawn::spawn;
 use crate::runtime::stop::Stop;
@@ -74,8 +75,8 @@ impl Deployments {
             }
             return Ok(());
         };
-        self.tell_rollback(number, previous_number, &reason);
         self.write_rollback(number, previous_number, &reason)?;
+        self.tell_rollback(number, previous_number, &reason);
         self.gone_back(running, previous_number, Arc::clone(&loaded));
         if to.is_none() {
             self.restart(running, Start { number: previous_number, loaded, previous: None, on_probation: false });
@@ -162,7 +163,7 @@ impl Deployments {
         let target = Arc::clone(&lock(&running.target).loaded);
         let stores = target.topology().sub_topologies.iter().flat_map(|part| &part.stores);
         let dropped: Vec<String> = stores.map(|store| store.name.to_string()).collect();
-        match self.compare(running, &loaded, &dropped_of(&dropped, &loaded)) {
+        match compare(&target, &loaded, &dropped_of(&dropped, &loaded)) {
             Ok((kind, _)) => {
                 let text = format!("version {} takes over, deployed by {}", version.number, version.who);
                 self.terminal.notice("version", &text, json!({ "version": version.number, "by": version.who }));
@@ -177,8 +178,11 @@ impl Deployments {
         }
     }
 
-    /// The module and manifest of a version, from the topic. `None` when the wish to stop came first.
+    /// The module and manifest of a version, from the topic; signed, where this host asks for that. `None` when the
+    /// wish to stop came first.
     pub(super) fn load_version(&self, version: &Version) -> Result<Option<Arc<Loaded>>> {
+        self.verify(&version.module, version.signature.as_deref())
+            .map_err(|error| ModuleError(format!("the module of version {} was refused: {error}", version.number)))?;
         let manifest = version.manifest.apply_to(&self.manifest)?;
         let bytes = lock(&self.log).module(&version.module)?;
         let name = format!("of version {}", version.number);
@@ -191,7 +195,8 @@ impl Deployments {
         let number = running.versions.target_number();
         let reports = self.status.reports();
         let tasks: Vec<u64> = reports.iter().flat_map(|report| &report.tasks).map(|task| task.version).collect();
-        if tasks.iter().any(|version| *version != number) {
+        // A host without tasks has seen none go over.
+        if tasks.is_empty() || tasks.iter().any(|version| *version != number) {
             return Ok(());
         }
         let target = lock(&running.target).clone();

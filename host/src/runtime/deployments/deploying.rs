@@ -10,13 +10,13 @@ use engine::topology::change::Change;
 use engine::version::warm_up;
 use serde_json::json;
 
-use super::{Deployments, Running, lock, moved};
+use super::{Deployments, Running, compare, lock, moved};
 use crate::config::{ConfigError, Manifest, Overrides};
 use crate::runtime::loader::Loaded;
 use crate::runtime::topics;
 use crate::versions::{
-    AppendError, ChangeKind, Entry, LogError, ModuleDigest, NewVersion, Signature, SignatureError, TrustedKeys,
-    Version, VersionManifest, VersionState, VersionTable,
+    AppendError, ChangeKind, LogError, ModuleDigest, NewVersion, Signature, SignatureError, TrustedKeys, Version,
+    VersionManifest, VersionState,
 };
 
 /// What is to be deployed.
@@ -151,13 +151,13 @@ impl Deployments {
             kind,
             signature,
         });
-        let ready = self.moved_on(version, &[VersionState::Ready])?;
+        let host = |error: anyhow::Error| DeployError::Host(format!("{error:#}"));
+        let ready = moved(version, VersionState::Ready, self.now_ms(), "").map_err(host)?;
         if request.dry_run {
             return Ok(Deployed { version: ready, is_known: false, changes, notes });
         }
-        let version = self.moved_on(ready, &[VersionState::Swapping])?;
-        let previous = active.number;
-        self.write(&table, &version, Some(&loaded.bytes), Some(previous), &request.why)?;
+        let version = moved(ready, VersionState::Swapping, self.now_ms(), "").map_err(host)?;
+        self.append_new(table.revision(), &loaded, &version, Some(active.number))?;
         let text = format!("version {number} takes over by a {}", kind.as_str());
         self.terminal.notice("version", &text, json!({ "version": number, "kind": kind.as_str(), "by": request.who }));
         self.switch_to(number, loaded, kind, !request.without_probation);
@@ -193,8 +193,7 @@ impl Deployments {
             None => self.load_version(version).map_err(refused)?.ok_or_else(stopping)?,
         };
         // What the active version has and that one has not was not there when that one ran.
-        let (kind, change) = self
-            .compare(&running, &loaded, &[])
+        let (kind, change) = compare(&target.loaded, &loaded, &[])
             .map_err(|points| DeployError::Incompatible { running: active.number, points })?;
         let changes = effects(&loaded, &change);
         let why = if request.why.is_empty() { "taken back by hand".to_owned() } else { request.why.clone() };
@@ -224,7 +223,7 @@ impl Deployments {
     }
 
     /// The signature in the form in which it is kept, checked where this host asks for one.
-    fn verify(&self, digest: &ModuleDigest, signature: Option<&str>) -> Result<Option<String>, DeployError> {
+    pub(super) fn verify(&self, digest: &ModuleDigest, signature: Option<&str>) -> Result<Option<String>, DeployError> {
         let signature = signature.map(str::parse::<Signature>).transpose()?;
         if let Some(keys) = TrustedKeys::of(&self.manifest)? {
             keys.verify(digest, signature.as_ref())?;
@@ -258,23 +257,13 @@ impl Deployments {
             self.loader.load(&manifest, name, request.module.clone()).map_err(refused)?.ok_or_else(stopping)?;
         let loaded = Arc::new(Loaded { tables: tables.clone(), ..loaded });
         let number = running.versions.target_number();
-        let (kind, change) = self
-            .compare(running, &loaded, &request.dropped_stores)
+        let old = Arc::clone(&lock(&running.target).loaded);
+        let (kind, change) = compare(&old, &loaded, &request.dropped_stores)
             .map_err(|points| DeployError::Incompatible { running: number, points })?;
-        if let Some(migration) = change.migrations.first() {
-            // Rows of another schema are not to be read as what they are not.
-            let points = vec![format!(
-                "store {}: schema version {} to {} asks for a migration, which this host cannot do; give the store another \
-                 name, or keep its schema version",
-                migration.store, migration.from, migration.to
-            )];
-            return Err(DeployError::Incompatible { running: number, points });
-        }
         let application_id: Arc<str> = self.application_id.as_str().into();
         warm_up(&loaded.version(0), &application_id, self.now_ms())
             .map_err(|error| DeployError::WarmUp(error.to_string()))?;
         if kind == ChangeKind::Restart {
-            let old = Arc::clone(&lock(&running.target).loaded);
             self.check_restart(&old, &loaded, &change).map_err(|error| match error.downcast::<Misfits>() {
                 Ok(Misfits(points)) => DeployError::Incompatible { running: number, points },
                 Err(error) => DeployError::Host(format!("{error:#}")),
@@ -308,26 +297,6 @@ impl Deployments {
             .check_task_counts(old.topology(), new.topology(), &counts)
             .map_err(|points| anyhow!(Misfits(points.iter().map(ToString::to_string).collect())))
     }
-
-    fn moved_on(&self, version: Version, states: &[VersionState]) -> Result<Version, DeployError> {
-        let now_ms = self.now_ms();
-        let moved = states.iter().try_fold(version, |version, &state| moved(version, state, now_ms, ""));
-        moved.map_err(|error| DeployError::Host(format!("{error:#}")))
-    }
-
-    fn write(
-        &self,
-        table: &VersionTable,
-        version: &Version,
-        module: Option<&Bytes>,
-        previous: Option<u64>,
-        why: &str,
-    ) -> Result<(), DeployError> {
-        let mut entries: Vec<Entry> = module.into_iter().map(|bytes| Entry::Module(bytes.clone())).collect();
-        entries.push(Entry::Version(version.clone()));
-        entries.push(Entry::Active(self.active(version.number, previous, why)));
-        Ok(self.append(table.revision(), &entries)?)
-    }
 }
 
 /// What becomes of each store of either version.
@@ -354,5 +323,5 @@ fn refused(error: anyhow::Error) -> DeployError {
 }
 
 fn stopping() -> DeployError {
-    DeployError::Host(anyhow!("the host is stopping").to_string())
+    DeployError::Host("the host is stopping".to_owned())
 }

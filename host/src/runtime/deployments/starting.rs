@@ -13,7 +13,7 @@ use kafka::KafkaClients;
 use serde_json::json;
 
 use super::deploying::DeployError;
-use super::{Deployments, Running, State, Target, lock, moved};
+use super::{Deployments, Running, State, Target, compare, lock, moved};
 use crate::exit::UnreachableError;
 use crate::runtime::clock::HostClock;
 use crate::runtime::loader::{Loaded, Loader};
@@ -21,7 +21,7 @@ use crate::runtime::status::Status;
 use crate::runtime::stop::Stop;
 use crate::terminal::Terminal;
 use crate::versions::{
-    AppendError, ChangeKind, Entry, ModuleDigest, NewVersion, Version, VersionLog, VersionLogOptions, VersionState,
+    AppendError, ChangeKind, ModuleDigest, NewVersion, Version, VersionLog, VersionLogOptions, VersionState,
 };
 
 /// What the threads of an application are to be started with.
@@ -137,27 +137,24 @@ impl Deployments {
 
     /// The module of this host's manifest was never deployed. `None` when another host was faster.
     fn deploy_at_start(&self, active: &Version, running: Arc<Loaded>, own: Arc<Loaded>) -> Result<Option<Start>> {
-        let stopped = Running::stopped(active.number, &running);
-        let (kind, change) = self.compare(&stopped, &own, &[]).map_err(|points| {
+        let (kind, change) = compare(&running, &own, &[]).map_err(|points| {
             anyhow!(DeployError::Incompatible { running: active.number, points })
                 .context(format!("{} cannot take over", self.manifest.path.display()))
         })?;
-        if let Some(migration) = change.migrations.first() {
-            bail!("store {} asks for a migration of its rows, which this host cannot do", migration.store);
-        }
         if kind == ChangeKind::Restart {
             self.check_restart(&running, &own, &change)?;
         }
         let number = self.table().next_number();
         let version = self.new_version(number, &own, kind)?;
-        if !self.write_first(&own, version, Some(active.number))? {
+        // Other settings of the same module are what its operator has just chosen: nothing is to take them back.
+        let previous = (own.digest != running.digest).then_some((active.number, running));
+        if !self.write_first(&own, version, previous.as_ref().map(|(number, _)| *number))? {
             return Ok(None);
         }
         let text = format!("{} is new: it is version {number} from now on", self.manifest.path.display());
         self.terminal.notice("version", &text, json!({ "version": number, "by": self.host }));
-        // Other settings of the same module are what its operator has just chosen.
-        let on_probation = own.digest != running.digest;
-        Ok(Some(Start { number, loaded: own, previous: Some((active.number, running)), on_probation }))
+        let on_probation = previous.is_some();
+        Ok(Some(Start { number, loaded: own, previous, on_probation }))
     }
 
     /// The active version, with what a rollback goes to while its probation lasts.
@@ -205,10 +202,7 @@ impl Deployments {
 
     /// False when another host was faster.
     fn write_first(&self, own: &Loaded, version: Version, previous: Option<u64>) -> Result<bool> {
-        let active = self.active(version.number, previous, &version.why.clone());
-        let entries = [Entry::Module(own.bytes.clone()), Entry::Version(version), Entry::Active(active)];
-        let revision = self.table().revision();
-        match self.append(revision, &entries) {
+        match self.append_new(self.table().revision(), own, &version, previous) {
             Ok(()) => Ok(true),
             Err(AppendError::Conflict { .. }) => Ok(false),
             Err(error) => Err(error.into()),
@@ -239,12 +233,7 @@ impl Deployments {
             previous: previous.clone(),
             is_told: !on_probation,
         };
-        let running = Running {
-            topology: Arc::clone(loaded.topology()),
-            versions: Arc::clone(&versions),
-            stop: stop.clone(),
-            target: Mutex::new(target),
-        };
+        let running = Running { versions: Arc::clone(&versions), stop: stop.clone(), target: Mutex::new(target) };
         lock(&self.state).running = Some(Arc::new(running));
         versions
     }
@@ -276,19 +265,5 @@ impl Deployments {
         self.tell_rollback(start.number, number, &reason);
         self.write_rollback(start.number, number, &reason).context(reason)?;
         Ok(Some(Start { number, loaded, previous: None, on_probation: false }))
-    }
-}
-
-impl Running {
-    /// Stands for a version that runs nowhere on this host, to compare another one with.
-    fn stopped(number: u64, loaded: &Arc<Loaded>) -> Self {
-        let target =
-            Target { number, loaded: Arc::clone(loaded), since: Instant::now(), previous: None, is_told: true };
-        Self {
-            topology: Arc::clone(loaded.topology()),
-            versions: Arc::new(Versions::new(loaded.version(number))),
-            stop: Stop::default(),
-            target: Mutex::new(target),
-        }
     }
 }

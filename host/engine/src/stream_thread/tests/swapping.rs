@@ -61,7 +61,7 @@ impl NativeProcessor for Numbered {
             let text = format!("v{}:{count}", self.number);
             for _ in 0..if self.fault == Fault::Floods { 20 } else { 1 } {
                 forward(&mut outcome.outputs, timestamp, Some(key), Some(text.as_bytes()));
-                outcome.outputs.partitions.push(batch.partition as i32);
+                outcome.outputs.partitions.push(batch.partition);
             }
         }
         Ok(outcome)

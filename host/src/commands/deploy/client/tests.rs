@@ -109,7 +109,7 @@ fn a_version_is_followed_to_its_end() {
     let way = |answers: &[&str]| {
         let (url, host) = host_of(answers.iter().map(|state| (200, answer(7, state))).collect());
         let mut told = Vec::new();
-        let mut tell = |version: &Version| told.push(version.state.word());
+        let mut tell = |version: &Version| told.push(version.state.as_str());
         let end = wait(&Client::new(&url), "v", on_its_way(), Duration::from_secs(60), &mut tell);
         let asked = host.join().expect("no panic");
         assert!(asked.iter().all(|asked| asked.what() == "GET /v1/apps/v/versions/7"));
@@ -117,7 +117,10 @@ fn a_version_is_followed_to_its_end() {
     };
     let (end, told) = way(&["PREPARING", "READY", "SWAPPING", "ACTIVE"]);
     let end = end.expect("it is active");
-    assert_eq!((end.state, end.effects()), (State::Active, vec!["kept: store a".to_owned(), "note: b".to_owned()]));
+    assert_eq!(
+        (end.state, end.effects()),
+        (VersionState::Active, vec!["kept: store a".to_owned(), "note: b".to_owned()])
+    );
     assert_eq!(end.json["notes"][0], "b", "what the deploy said is in the whole too");
     assert_eq!(told, ["READY", "SWAPPING", "ACTIVE"]);
     let error = way(&["SWAPPING", "ROLLED_BACK"]).0.expect_err("it is not active");
