@@ -78,6 +78,7 @@ fn store(declared: &StoreDeclaration, settings: Option<&StoreSettings>) -> Store
         version: declared.version,
         key_format: declared.key_format.as_str().into(),
         value_format: declared.value_format.as_str().into(),
+        older_generation_of: None,
     }
 }
 

@@ -96,6 +96,33 @@ pub enum EngineError {
     /// A version does worse than the one before by more than its probation allows.
     #[error("task {task}: version {version} goes back to the one before: {reason}")]
     PastProbation { task: TaskId, version: u64, reason: String },
+    /// A processor does not take rows of an older version over.
+    #[error(
+        "task {task}, store {store}, rows {first_key:?} to {last_key:?} ({rows}), module {digest}: migrate from schema version {from_version} to {to_version} fails: {error}"
+    )]
+    Migration {
+        task: TaskId,
+        /// Of the processor.
+        version: u64,
+        store: String,
+        from_version: u32,
+        to_version: u32,
+        first_key: String,
+        last_key: String,
+        rows: usize,
+        digest: String,
+        error: Box<ProcessorError>,
+    },
+    /// A newer version has taken rows over and changed them since.
+    #[error(
+        "store {store} of task {task} has rows of schema version {found}, which a newer version has written since it took them over, and this one has {own}; deploy a version that has {found} or more"
+    )]
+    NewerRows { task: TaskId, store: String, found: u32, own: u32 },
+    /// Rows were not taken over, and the generation that has them is not open.
+    #[error(
+        "store {store} of task {task} has rows of schema version {found}, which were not taken over yet, and this version has {own}"
+    )]
+    OlderRows { task: TaskId, store: String, found: u32, own: u32 },
     #[error("task {task}: there is no topic for dead letters; set errors.dead.letter.queue.topic.name")]
     NoDeadLetterTopic { task: TaskId },
     /// A dead letter cannot be written, and nothing may be dropped instead (E4).
@@ -234,6 +261,12 @@ impl EngineError {
             | Self::ConsecutiveFailures { .. }
             | Self::ConsecutivePunctuations { .. } => (Remedy::Fatal, Blame::Guest),
             Self::PastProbation { .. } => (Remedy::RollBack, Blame::Guest),
+            Self::Migration { error, .. } => match processor_remedy(error) {
+                (Remedy::Fatal, Blame::Guest) => (Remedy::RollBack, Blame::Guest),
+                other => other,
+            },
+            // The host is about to hear of the version that has them.
+            Self::NewerRows { .. } | Self::OlderRows { .. } => (Remedy::Retry, Blame::Operator),
             Self::Commit { error, .. } => error.classify(),
             Self::TimedOut { error, .. } | Self::Recycled { error, .. } => (Remedy::Fatal, error.blame()),
             Self::Topology(_)

@@ -5,7 +5,7 @@
 use crate::broker::{Admin, NewTopic, TopicDescription};
 use crate::error::EngineError;
 use crate::topic_limits::{SinkLimits, TopicLimits};
-use crate::topology::{PartitionCounts, StoreChangelog, Topology, changelog_topic};
+use crate::topology::{PartitionCounts, StoreChangelog, StoreSpec, Topology, changelog_topic};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -27,8 +27,8 @@ pub fn required(application_id: &str, topology: &Topology, counts: &PartitionCou
     for (index, sub_topology) in topology.sub_topologies.iter().enumerate() {
         let partitions = topology.task_count(index as u32, counts);
         let own = sub_topology.stores.iter().filter(|store| store.changelog == StoreChangelog::Internal);
-        topics
-            .extend(own.map(|store| InternalTopic { name: changelog_topic(application_id, &store.name), partitions }));
+        let name = |store: &StoreSpec| changelog_topic(application_id, &store.generation());
+        topics.extend(own.map(|store| InternalTopic { name: name(store), partitions }));
     }
     topics
 }
@@ -134,7 +134,7 @@ pub(crate) fn written_topics(application_id: &str, topology: &Topology) -> Vec<A
     let mut topics = topology.sink_topics();
     let stores = topology.sub_topologies.iter().flat_map(|sub| &sub.stores);
     let own = stores.filter(|store| store.changelog == StoreChangelog::Internal);
-    topics.extend(own.map(|store| Arc::from(changelog_topic(application_id, &store.name))));
+    topics.extend(own.map(|store| Arc::from(changelog_topic(application_id, &store.generation()))));
     topics
 }
 

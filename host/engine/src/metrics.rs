@@ -70,6 +70,7 @@ metrics! {
     TasksClosedClean Counter "sandbar_tasks_closed_total" ("how" = "clean") "Tasks that were closed"
     TasksClosedDirty Counter "sandbar_tasks_closed_total" ("how" = "dirty") "Tasks that were closed"
     TasksSwapped Counter "sandbar_tasks_swapped_total" "Tasks that were given another version of the processor"
+    RowsMigrated Counter "sandbar_migrated_rows_total" "Rows of stores that were taken over from an older schema"
     VersionRollbacks Counter "sandbar_version_rollbacks_total"
         "Times that uncommitted work was dropped because a version did worse than its probation allows"
     TasksRestoring Gauge "sandbar_tasks" ("state" = "restoring") "Tasks of this thread by state"

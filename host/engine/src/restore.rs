@@ -506,7 +506,8 @@ pub(crate) fn regressed(
 /// Refuses a changelog that ends before the state to which the committed offsets belong (R11): with it the store would
 /// be empty, or an older one, in the middle of the input.
 fn check_changelog(task: &StreamTask, facts: &ChangelogFacts) -> Result<(), EngineError> {
-    match task.committed_changelog(&facts.store) {
+    let generation = task.stores().get(facts.index).map(|store| store.spec().generation());
+    match generation.and_then(|generation| task.committed_changelog(&generation)) {
         Some(committed) if committed > facts.log.high => Err(EngineError::ChangelogLost {
             task: task.id(),
             store: facts.store.clone(),

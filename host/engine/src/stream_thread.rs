@@ -20,7 +20,7 @@ mod reporting;
 mod search;
 
 pub use options::{AutoOffsetReset, ProcessingGuarantee, StreamThreadOptions, StreamsConfig};
-pub use progress::{PartitionReport, RestoreReport, SharedProgress, TaskReport, ThreadReport, ThreadState};
+pub use progress::{MigrationReport, PartitionReport, RestoreReport, SharedProgress, TaskReport, ThreadReport, ThreadState};
 
 use recovery::Recovery;
 use reporting::Reporting;
@@ -152,6 +152,7 @@ impl StreamThread {
             return Ok(());
         }
         self.bring_up(turn)?;
+        self.migrate(turn)?;
         loop {
             self.swap()?;
             let records_processed = self.process(turn)?;
@@ -235,6 +236,7 @@ impl StreamThread {
             || manager.is_committing()
             || manager.is_bringing_up()
             || manager.is_swapping()
+            || manager.is_migrating()
         {
             return Duration::ZERO;
         }
@@ -257,6 +259,13 @@ impl StreamThread {
         let (now_ms, wall_clock_ms) = (self.options.clock.monotonic_ms(), self.options.clock.wall_clock_ms());
         let timeout = Duration::from_millis(self.options.config.poll_ms);
         turn.records_restored += self.manager.bring_up(consumer, timeout, now_ms, wall_clock_ms)?;
+        Ok(())
+    }
+
+    /// Lets tasks with rows of an older schema take some over.
+    fn migrate(&mut self, turn: &mut RunOnce) -> Result<(), EngineError> {
+        let clock = &self.options.clock;
+        turn.records_restored += self.manager.migrate(clock.monotonic_ms(), clock.wall_clock_ms())?;
         Ok(())
     }
 

@@ -29,6 +29,7 @@ impl TableSpec {
             version: 1,
             key_format: Arc::clone(&self.key_format),
             value_format: Arc::clone(&self.value_format),
+            older_generation_of: None,
         };
         let source = TopicBinding { name: Arc::clone(&self.store), topic: Arc::clone(&self.topic) };
         SubTopology { sources: vec![source], stores: vec![store], sinks: Vec::new() }

@@ -14,7 +14,7 @@ use crate::stream_thread::{PartitionReport, StreamThreadOptions, TaskReport};
 use crate::task::TaskState;
 use crate::task::commit::{Commit, CommitParts};
 use crate::task::record_queue::RecordQueue;
-use crate::task::stream_task::{Condemned, Processed, StreamTask};
+use crate::task::stream_task::{Condemned, MigrationSlice, Processed, StreamTask};
 use crate::task::streams_producer::StreamsProducer;
 use crate::topology::TaskId;
 
@@ -26,6 +26,12 @@ use plan::Action;
 
 /// After failed calls that took this part of the transaction timeout, what is done is committed before anything else.
 const TRANSACTION_SHARE: u64 = 8;
+
+/// How long older rows are taken over in one turn, beside running tasks.
+const MIGRATION_BUSY_MS: u64 = 20;
+
+/// And where nobody waits but the group.
+const MIGRATION_ALONE_MS: u64 = 100;
 
 /// Where a partition starts: the offset, and what the group has committed.
 type Start = (Offset, Option<OffsetAndMetadata>);
@@ -106,7 +112,7 @@ impl TaskManager {
         self.held.is_empty()
             && self.events.is_empty()
             && self.actions.is_empty()
-            && self.tasks.values().all(|task| task.state() == TaskState::Running)
+            && self.tasks.values().all(|task| task.state() == TaskState::Running && !task.is_migrating())
     }
 
     /// Whether a task would process something now.
@@ -277,6 +283,31 @@ impl TaskManager {
         if let Some(task) = id.and_then(|id| self.tasks.get_mut(&id)) {
             task.condemn(Condemned { partition, offset, fault: fault.to_owned() });
         }
+    }
+
+    /// Whether a task would take older rows over in the next turn.
+    pub fn is_migrating(&self) -> bool {
+        let goes_on = |task: &StreamTask| task.is_migrating() && !task.awaits_migration_commit();
+        self.commit.is_none() && !self.options.versions.is_paused() && self.tasks.values().any(goes_on)
+    }
+
+    /// Lets each task that has older rows take some of them over. Returns how many.
+    pub fn migrate(&mut self, now_ms: u64, wall_clock_ms: Timestamp) -> Result<u64, EngineError> {
+        if !self.is_migrating() {
+            return Ok(0);
+        }
+        let migrating = self.tasks.values().filter(|task| task.is_migrating()).count();
+        // Beside running tasks it must not hold them up.
+        let slice_ms = if migrating < self.tasks.len() { MIGRATION_BUSY_MS } else { MIGRATION_ALONE_MS };
+        let uncommitted_max_bytes = self.options.config.statestore_uncommitted_max_bytes / migrating.max(1);
+        let (mut rows, mut until_ms) = (0, now_ms);
+        for task in self.tasks.values_mut().filter(|task| task.is_migrating() && !task.awaits_migration_commit()) {
+            until_ms += slice_ms / migrating as u64 + 1;
+            rows += task.migrate(MigrationSlice { until_ms, uncommitted_max_bytes, wall_clock_ms })?;
+            self.commit_requested |= task.awaits_migration_commit();
+            self.commit_requested |= task.uncommitted_bytes() > uncommitted_max_bytes;
+        }
+        Ok(rows)
     }
 
     /// Runs the wall-clock schedules that are due.
@@ -623,13 +654,14 @@ impl TaskManager {
             promoted_with: task.promoted_with(),
             partitions: task.group().queues().iter().map(|queue| partition_report(task, queue)).collect(),
             restores: self.reader.reports(task.id()),
+            migration: task.migration_report(),
         };
         self.tasks.values().map(report).collect()
     }
 }
 
 fn is_behind(task: &StreamTask, wanted: u64) -> bool {
-    task.state() == TaskState::Running && task.version() != wanted
+    task.state() == TaskState::Running && !task.is_migrating() && task.version() != wanted
 }
 
 fn partition_report(task: &StreamTask, queue: &RecordQueue) -> PartitionReport {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::record::TopicPartition;
 
 pub mod change;
+pub mod generations;
 mod validation;
 pub use validation::{TopologyError, TopologyFault, is_reserved_topic};
 
@@ -56,6 +57,8 @@ pub struct StoreSpec {
     /// How people see keys and values: `bytes`, `utf8`, `json`, `i32`, `i64`, `f64`.
     pub key_format: Arc<str>,
     pub value_format: Arc<str>,
+    /// The store whose older rows it holds, for a migration to read; `None` for a store of the processor.
+    pub older_generation_of: Option<Arc<str>>,
 }
 
 impl StoreSpec {
@@ -72,7 +75,7 @@ impl StoreSpec {
     /// The topic that it is restored from; `None` where there is none.
     pub fn changelog_topic(&self, application_id: &str) -> Option<Arc<str>> {
         match &self.changelog {
-            StoreChangelog::Internal => Some(changelog_topic(application_id, &self.name).into()),
+            StoreChangelog::Internal => Some(changelog_topic(application_id, &self.generation()).into()),
             StoreChangelog::Source(topic) => Some(Arc::clone(topic)),
             StoreChangelog::Off => None,
         }

@@ -8,9 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::processor::{ProcessorError, ProcessorSupplier};
 
+mod generations;
 mod probation;
+mod rehearsal;
 mod warm_up;
+pub use generations::{Found, older_generations};
 pub use probation::{Probation, VersionTally};
+pub use rehearsal::{Rows, rehearse_migrations};
 pub use warm_up::warm_up;
 
 /// A processor with its settings, as it was deployed once.
@@ -140,7 +144,10 @@ impl Versions {
             state.previous = Some(replaced);
         }
         state.probation = probation;
-        state.rolled_back = None;
+        // The tasks stood still because there was nothing to return to.
+        if state.rolled_back.take().is_some_and(|back| back.to.is_none()) {
+            self.pause(false);
+        }
         self.publish(&state);
     }
 

@@ -70,7 +70,9 @@ impl StateDirectory {
     }
 
     pub fn store_path(&self, task: TaskId, store: &StoreSpec) -> Result<PathBuf, StoreError> {
-        check_name("store", &store.name, &self.path)?;
+        // Of one version of the schema: rows of another one have a folder of their own.
+        let generation = store.generation();
+        check_name("store", &generation, &self.path)?;
         let folder = self.path.join(task.to_string());
         let folder = match &store.changelog {
             StoreChangelog::Source(topic) => {
@@ -81,7 +83,7 @@ impl StateDirectory {
             }
             StoreChangelog::Internal | StoreChangelog::Off => folder.join("rocksdb"),
         };
-        Ok(folder.join(&*store.name))
+        Ok(folder.join(&*generation))
     }
 
     /// A place for passing files of a store; what is left there is removed by the next start.
@@ -200,7 +202,7 @@ impl StateDirectory {
         let removed = self.path.join(REMOVED);
         fs::create_dir_all(&removed).map_err(|error| directory_error(&removed, "create", &error))?;
         let number = self.removals.fetch_add(1, Ordering::Relaxed);
-        let aside = removed.join(format!("{task}-{}-{}-{number}", store.name, std::process::id()));
+        let aside = removed.join(format!("{task}-{}-{}-{number}", store.generation(), std::process::id()));
         match fs::rename(&path, &aside) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

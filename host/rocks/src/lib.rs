@@ -78,7 +78,7 @@ impl RocksStoreProvider {
 impl StoreProvider for RocksStoreProvider {
     fn open(&self, task: TaskId, store: &StoreSpec) -> Result<Box<dyn StateStore>, StoreError> {
         let path = self.directory.store_path(task, store)?;
-        let bulk_folder = self.directory.scratch_path(task, &store.name)?;
+        let bulk_folder = self.directory.scratch_path(task, &store.generation())?;
         Ok(Box::new(RocksStore::open(&path, bulk_folder, task, store, Arc::clone(&self.shared))?))
     }
 

@@ -152,6 +152,10 @@ fn task(report: &TaskReport) -> Value {
             "lag": partition.lag(),
             "buffered": partition.buffered,
         })).collect::<Vec<_>>(),
+        "migration": report.migration.map(|migration| json!({
+            "rows": migration.rows,
+            "rows_expected": migration.rows_expected,
+        })),
         "restores": report.restores.iter().map(|restore| json!({
             "store": restore.store,
             "changelog": restore.changelog.to_string(),

@@ -62,6 +62,7 @@ fn store_spec(name: &str, key_format: &str) -> StoreSpec {
         version: 1,
         key_format: key_format.into(),
         value_format: "json".into(),
+        older_generation_of: None,
     }
 }
 

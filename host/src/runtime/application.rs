@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use engine::broker::ClientSupplier;
 use engine::error::EngineError;
+use engine::internal_topics::Prepared;
 use engine::metrics::Metric;
 use engine::stream_thread::{StreamThreadOptions, ThreadReport};
 use engine::table::TableSupplier;
@@ -28,7 +29,7 @@ use super::stores::Stores;
 use super::supervisor::{Idleness, Supervisor};
 use super::threads::StreamThreads;
 use super::topics::{self, TopicWatch};
-use super::{brokers, settings, wiring};
+use super::{brokers, generations, settings, wiring};
 use crate::app;
 use crate::config::Manifest;
 use crate::rest::changes::Changelogs;
@@ -136,8 +137,8 @@ impl Application {
                 digest: Some(start.loaded.digest.to_string()),
             };
             let result = self.process(&round, &connected, runs, stores);
-            deployments.end();
-            start = match deployments.after(&start, result)? {
+            let records = deployments.end();
+            start = match deployments.after(&start, result, records)? {
                 Some(next) => next,
                 None => return Ok(()),
             };
@@ -189,6 +190,9 @@ impl Application {
         }
         let prepared = topics::prepare(manifest, clients, &topology, &stores.path(), stop)?;
         let Some(prepared) = prepared else { return Ok(()) };
+        let Some((topology, prepared)) = self.find_older_rows(round, clients, topology, prepared, stores)? else {
+            return Ok(());
+        };
         // A batch of several records must not be larger than any of its topics takes.
         if let Some(least) = prepared.limits.0.values().map(|limits| limits.message_max_bytes).min() {
             clients.bound_batches(least);
@@ -220,6 +224,25 @@ impl Application {
             standby.wait(CLOSE_TIMEOUT);
         }
         result
+    }
+
+    /// Rows of older schemas are read too, from their own changelogs. `None` when the wish to stop came first.
+    fn find_older_rows(
+        &self,
+        round: &Round<'_>,
+        clients: &KafkaClients,
+        topology: Arc<Topology>,
+        prepared: Prepared,
+        stores: &Stores,
+    ) -> Result<Option<(Arc<Topology>, Prepared)>> {
+        let (manifest, stop) = (round.manifest, round.stop);
+        let found = generations::with_older_generations(manifest, clients, &topology, &prepared.counts, stop)?;
+        let Some(found) = found else { return Ok(None) };
+        if *found == *topology {
+            return Ok(Some((topology, prepared)));
+        }
+        let prepared = topics::prepare(manifest, clients, &found, &stores.path(), stop)?;
+        Ok(prepared.map(|prepared| (found, prepared)))
     }
 
     /// Where the tables are to be found.

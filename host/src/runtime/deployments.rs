@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow};
 use engine::clock::Clock;
 use engine::processor::ProcessorSupplier;
-use engine::topology::change::{self, Change, ChangeKind as TopologyChange, StoreMigration};
+use engine::topology::change::{self, Change, ChangeKind as TopologyChange};
 use engine::version::{Probation, Versions};
 use kafka::KafkaClients;
 use serde_json::json;
@@ -88,6 +88,14 @@ struct Target {
     previous: Option<(u64, Arc<Loaded>)>,
     /// All tasks were seen with it.
     is_told: bool,
+    /// It was given up, and its rows are nothing that another one could go on with.
+    stands_still: bool,
+}
+
+impl Target {
+    fn new(number: u64, loaded: Arc<Loaded>, previous: Option<(u64, Arc<Loaded>)>) -> Self {
+        Self { number, loaded, since: Instant::now(), previous, is_told: false, stands_still: false }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -161,8 +169,7 @@ impl Deployments {
             true => old.previous,
             false => Some((old.number, old.loaded)),
         };
-        *lock(&running.target) =
-            Target { number, loaded: Arc::clone(&loaded), since: Instant::now(), previous, is_told: false };
+        *lock(&running.target) = Target::new(number, Arc::clone(&loaded), previous);
         running.versions.deploy(loaded.version(number), probation);
         self.show_module(&loaded);
     }
@@ -233,25 +240,29 @@ impl Deployments {
 fn compare(old: &Loaded, new: &Loaded, dropped_stores: &[String]) -> Result<(ChangeKind, Change), Vec<String>> {
     let change = change::compare(old.topology(), new.topology(), new.supplier.can_migrate(), dropped_stores);
     let change = change.map_err(|points| points.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-    if !change.migrations.is_empty() {
-        // Rows of another schema are not to be read as what they are not.
-        let point = |migration: &StoreMigration| {
-            format!(
-                "store {}: schema version {} to {} asks for a migration, which this host cannot do; give the store another \
-                 name, or keep its schema version",
-                migration.store, migration.from, migration.to
-            )
-        };
-        return Err(change.migrations.iter().map(point).collect());
-    }
     let same_threads = old.tables.change_to(&new.tables) == ChangeKind::Swap;
     // Tasks count their stores and sinks by their places in the declaration.
     let same_places = **old.topology() == **new.topology();
     let kind = match change.kind {
+        // Its topology differs by the version of the schema at least.
         TopologyChange::Swap if same_threads && same_places => ChangeKind::Swap,
         TopologyChange::Swap | TopologyChange::Restart => ChangeKind::Restart,
     };
     Ok((kind, change))
+}
+
+/// Whether a version has taken rows over that the one before cannot read.
+fn has_migrated(before: &Loaded, after: &Loaded) -> bool {
+    let stores = before.topology().sub_topologies.iter().flat_map(|part| &part.stores);
+    let dropped: Vec<String> = stores.map(|store| store.name.to_string()).collect();
+    compare(before, after, &dropped_of(&dropped, after)).is_ok_and(|(_, change)| !change.migrations.is_empty())
+}
+
+/// The stores that a version does not have any more.
+fn dropped_of(stores: &[String], new: &Loaded) -> Vec<String> {
+    let kept: Vec<&str> =
+        { new.topology().sub_topologies.iter() }.flat_map(|part| &part.stores).map(|store| &*store.name).collect();
+    stores.iter().filter(|store| !kept.contains(&store.as_str())).cloned().collect()
 }
 
 /// Moves a version on, with a reason; a move that its table does not have is a defect of ours.

@@ -6,6 +6,7 @@ pub mod brokers;
 mod clock;
 pub mod deployments;
 mod host;
+mod generations;
 mod idle;
 mod loader;
 mod settings;

@@ -12,7 +12,7 @@ use crate::columns::{Columns, NullableColumns};
 use crate::processor::Reads;
 use crate::record::Timestamp;
 use crate::state::{KeyRange, StoreError, TaskStore, prefix_end};
-use crate::topology::{TaskId, changelog_topic};
+use crate::topology::TaskId;
 
 pub use crate::state::Page;
 
@@ -151,9 +151,9 @@ impl ProcessorContext {
 
     /// Why a changelog would refuse an entry that the call has written, if one would.
     pub fn too_large_entry(&self) -> Option<String> {
-        let found = |store: &TaskStore| store.too_large().map(|(bytes, max)| (store.spec().name.clone(), bytes, max));
-        let (store, bytes, max) = self.stores.iter().find_map(found)?;
-        let changelog = changelog_topic(&self.application_id, &store);
+        let found = |store: &TaskStore| store.too_large().map(|(bytes, max)| (store.spec().clone(), bytes, max));
+        let (spec, bytes, max) = self.stores.iter().find_map(found)?;
+        let (store, changelog) = (&spec.name, spec.changelog_topic(&self.application_id).unwrap_or_default());
         Some(format!(
             "an entry of store {store} has {bytes} bytes with its key, and max.message.bytes of its changelog {changelog} \
              leaves room for {max}"
@@ -187,13 +187,18 @@ impl ProcessorContext {
         self.stores.iter().map(TaskStore::uncommitted_bytes).sum()
     }
 
+    /// The stores of the processor. Older generations stand behind them, and are none of its business.
+    fn declared(&self) -> impl Iterator<Item = &TaskStore> {
+        self.stores.iter().filter(|store| !store.spec().is_older_generation())
+    }
+
     fn at(&mut self, store: StoreIndex) -> Result<&mut TaskStore, StoreError> {
         let index = self.store_at(store.0)?;
         Ok(&mut self.stores[index.0 as usize])
     }
 
     fn undeclared(&self, store: String) -> StoreError {
-        let names: Vec<&str> = self.stores.iter().map(|store| &*store.spec().name).collect();
+        let names: Vec<&str> = self.declared().map(|store| &*store.spec().name).collect();
         let declared = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         StoreError::Undeclared { store, declared }
     }
@@ -203,7 +208,7 @@ impl ProcessorContext {
 impl ProcessorContext {
     /// The store with this name; `Undeclared` names those that exist.
     pub fn store(&self, name: &str) -> Result<StoreIndex, StoreError> {
-        match self.stores.iter().position(|store| &*store.spec().name == name) {
+        match self.declared().position(|store| &*store.spec().name == name) {
             Some(index) => Ok(StoreIndex(index as u32)),
             None => Err(self.undeclared(name.to_owned())),
         }
@@ -211,7 +216,7 @@ impl ProcessorContext {
 
     /// The store at a position of the declaration.
     pub fn store_at(&self, index: u32) -> Result<StoreIndex, StoreError> {
-        if index as usize >= self.stores.len() {
+        if self.stores.get(index as usize).is_none_or(|store| store.spec().is_older_generation()) {
             return Err(self.undeclared(format!("with index {index}")));
         }
         Ok(StoreIndex(index))

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::record::{Offset, Timestamp, TopicPartition};
 use crate::task::TaskState;
+pub use crate::task::stream_task::MigrationReport;
 use crate::topology::TaskId;
 
 /// The states of a stream thread (Kafka Streams' `StreamThread.State`, without the ones that nobody waits for).
@@ -58,6 +59,8 @@ pub struct TaskReport {
     pub promoted_with: Option<u64>,
     /// The changelogs that are being restored.
     pub restores: Vec<RestoreReport>,
+    /// How far it is with taking older rows over; `None` where it has none.
+    pub migration: Option<MigrationReport>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

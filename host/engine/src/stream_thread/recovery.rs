@@ -80,6 +80,7 @@ fn corrupt_store(error: &EngineError) -> Option<(TaskId, String)> {
         EngineError::Store(StoreError::Corrupt { task, store, .. }) => Some((*task, store.clone())),
         EngineError::Processing { error, .. }
         | EngineError::Punctuation { error, .. }
+        | EngineError::Migration { error, .. }
         | EngineError::Start { error, .. } => match &**error {
             ProcessorError::Store(StoreError::Corrupt { task, store, .. }) => Some((*task, store.clone())),
             _ => None,
@@ -88,11 +89,12 @@ fn corrupt_store(error: &EngineError) -> Option<(TaskId, String)> {
     }
 }
 
-/// The version that has gone past the bounds of its probation, and why.
-fn past_probation(error: &EngineError) -> Option<(u64, &str)> {
+/// The version that has gone past the bounds of its probation, or cannot take rows over, and why.
+fn past_probation(error: &EngineError) -> Option<(u64, String)> {
     match error {
         EngineError::Commit { error, .. } => past_probation(error),
-        EngineError::PastProbation { version, reason, .. } => Some((*version, reason)),
+        EngineError::PastProbation { version, reason, .. } => Some((*version, reason.clone())),
+        EngineError::Migration { version, .. } => Some((*version, error.to_string())),
         _ => None,
     }
 }
@@ -183,7 +185,11 @@ impl StreamThread {
     fn roll_back(&mut self, error: EngineError) -> Result<u64, EngineError> {
         if let Some((version, reason)) = past_probation(&error) {
             // Another thread may have done it already.
-            let is_first = self.options.versions.roll_back(version, reason);
+            let is_first = self.options.versions.roll_back(version, &reason);
+            // There is nothing to return to, and it would fail in the same way again.
+            if !is_first && self.options.versions.target_number() == version && !self.options.versions.is_paused() {
+                return Err(error);
+            }
             tracing::warn!(thread = self.options.thread, version, reason, is_first, "rolled back");
             self.options.metrics.add(Metric::VersionRollbacks, 1);
         }

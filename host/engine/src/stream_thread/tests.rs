@@ -26,6 +26,7 @@ fn a_record_goes_all_the_way() {
 }
 
 mod isolation;
+mod migrating;
 mod rebalancing;
 mod refusals;
 mod restoring;

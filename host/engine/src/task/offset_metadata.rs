@@ -3,7 +3,8 @@
 //! time is the highest partition time of a task, so that it survives a restart. The map holds the changelog offset of
 //! each store at that commit, under names of our own, since Kafka Streams keeps other numbers under the stores' names:
 //! whoever lost the state directory still knows how far a changelog must reach. It also holds which version of the
-//! processor the task runs and since which offset, so that a crash in the middle of a swap leaves no doubt.
+//! processor the task runs and since which offset, so that a crash in the middle of a swap leaves no doubt, and which
+//! version of their schema the rows of its stores have, so that one in the middle of a migration leaves none either.
 
 use std::collections::BTreeMap;
 
@@ -19,9 +20,14 @@ const BYTES_MAX: usize = 2_800;
 /// Begins the names of changelog offsets.
 const PREFIX: &str = "sandbar:";
 
-/// Names of the version. No store has them, as those come with the prefix.
+/// Begins the names of schema versions.
+const SCHEMA_PREFIX: &str = "sandbar@schema:";
+
+/// Names of the version. No store has them, as those come with a prefix.
 const VERSION_NUMBER: &str = "sandbar@version";
 const VERSION_START: &str = "sandbar@since";
+const SCHEMA_START: &str = "sandbar@schema-since";
+const MIGRATING: &str = "sandbar@migrating";
 
 /// Which version a task runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,26 +37,51 @@ pub struct VersionMark {
     pub since: Offset,
 }
 
-/// What a commit said beside its offset.
+/// What a commit says beside its offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
     /// `NO_TIMESTAMP` for metadata of an older or foreign form, as in Kafka Streams: the time is then unknown until the
     /// next record.
     pub partition_time: Timestamp,
-    /// By store, the offset that follows its last changelog record.
+    /// By generation of a store, the offset that follows its last changelog record.
     pub changelogs: BTreeMap<String, Offset>,
     /// `None` where the commit was made without one, by Kafka Streams for example.
     pub version: Option<VersionMark>,
+    /// By store, the version of the schema of its rows, where that is not 1.
+    pub schemas: BTreeMap<String, u32>,
+    /// The offset of the partition at which the rows got these schemas, where they had others before.
+    pub schema_since: Option<Offset>,
+    /// The version of the processor that is taking rows over into newer generations, which hold nothing else. Rows are
+    /// taken in the order of their keys, so that what is there says how far it has come.
+    pub migrating: Option<u64>,
 }
 
-/// The metadata to commit with an offset.
-pub fn encode(
-    partition_time: Timestamp,
-    changelogs: &BTreeMap<String, Offset>,
-    version: Option<VersionMark>,
-) -> String {
+impl Default for Committed {
+    fn default() -> Self {
+        Self {
+            partition_time: NO_TIMESTAMP,
+            changelogs: BTreeMap::new(),
+            version: None,
+            schemas: BTreeMap::new(),
+            schema_since: None,
+            migrating: None,
+        }
+    }
+}
+
+/// The bytes that the version of a store's schema takes in the metadata.
+pub(crate) fn schema_bytes(store: &str) -> usize {
+    4 + SCHEMA_PREFIX.len() + store.len() + 8
+}
+
+/// What the schemas of all stores of a task may take of the metadata together.
+pub(crate) const SCHEMA_BYTES_MAX: usize = BYTES_MAX - 400;
+
+/// The metadata to commit with an offset. Schemas that take no more than `SCHEMA_BYTES_MAX` always have a place.
+pub fn encode(committed: &Committed) -> String {
+    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     let mut bytes = vec![VERSION];
-    bytes.extend(partition_time.to_be_bytes());
+    bytes.extend(committed.partition_time.to_be_bytes());
     let mut entries = Vec::new();
     let mut count: u32 = 0;
     let mut add = |prefix: &str, name: &str, number: i64| {
@@ -65,12 +96,21 @@ pub fn encode(
         }
         has_place
     };
-    // Before the stores, so that there is a place for it.
-    if let Some(VersionMark { number, since }) = version {
-        add("", VERSION_NUMBER, i64::try_from(number).unwrap_or(i64::MAX));
+    // Before the changelogs, so that there is a place for it.
+    if let Some(VersionMark { number, since }) = committed.version {
+        add("", VERSION_NUMBER, signed(number));
         add("", VERSION_START, since);
     }
-    for (store, &offset) in changelogs {
+    if let Some(number) = committed.migrating {
+        add("", MIGRATING, signed(number));
+    }
+    if let Some(since) = committed.schema_since {
+        add("", SCHEMA_START, since);
+    }
+    for (store, &version) in &committed.schemas {
+        add(SCHEMA_PREFIX, store, i64::from(version));
+    }
+    for (store, &offset) in &committed.changelogs {
         if !add(PREFIX, store, offset) {
             break;
         }
@@ -85,19 +125,20 @@ pub fn encode(
 /// What committed metadata says; nothing where it is none of ours.
 pub fn decode(metadata: &str) -> Committed {
     let bytes = from_base64(metadata).unwrap_or_default();
-    match partition_time(&bytes) {
-        Some((partition_time, rest)) => {
-            let numbers = numbers(rest).unwrap_or_default();
-            let changelog = |(name, &number): (&String, &i64)| Some((name.strip_prefix(PREFIX)?.to_owned(), number));
-            let version = numbers.get(VERSION_NUMBER).zip(numbers.get(VERSION_START));
-            Committed {
-                partition_time,
-                changelogs: numbers.iter().filter_map(changelog).collect(),
-                version: version
-                    .and_then(|(&number, &since)| Some(VersionMark { number: u64::try_from(number).ok()?, since })),
-            }
-        }
-        None => Committed { partition_time: NO_TIMESTAMP, changelogs: BTreeMap::new(), version: None },
+    let Some((partition_time, rest)) = partition_time(&bytes) else { return Committed::default() };
+    let numbers = numbers(rest).unwrap_or_default();
+    let changelog = |(name, &number): (&String, &i64)| Some((name.strip_prefix(PREFIX)?.to_owned(), number));
+    let schema = |(name, &number): (&String, &i64)| {
+        Some((name.strip_prefix(SCHEMA_PREFIX)?.to_owned(), u32::try_from(number).ok()?))
+    };
+    let version = numbers.get(VERSION_NUMBER).zip(numbers.get(VERSION_START));
+    Committed {
+        partition_time,
+        changelogs: numbers.iter().filter_map(changelog).collect(),
+        version: version.and_then(|(&number, &since)| Some(VersionMark { number: u64::try_from(number).ok()?, since })),
+        schemas: numbers.iter().filter_map(schema).collect(),
+        schema_since: numbers.get(SCHEMA_START).copied(),
+        migrating: numbers.get(MIGRATING).and_then(|&number| u64::try_from(number).ok()),
     }
 }
 

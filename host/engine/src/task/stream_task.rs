@@ -28,9 +28,12 @@ mod changing;
 mod committing;
 mod isolation;
 mod lifecycle;
+mod migrating;
 
 pub use committing::TaskOffsets;
 pub(crate) use lifecycle::open_or_wipe;
+pub(crate) use migrating::{migrated, migration_error};
+pub use migrating::{MigrationReport, MigrationSlice};
 
 /// What one call of `process` did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -118,6 +121,14 @@ pub struct StreamTask {
     version_starts: BTreeMap<TopicPartition, Offset>,
     /// The committed offsets do not say yet which version the task runs.
     version_unmarked: bool,
+    /// By store, the version of the schema of its rows where that is not 1, as the group has it.
+    committed_schemas: BTreeMap<String, u32>,
+    /// For each source partition, where the rows got the schemas that they have, if they had others before.
+    schema_starts: BTreeMap<TopicPartition, Offset>,
+    /// The version that has begun to take rows over, as the group has it.
+    committed_migrating: Option<u64>,
+    /// While older rows are taken over.
+    migration: Option<migrating::Migration>,
     group: PartitionGroup,
     /// For each store in the order of declaration, `None` where logging is off.
     changelogs: Vec<Option<TopicPartition>>,
@@ -209,6 +220,7 @@ impl StreamTask {
     pub fn is_processable(&self, now_ms: u64) -> bool {
         self.state == TaskState::Running
             && !self.initial_commit
+            && self.migration.is_none()
             && !self.collector.is_full()
             && now_ms >= self.resume_at_ms
             && (self.stream_time_moved || self.group.is_ready(now_ms))
@@ -259,7 +271,8 @@ impl StreamTask {
         wall_clock_ms: Timestamp,
     ) -> Result<Processed, EngineError> {
         let mut processed = Processed::default();
-        if self.state != TaskState::Running || self.initial_commit || now_ms < self.resume_at_ms {
+        let may_process = self.state == TaskState::Running && !self.initial_commit && self.migration.is_none();
+        if !may_process || now_ms < self.resume_at_ms {
             return Ok(processed);
         }
         // What an earlier batch left behind comes before the next one.
@@ -341,7 +354,8 @@ impl StreamTask {
         producer: &mut StreamsProducer,
         wall_clock_ms: Timestamp,
     ) -> Result<u64, EngineError> {
-        if self.state != TaskState::Running || self.initial_commit || self.collector.is_full() {
+        let may_process = self.state == TaskState::Running && !self.initial_commit && self.migration.is_none();
+        if !may_process || self.collector.is_full() {
             return Ok(0);
         }
         self.punctuate(PunctuationType::WallClockTime, wall_clock_ms, producer, wall_clock_ms)

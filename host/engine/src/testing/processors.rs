@@ -24,6 +24,7 @@ pub fn topology(sources: &[&str], stores: &[&str], sinks: &[&str]) -> Topology {
         version: 1,
         key_format: "bytes".into(),
         value_format: "bytes".into(),
+        older_generation_of: None,
     });
     let sub_topology = SubTopology { sources: bindings(sources), stores: stores.collect(), sinks: bindings(sinks) };
     Topology { sub_topologies: vec![sub_topology], ..Topology::default() }

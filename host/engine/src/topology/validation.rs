@@ -3,8 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
-use super::{StoreChangelog, SubTopology, Topology, changelog_topic};
+use super::{StoreChangelog, StoreSpec, SubTopology, Topology, changelog_topic};
+use crate::task::offset_metadata::{SCHEMA_BYTES_MAX, schema_bytes};
 
 /// Kafka's limit for the length of a topic name (`Topic.MAX_NAME_LENGTH`).
 const TOPIC_NAME_MAX_LENGTH: usize = 249;
@@ -45,6 +47,10 @@ pub enum TopologyFault {
     DeadLetterName { reason: String },
     #[error("store {store} has the unknown {what} format {format:?}; known are {}", FORMATS.join(", "))]
     Format { store: String, what: &'static str, format: String },
+    #[error(
+        "the stores of sub-topology {sub_topology} whose schema version is not 1 have names of {bytes} bytes together, and at most {max} find a place in the metadata of a commit; give them shorter names"
+    )]
+    TooManySchemas { sub_topology: usize, bytes: usize, max: usize },
 }
 
 /// Every fault of a topology.
@@ -98,6 +104,7 @@ pub(super) fn validate(topology: &Topology, application_id: &str) -> Result<(), 
         check_names(index, sub_topology, application_id, &mut faults);
         check_formats(sub_topology, &mut faults);
         check_source_backed(index, sub_topology, &mut faults);
+        check_schemas(index, sub_topology, &mut faults);
     }
     check_sharing(topology, &mut faults);
     check_changelogs(topology, application_id, &mut faults);
@@ -130,7 +137,9 @@ fn check_names(index: usize, sub_topology: &SubTopology, application_id: &str, f
         store if of_source(store) => store.to_owned(),
         store => changelog_topic(application_id, store),
     };
-    check("store", sub_topology.stores.iter().map(|store| &*store.name).collect(), &changelog);
+    // Two of one name would have one changelog, and so would `votes` of version 2 and `votes-v2`.
+    let generations: Vec<Arc<str>> = sub_topology.stores.iter().map(StoreSpec::generation).collect();
+    check("store", generations.iter().map(|generation| &**generation).collect(), &changelog);
     // Two sinks may be bound to one topic, so only the names of these topics are checked.
     for sink in &sub_topology.sinks {
         if let Some(reason) = topic_name_fault(&sink.topic) {
@@ -148,6 +157,15 @@ fn check_formats(sub_topology: &SubTopology, faults: &mut Vec<TopologyFault>) {
                 faults.push(TopologyFault::Format { store, what, format });
             }
         }
+    }
+}
+
+/// A commit that left one out would have its rows taken for older ones.
+fn check_schemas(index: usize, sub_topology: &SubTopology, faults: &mut Vec<TopologyFault>) {
+    let versioned = sub_topology.stores.iter().filter(|store| store.version != 1);
+    let bytes = versioned.map(|store| schema_bytes(&store.name)).sum();
+    if bytes > SCHEMA_BYTES_MAX {
+        faults.push(TopologyFault::TooManySchemas { sub_topology: index, bytes, max: SCHEMA_BYTES_MAX });
     }
 }
 
@@ -171,9 +189,9 @@ fn check_dead_letters(topology: &Topology, application_id: &str, faults: &mut Ve
         faults.push(TopologyFault::DeadLetterName { reason });
     }
     let stores = topology.sub_topologies.iter().flat_map(|part| &part.stores);
-    let changelog = stores.map(|store| &store.name).find(|name| changelog_topic(application_id, name) == **topic);
-    let what = match changelog {
-        Some(store) => format!("the changelog of store {store}"),
+    let own = |store: &&StoreSpec| changelog_topic(application_id, &store.generation()) == **topic;
+    let what = match stores.into_iter().find(own) {
+        Some(store) => format!("the changelog of store {}", store.name),
         None if topology.source_topics().contains(topic) => "a source topic".to_owned(),
         None => match sink_of(topology, topic) {
             Some(sink) => format!("the topic of the sink {sink:?}"),
@@ -192,7 +210,7 @@ fn sink_of<'a>(topology: &'a Topology, topic: &str) -> Option<&'a str> {
 
 fn check_sharing(topology: &Topology, faults: &mut Vec<TopologyFault>) {
     let mut topics: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut stores: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut stores: BTreeMap<Arc<str>, usize> = BTreeMap::new();
     for (second, sub_topology) in topology.sub_topologies.iter().enumerate() {
         for source in &sub_topology.sources {
             let first = *topics.entry(&source.topic).or_insert(second);
@@ -201,7 +219,7 @@ fn check_sharing(topology: &Topology, faults: &mut Vec<TopologyFault>) {
             }
         }
         for store in &sub_topology.stores {
-            let first = *stores.entry(&store.name).or_insert(second);
+            let first = *stores.entry(store.generation()).or_insert(second);
             if first != second {
                 faults.push(TopologyFault::SharedStore { store: store.name.to_string(), first, second });
             }
@@ -213,7 +231,7 @@ fn check_changelogs(topology: &Topology, application_id: &str, faults: &mut Vec<
     let stores = topology.sub_topologies.iter().flat_map(|sub_topology| &sub_topology.stores);
     let changelogs: BTreeMap<String, &str> = stores
         .filter(|store| !store.is_source_backed())
-        .map(|store| (changelog_topic(application_id, &store.name), &*store.name))
+        .map(|store| (changelog_topic(application_id, &store.generation()), &*store.name))
         .collect();
     for (index, sub_topology) in topology.sub_topologies.iter().enumerate() {
         let sources = sub_topology.sources.iter().map(|source| ("source", source));

@@ -144,15 +144,34 @@ fn random_damage_is_found_or_harmless() {
 }
 
 /// A store that is open, with nothing of it in memory, and its table files.
-fn open_uncached(folder: &Folder) -> (RocksStoreProvider, Vec<PathBuf>) {
+fn open_uncached(folder: &Folder) -> (RocksStoreProvider, Box<dyn StateStore>, Vec<PathBuf>) {
     prepare(folder);
     let mut options: RocksOptions = folder.options();
     options.block_cache_bytes = 64 << 10;
     options.write_buffers_bytes = 64 << 10;
     let provider = RocksStoreProvider::open(options).expect("open");
-    let mut tables = files(&folder.store_path("store"));
-    tables.retain(|path| path.extension().is_some_and(|extension| extension == "sst"));
-    (provider, tables)
+    let store = open(&provider, "store");
+    let tables = settled_tables(&folder.store_path("store"));
+    (provider, store, tables)
+}
+
+/// The table files of an open store, once no compaction replaces them any more: one that is over makes new files, in
+/// which no damage would be.
+fn settled_tables(folder: &Path) -> Vec<PathBuf> {
+    let tables = || {
+        let mut tables = files(folder);
+        tables.retain(|path| path.extension().is_some_and(|extension| extension == "sst"));
+        tables
+    };
+    let (mut found, mut since) = (tables(), Instant::now());
+    while since.elapsed() < Duration::from_millis(300) {
+        std::thread::sleep(Duration::from_millis(20));
+        let now = tables();
+        if now != found {
+            (found, since) = (now, Instant::now());
+        }
+    }
+    found
 }
 
 /// Spoils the data blocks, not the tables' own descriptions at their ends.
@@ -168,8 +187,7 @@ fn spoil(tables: &[PathBuf]) {
 #[test]
 fn damage_under_an_open_store_is_found_by_reads() {
     let folder = Folder::new("open-read");
-    let (provider, tables) = open_uncached(&folder);
-    let store = open(&provider, "store");
+    let (_provider, store, tables) = open_uncached(&folder);
     spoil(&tables);
     let expected = model(BATCHES);
     let mut found = 0;
@@ -196,8 +214,7 @@ fn damage_under_an_open_store_is_found_by_reads() {
 #[test]
 fn damage_that_a_compaction_meets_stops_the_writes() {
     let folder = Folder::new("open-compact");
-    let (provider, tables) = open_uncached(&folder);
-    let mut store = open(&provider, "store");
+    let (_provider, mut store, tables) = open_uncached(&folder);
     spoil(&tables);
     let (deadline, mut n) = (Instant::now() + Duration::from_secs(60), BATCHES);
     // Enough files that RocksDB merges them with the spoilt ones.

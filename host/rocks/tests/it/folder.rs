@@ -55,6 +55,7 @@ pub fn spec(name: &str) -> StoreSpec {
         version: 1,
         key_format: "utf8".into(),
         value_format: "utf8".into(),
+        older_generation_of: None,
     }
 }
 

@@ -105,6 +105,7 @@ fn store(declared: &StoreDeclaration) -> StoreSpec {
         version: declared.version,
         key_format: declared.key_format.as_str().into(),
         value_format: declared.value_format.as_str().into(),
+        older_generation_of: None,
     }
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use engine::version::RolledBack;
 use serde_json::json;
 
-use super::{Deployments, LOOK_INTERVAL, Running, Start, compare, lock, moved};
+use super::{Deployments, LOOK_INTERVAL, Running, Start, compare, dropped_of, has_migrated, lock, moved};
 use crate::exit::ModuleError;
 use crate::runtime::loader::Loaded;
 use crate::runtime::spawn::spawn;
@@ -65,6 +65,19 @@ impl Deployments {
         if target.number != number {
             return Ok(());
         }
+        if target.stands_still {
+            return Ok(());
+        }
+        let records = running.versions.target().tally.records();
+        if to.is_none() && records > 0 && target.previous.as_ref().is_some_and(|(_, before)| has_migrated(before, &target.loaded)) {
+            lock(&running.target).stands_still = true;
+            let text = format!(
+                "version {number} was given up and stands still: it has taken rows over and processed {records} records \
+                 since, so that no older version could go on; deploy a corrected one, or resume it: {reason}"
+            );
+            self.terminal.notice("stands-still", &text, json!({ "version": number, "reason": reason }));
+            return Ok(());
+        }
         // Otherwise another host gave it up as well and was faster; the tasks of this one have gone back all the same.
         let is_active = self.table().active().is_some_and(|active| active.number == number);
         let previous = target.previous.filter(|(previous, _)| to.is_none_or(|to| to == *previous));
@@ -89,7 +102,7 @@ impl Deployments {
         self.show_module(&loaded);
         let mut target = lock(&running.target);
         (target.number, target.loaded, target.previous) = (number, loaded, None);
-        (target.since, target.is_told) = (Instant::now(), false);
+        (target.since, target.is_told, target.stands_still) = (Instant::now(), false, false);
     }
 
     pub(super) fn tell_rollback(&self, number: u64, to: u64, reason: &str) {
@@ -138,7 +151,10 @@ impl Deployments {
         }
         let why = table.active().map(|active| active.why.clone()).unwrap_or_default();
         let previous = lock(&running.target).previous.clone().filter(|(number, _)| *number == version.number);
+        // Threads that run another topology are started again.
+        let may_swap = running.versions.previous().is_some_and(|before| before.number == version.number);
         if let Some((number, loaded)) = previous
+            && may_swap
             && running.versions.roll_back(target, &why)
         {
             self.tell_rollback(target, number, &why);
@@ -194,9 +210,9 @@ impl Deployments {
     fn settle(&self, running: &Running) -> Result<()> {
         let number = running.versions.target_number();
         let reports = self.status.reports();
-        let tasks: Vec<u64> = reports.iter().flat_map(|report| &report.tasks).map(|task| task.version).collect();
+        let tasks: Vec<_> = reports.iter().flat_map(|report| &report.tasks).collect();
         // A host without tasks has seen none go over.
-        if tasks.is_empty() || tasks.iter().any(|version| *version != number) {
+        if tasks.is_empty() || tasks.iter().any(|task| task.version != number || task.migration.is_some()) {
             return Ok(());
         }
         let target = lock(&running.target).clone();
@@ -251,13 +267,6 @@ impl Deployments {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-/// The stores that a version does not have any more.
-fn dropped_of(stores: &[String], new: &Loaded) -> Vec<String> {
-    let kept: Vec<&str> =
-        { new.topology().sub_topologies.iter() }.flat_map(|part| &part.stores).map(|store| &*store.name).collect();
-    stores.iter().filter(|store| !kept.contains(&store.as_str())).cloned().collect()
 }
 
 /// A version's tables are its own, whatever the host's environment and flags add.

@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use anyhow::anyhow;
 use bytes::Bytes;
+use engine::error::EngineError;
+use engine::query::{Registration, Role};
 use engine::topology::change::Change;
-use engine::version::warm_up;
+use engine::version::{Rows, rehearse_migrations, warm_up};
 use serde_json::json;
 
 use super::{Deployments, Running, compare, lock, moved};
@@ -263,6 +265,18 @@ impl Deployments {
         let application_id: Arc<str> = self.application_id.as_str().into();
         warm_up(&loaded.version(0), &application_id, self.now_ms())
             .map_err(|error| DeployError::WarmUp(error.to_string()))?;
+        let mut notes = change.notes.clone();
+        if !change.migrations.is_empty() {
+            let rows = self.rehearse(&loaded, &change).map_err(|error| match error {
+                error @ EngineError::Migration { .. } => {
+                    DeployError::Incompatible { running: number, points: vec![error.to_string()] }
+                }
+                error => DeployError::Host(error.to_string()),
+            })?;
+            notes.push(format!(
+                "migrate was tried on the {rows} rows of this host; they are taken over before anything is processed"
+            ));
+        }
         if kind == ChangeKind::Restart {
             self.check_restart(&old, &loaded, &change).map_err(|error| match error.downcast::<Misfits>() {
                 Ok(Misfits(points)) => DeployError::Incompatible { running: number, points },
@@ -270,7 +284,15 @@ impl Deployments {
             })?;
         }
         let changes = effects(&loaded, &change);
-        Ok(Prepared { loaded, kind, changes, notes: change.notes })
+        Ok(Prepared { loaded, kind, changes, notes })
+    }
+
+    /// Tries migrations on the rows that this host has, without keeping what comes of it. Returns how many there were.
+    fn rehearse(&self, loaded: &Loaded, change: &Change) -> Result<u64, EngineError> {
+        let registrations = self.status.wired().map(|wired| wired.queries.registrations()).unwrap_or_default();
+        let active = registrations.into_iter().filter(|registration| registration.role == Role::Active);
+        let rows: Vec<Rows> = active.map(|Registration { store, task, view, .. }| Rows { store, task, view }).collect();
+        rehearse_migrations(&loaded.version(0), &change.migrations, &rows, &|| self.stop.is_raised())
     }
 
     /// Whether the threads could be started with it: its topics are there, and fit. Creates changelogs of new stores,

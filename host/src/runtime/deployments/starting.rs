@@ -13,7 +13,7 @@ use kafka::KafkaClients;
 use serde_json::json;
 
 use super::deploying::DeployError;
-use super::{Deployments, Running, State, Target, compare, lock, moved};
+use super::{Deployments, Running, State, Target, compare, has_migrated, lock, moved};
 use crate::exit::UnreachableError;
 use crate::runtime::clock::HostClock;
 use crate::runtime::loader::{Loaded, Loader};
@@ -226,29 +226,25 @@ impl Deployments {
             }
         };
         let versions = Arc::new(versions);
-        let target = Target {
-            number: *number,
-            loaded: Arc::clone(loaded),
-            since: Instant::now(),
-            previous: previous.clone(),
-            is_told: !on_probation,
-        };
+        let target =
+            Target { is_told: !on_probation, ..Target::new(*number, Arc::clone(loaded), previous.clone()) };
         let running = Running { versions: Arc::clone(&versions), stop: stop.clone(), target: Mutex::new(target) };
         lock(&self.state).running = Some(Arc::new(running));
         versions
     }
 
-    /// The threads have ended.
-    pub fn end(&self) {
-        lock(&self.state).running = None;
+    /// The threads have ended. Returns how many records their last version has processed.
+    pub fn end(&self) -> u64 {
+        let running = lock(&self.state).running.take();
+        running.map_or(0, |running| running.versions.target().tally.records())
     }
 
-    /// What comes after a life of the threads: another one, or nothing. A version that could not be started is taken
-    /// back, where there is one to go back to.
+    /// What comes after a life of the threads, in which `records` were processed: another one, or nothing. A version
+    /// that could not be started is taken back, where there is one to go back to that can read its rows.
     ///
     /// # Errors
     /// Why the application has ended.
-    pub fn after(&self, start: &Start, result: Result<()>) -> Result<Option<Start>> {
+    pub fn after(&self, start: &Start, result: Result<()>, records: u64) -> Result<Option<Start>> {
         let (next, failure) = {
             let mut state = lock(&self.state);
             (state.next.take(), state.failure.take())
@@ -261,6 +257,9 @@ impl Deployments {
         else {
             return Err(error);
         };
+        if records > 0 && has_migrated(&loaded, &start.loaded) {
+            return Err(error);
+        }
         let reason = format!("it could not be started: {error:#}");
         self.tell_rollback(start.number, number, &reason);
         self.write_rollback(start.number, number, &reason).context(reason)?;

@@ -18,6 +18,7 @@ fn context() -> ProcessorContext {
             version: 1,
             key_format: "utf8".into(),
             value_format: "json".into(),
+            older_generation_of: None,
         })
         .map(|spec| TaskStore::new(spec, Box::new(MemoryStore::new()), 0));
     let task = TaskId { sub_topology: 0, partition: 2 };

@@ -22,6 +22,7 @@ fn store(cache_max_bytes: usize) -> (TaskStore, MemoryStore) {
         version: 1,
         key_format: "utf8".into(),
         value_format: "utf8".into(),
+        older_generation_of: None,
     };
     let backend = MemoryStore::new();
     (TaskStore::new(spec, Box::new(backend.clone()), cache_max_bytes), backend)

@@ -25,7 +25,11 @@ impl StreamTask {
 
     /// Whether it is at a commit boundary: nothing of it is uncommitted, and it is running.
     pub fn may_swap(&self) -> bool {
-        self.state == TaskState::Running && !self.commit_needed && !self.initial_commit && !self.collector.is_full()
+        self.state == TaskState::Running
+            && self.migration.is_none()
+            && !self.commit_needed
+            && !self.initial_commit
+            && !self.collector.is_full()
     }
 
     /// Replaces the instance by one of another version. On an error the old one goes on, and nothing has changed.

@@ -10,6 +10,7 @@ use crate::record::{Offset, Timestamp, TopicPartition};
 use crate::state::TaskStore;
 use crate::state::changelog::{ChangelogRecord, to_record};
 use crate::task::record_collector::send_once_more_when_full;
+use crate::task::offset_metadata::Committed;
 use crate::task::record_queue::RecordQueue;
 use crate::task::streams_producer::StreamsProducer;
 use crate::task::{TaskState, offset_metadata};
@@ -102,8 +103,14 @@ impl StreamTask {
             let offset = queue.offset_to_commit(position);
             if queue.committed_offset() != Some(offset) || self.version_unmarked {
                 let changelogs = changelogs.get_or_insert_with(|| self.changelog_offsets(producer));
-                let version = Some(self.version_mark(&queue.partition, offset));
-                let metadata = offset_metadata::encode(queue.partition_time(), changelogs, version);
+                let metadata = offset_metadata::encode(&Committed {
+                    partition_time: queue.partition_time(),
+                    changelogs: changelogs.clone(),
+                    version: Some(self.version_mark(&queue.partition, offset)),
+                    schemas: self.schemas_to_commit(),
+                    schema_since: self.schema_start(&queue.partition),
+                    migrating: self.migrating_to_commit(),
+                });
                 offsets.push((queue.partition.clone(), OffsetAndMetadata { offset, metadata }));
             }
         }
@@ -118,10 +125,10 @@ impl StreamTask {
             if store.spec().is_source_backed() {
                 continue;
             }
-            let name = &*store.spec().name;
+            let generation = store.spec().generation();
             let written = producer.acknowledged(changelog).filter(|_| store.is_dirty()).map(|offset| offset + 1);
-            if let Some(offset) = written.or_else(|| self.committed_changelog(name)) {
-                offsets.insert(name.to_owned(), offset);
+            if let Some(offset) = written.or_else(|| self.committed_changelog(&generation)) {
+                offsets.insert(generation.to_string(), offset);
             }
         }
         offsets
@@ -136,6 +143,7 @@ impl StreamTask {
         }
         self.initial_commit = false;
         self.version_unmarked = false;
+        self.schemas_committed();
     }
 
     /// Stage `WriteStores`: one write for each store, with the offset that follows its changelog records. A store that
@@ -161,7 +169,7 @@ impl StreamTask {
             };
             store.commit(offset)?;
             if let Some(offset) = offset {
-                self.committed_changelogs.insert(store.spec().name.to_string(), offset);
+                self.committed_changelogs.insert(store.spec().generation().to_string(), offset);
             }
         }
         self.commit_needed = false;

@@ -69,6 +69,10 @@ impl StreamTask {
             version: options.versions.target(),
             version_starts: BTreeMap::new(),
             version_unmarked: false,
+            committed_schemas: BTreeMap::new(),
+            schema_starts: BTreeMap::new(),
+            committed_migrating: None,
+            migration: None,
             options,
         }
     }
@@ -83,10 +87,19 @@ impl StreamTask {
         let known = committed.map(|committed| offset_metadata::decode(&committed.metadata));
         let time = known.as_ref().map_or(NO_TIMESTAMP, |known| known.partition_time);
         self.note_version(partition, start, known.as_ref().and_then(|known| known.version));
-        for (store, offset) in known.into_iter().flat_map(|known| known.changelogs) {
-            // Each partition says what was true when it was committed last.
-            let latest = self.committed_changelogs.entry(store).or_default();
-            *latest = offset.max(*latest);
+        if let Some(known) = known {
+            for (generation, offset) in known.changelogs {
+                // Each partition says what was true when it was committed last.
+                let latest = self.committed_changelogs.entry(generation).or_default();
+                *latest = offset.max(*latest);
+            }
+            // What they say of rows is committed for all of them together.
+            self.committed_schemas = known.schemas;
+            self.committed_migrating = known.migrating;
+            match known.schema_since {
+                Some(since) => self.schema_starts.insert(partition.clone(), since),
+                None => self.schema_starts.remove(partition),
+            };
         }
         if let Some(queue) = self.group.queue_mut(partition) {
             queue.reset(start, time);
@@ -119,9 +132,10 @@ impl StreamTask {
         self.is_table && self.group.queues().iter().any(|queue| queue.committed_offset() != Some(queue.next_offset()))
     }
 
-    /// The offset that the changelog of a store must reach by what the group knows; `None` where it says nothing.
-    pub fn committed_changelog(&self, store: &str) -> Option<Offset> {
-        self.committed_changelogs.get(store).copied()
+    /// The offset that the changelog of a generation of a store must reach by what the group knows; `None` where it says
+    /// nothing.
+    pub fn committed_changelog(&self, generation: &str) -> Option<Offset> {
+        self.committed_changelogs.get(generation).copied()
     }
 
     /// Whether the group has no committed offset for any of its partitions.
@@ -278,19 +292,30 @@ impl StreamTask {
         }
         let context = ProcessorContext::new(self.id, application_id, config, stores);
         self.context = Some(context.leave_out_savepoints(self.options.config.without_savepoints));
-        if let Err(error) = self.start_processor(wall_clock_ms) {
+        let started = self.begin_migration().and_then(|begun| match begun {
+            true => Ok(()),
+            false => self.start_processor(wall_clock_ms).map_err(|error| self.not_started(error)),
+        });
+        if let Err(error) = started {
             self.stores = self.context.take().map(ProcessorContext::into_stores).unwrap_or_default();
-            return Err(self.not_started(error));
+            return Err(error);
         }
         self.commit_needed =
             self.version_unmarked || self.stores().iter().any(TaskStore::is_dirty) || self.is_ahead_of_group();
         self.move_to(TaskState::Running)?;
+        if self.migration.is_none() {
+            self.begin_serving();
+        }
+        Ok(())
+    }
+
+    /// Lets queries have the stores as they are.
+    pub(super) fn begin_serving(&mut self) {
         self.report_positions();
         for registration in &mut self.registrations {
             registration.whole = true;
             self.options.queries.set_availability(registration.id, Availability::Running);
         }
-        Ok(())
     }
 
     /// Makes an instance and initialises it, at the start of the task and after a failed call. Schedules that `init`
@@ -328,6 +353,7 @@ impl StreamTask {
         }
         self.stores.iter_mut().for_each(TaskStore::abort);
         self.processor = None;
+        self.migration = None;
         self.failures_in_a_row = 0;
         self.failed_punctuations_in_a_row = 0;
         self.wants_fresh = false;

@@ -1,0 +1,419 @@
+//! A task's taking over of older rows: before it processes anything, the rows of each store whose schema has a new
+//! version go from the older generation through the processor's `migrate` into the newer one, slice by slice, in
+//! commits like any other. The older generation is never written, so that a migration which fails, or is given up,
+//! has changed nothing; and as `migrate` is pure, a row that is taken twice is the same twice. How far it has come is
+//! the last key of the newer generation. Nothing is processed before the end of it is committed.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use super::StreamTask;
+use crate::columns::{Columns, NullableColumns};
+use crate::error::EngineError;
+use crate::metrics::Metric;
+use crate::processor::{Processor, ProcessorError};
+use crate::query::Availability;
+use crate::record::{Offset, Timestamp, TopicPartition};
+use crate::state::{KeyRange, Page, StoreError, TaskStore};
+use crate::task::record_queue::RecordQueue;
+use crate::topology::TaskId;
+use crate::topology::change::StoreMigration;
+use crate::version::ProcessorVersion;
+
+/// Rows of one call.
+const ROWS_MAX: usize = 512;
+
+/// What is left of a migration.
+pub(super) struct Migration {
+    /// An instance without `init`, which may read what is not there yet.
+    processor: Box<dyn Processor>,
+    steps: Vec<Step>,
+    phase: Phase,
+    rows: u64,
+    /// A guess.
+    rows_expected: u64,
+    started_ms: u64,
+}
+
+/// The migration of one store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Step {
+    /// The places of both generations among the stores of the task.
+    from: usize,
+    to: usize,
+    store: String,
+    from_version: u32,
+    to_version: u32,
+}
+
+/// Where a migration stands. `after` is the last key that is done with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Phase {
+    /// What an earlier attempt has left is removed.
+    Clearing { step: usize, after: Option<Vec<u8>> },
+    Copying { step: usize, after: Option<Vec<u8>> },
+    /// The end is to be committed.
+    Ending,
+    /// It is.
+    Ended,
+}
+
+/// How far the migration of a task is, for its report.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MigrationReport {
+    pub rows: u64,
+    /// How many there are, by a guess of the stores.
+    pub rows_expected: u64,
+}
+
+/// How much a task may take over in one turn.
+#[derive(Debug, Clone, Copy)]
+pub struct MigrationSlice {
+    /// The end of the turn (monotonic).
+    pub until_ms: u64,
+    /// Bytes that may wait for a commit.
+    pub uncommitted_max_bytes: usize,
+    pub wall_clock_ms: Timestamp,
+}
+
+impl StreamTask {
+    /// Whether rows are being taken over: nothing is processed meanwhile.
+    pub fn is_migrating(&self) -> bool {
+        self.migration.is_some()
+    }
+
+    /// How far that is.
+    pub fn migration_report(&self) -> Option<MigrationReport> {
+        let migration = self.migration.as_ref()?;
+        Some(MigrationReport { rows: migration.rows, rows_expected: migration.rows_expected.max(migration.rows) })
+    }
+
+    /// Whether the end of a migration only waits for its commit.
+    pub fn awaits_migration_commit(&self) -> bool {
+        self.migration.as_ref().is_some_and(|migration| migration.phase == Phase::Ending)
+    }
+
+    /// By store, the version of the schema of its rows where that is not 1, as a commit says it now.
+    pub(super) fn schemas_to_commit(&self) -> BTreeMap<String, u32> {
+        match &self.migration {
+            Some(migration) if !matches!(migration.phase, Phase::Ending | Phase::Ended) => {
+                // Those that are not migrated are what they were, and the others still are.
+                self.committed_schemas.clone()
+            }
+            _ => self.own_schemas(),
+        }
+    }
+
+    /// The version that is taking rows over, as a commit says it now.
+    pub(super) fn migrating_to_commit(&self) -> Option<u64> {
+        let is_copying = |migration: &&Migration| matches!(migration.phase, Phase::Copying { .. });
+        self.migration.as_ref().filter(is_copying).map(|_| self.version.number)
+    }
+
+    fn own_schemas(&self) -> BTreeMap<String, u32> {
+        let own = |store: &&TaskStore| store.spec().version != 1 && !store.spec().is_older_generation();
+        let stores = self.stores().iter().filter(own);
+        stores.map(|store| (store.spec().name.to_string(), store.spec().version)).collect()
+    }
+
+    /// Where a partition got the schemas that `schemas_to_commit` says, if it had others before.
+    pub(super) fn schema_start(&self, partition: &TopicPartition) -> Option<Offset> {
+        match &self.migration {
+            Some(migration) if matches!(migration.phase, Phase::Ending | Phase::Ended) => {
+                self.group.queues().iter().find(|queue| queue.partition == *partition).map(RecordQueue::next_offset)
+            }
+            // Back at older rows, there is none.
+            _ if self.schemas_to_commit() != self.committed_schemas => None,
+            _ => self.schema_starts.get(partition).copied(),
+        }
+    }
+
+    /// A commit went through that said what `schemas_to_commit` and `migrating_to_commit` say.
+    pub(super) fn schemas_committed(&mut self) {
+        let partitions: Vec<TopicPartition> = self.partitions();
+        let starts = partitions.into_iter().filter_map(|partition| {
+            let start = self.schema_start(&partition)?;
+            Some((partition, start))
+        });
+        self.schema_starts = starts.collect();
+        self.committed_schemas = self.schemas_to_commit();
+        self.committed_migrating = self.migrating_to_commit();
+        if let Some(migration) = &mut self.migration
+            && migration.phase == Phase::Ending
+        {
+            migration.phase = Phase::Ended;
+        }
+    }
+
+    /// Begins to take older rows over where there are any. True when there are.
+    ///
+    /// # Errors
+    /// When the rows are of a schema that this version does not have, or when no instance can be made.
+    pub(super) fn begin_migration(&mut self) -> Result<bool, EngineError> {
+        let steps = self.plan_migration()?;
+        if steps.is_empty() {
+            return Ok(false);
+        }
+        let processor = self.version.processors.create(self.id).map_err(|error| self.not_started(error))?;
+        let is_resumed = self.committed_migrating == Some(self.version.number);
+        let phase = match is_resumed {
+            true => Phase::Copying { step: 0, after: last_key(&mut self.stores_mut()[steps[0].to])? },
+            false => Phase::Clearing { step: 0, after: None },
+        };
+        let rows_expected = steps.iter().map(|step| self.stores()[step.from].approximate_entries()).sum();
+        for step in &steps {
+            let (task, Step { store, from_version, to_version, .. }) = (self.id, step);
+            tracing::info!(%task, store, from_version, to_version, is_resumed, rows_expected, "taking rows over");
+        }
+        let started_ms = self.options.clock.monotonic_ms();
+        self.migration = Some(Migration { processor, steps, phase, rows: 0, rows_expected, started_ms });
+        self.report_migration();
+        Ok(true)
+    }
+
+    /// What is to be migrated, by what the group knows of the rows.
+    fn plan_migration(&self) -> Result<Vec<Step>, EngineError> {
+        let mut steps = Vec::new();
+        if self.initial_commit {
+            return Ok(steps);
+        }
+        let stores = self.stores();
+        for (to, store) in stores.iter().enumerate() {
+            let spec = store.spec();
+            if spec.is_older_generation() || !spec.has_generations() {
+                continue;
+            }
+            let committed = self.committed_schemas.get(&*spec.name).copied();
+            let found = committed.unwrap_or(1);
+            if found > spec.version && !self.older_rows_are_current() {
+                let (store, task, own) = (spec.name.to_string(), self.id, spec.version);
+                return Err(EngineError::NewerRows { task, store, found, own });
+            }
+            if found >= spec.version {
+                continue;
+            }
+            let is_from = |older: &&TaskStore| {
+                older.spec().older_generation_of.as_ref() == Some(&spec.name) && older.spec().version == found
+            };
+            match stores.iter().position(|older| is_from(&older)) {
+                Some(from) => steps.push(Step {
+                    from,
+                    to,
+                    store: spec.name.to_string(),
+                    from_version: found,
+                    to_version: spec.version,
+                }),
+                // One that the group has not heard of is new.
+                None if committed.is_none() => {}
+                None => {
+                    let (store, task, own) = (spec.name.to_string(), self.id, spec.version);
+                    return Err(EngineError::OlderRows { task, store, found, own });
+                }
+            }
+        }
+        Ok(steps)
+    }
+
+    /// Whether nothing was processed since the rows got newer schemas: the older ones are what they were at these
+    /// offsets then.
+    fn older_rows_are_current(&self) -> bool {
+        let at_start = |queue: &RecordQueue| self.schema_starts.get(&queue.partition) == Some(&queue.next_offset());
+        self.group.queues().iter().all(at_start)
+    }
+
+    /// Takes rows over until the end of the slice. Returns how many.
+    ///
+    /// # Errors
+    /// What `migrate` fails at, or the stores; what is not committed of it is to be dropped.
+    pub fn migrate(&mut self, slice: MigrationSlice) -> Result<u64, EngineError> {
+        let Some(mut migration) = self.migration.take() else { return Ok(0) };
+        if self.options.versions.target_number() != self.version.number {
+            self.migration = Some(migration);
+            let reason = "another version was about to take over".to_owned();
+            return Err(EngineError::PastProbation { task: self.id, version: self.version.number, reason });
+        }
+        let before = migration.rows;
+        let result = self.migrate_slice(&mut migration, slice);
+        let rows = migration.rows - before;
+        self.options.metrics.add(Metric::RowsMigrated, rows);
+        let has_ended = migration.phase == Phase::Ended;
+        let (all, ms) = (migration.rows, self.options.clock.monotonic_ms().saturating_sub(migration.started_ms));
+        self.migration = Some(migration);
+        result?;
+        if has_ended {
+            // What fails here is tried again.
+            self.start_processor(slice.wall_clock_ms).map_err(|error| self.not_started(error))?;
+            self.migration = None;
+            tracing::info!(task = %self.id, rows = all, ms, "rows are taken over");
+            self.commit_needed |= self.stores().iter().any(TaskStore::is_dirty);
+            self.begin_serving();
+        } else {
+            self.report_migration();
+        }
+        Ok(rows)
+    }
+
+    fn migrate_slice(&mut self, migration: &mut Migration, slice: MigrationSlice) -> Result<(), EngineError> {
+        while !matches!(migration.phase, Phase::Ending | Phase::Ended) {
+            if self.uncommitted_bytes() > slice.uncommitted_max_bytes
+                || self.options.clock.monotonic_ms() >= slice.until_ms
+            {
+                break;
+            }
+            migration.phase = match migration.phase.clone() {
+                Phase::Clearing { step, after } => self.clear(migration, step, after)?,
+                Phase::Copying { step, after } => self.copy(migration, step, after, slice.wall_clock_ms)?,
+                ended => ended,
+            };
+            // Every commit of it names the offsets too: the group refuses those of a task that is somebody else's now.
+            self.version_unmarked = true;
+            self.commit_needed = true;
+        }
+        Ok(())
+    }
+
+    /// Removes some rows of a newer generation.
+    fn clear(&mut self, migration: &Migration, step: usize, after: Option<Vec<u8>>) -> Result<Phase, EngineError> {
+        let Some(&Step { to, .. }) = migration.steps.get(step) else {
+            return Ok(Phase::Copying { step: 0, after: None });
+        };
+        let store = &mut self.stores_mut()[to];
+        let page = rows_after(store, after.as_deref(), ROWS_MAX)?;
+        for key in page.keys.iter() {
+            store.put(key, None, 0);
+        }
+        Ok(match page.keys.iter().last() {
+            Some(last) => Phase::Clearing { step, after: Some(last.to_vec()) },
+            None => Phase::Clearing { step: step + 1, after: None },
+        })
+    }
+
+    /// Takes some rows over.
+    fn copy(
+        &mut self,
+        migration: &mut Migration,
+        step: usize,
+        after: Option<Vec<u8>>,
+        wall_clock_ms: Timestamp,
+    ) -> Result<Phase, EngineError> {
+        let Some(current) = migration.steps.get(step).cloned() else { return Ok(Phase::Ending) };
+        let max_bytes = self.options.config.batch_max_bytes;
+        let page = bounded_rows(&mut self.stores_mut()[current.from], after.as_deref(), max_bytes)?;
+        let Some(last) = page.keys.iter().last().map(<[u8]>::to_vec) else {
+            let next = step + 1;
+            let resumed = match migration.steps.get(next) {
+                Some(step) => last_key(&mut self.stores_mut()[step.to])?,
+                None => None,
+            };
+            return Ok(Phase::Copying { step: next, after: resumed });
+        };
+        let write_time = self.group.stream_time().unwrap_or(wall_clock_ms).max(0);
+        let taken = migrated(&mut *migration.processor, &current.store, current.from_version, &page.keys, &page.values)
+            .and_then(|values| {
+                let store = &mut self.stores_mut()[current.to];
+                store.savepoint();
+                for (key, value) in page.keys.iter().zip(values.iter()) {
+                    // A row that is left out is not there.
+                    if value.is_some() {
+                        store.put(key, value, write_time);
+                    }
+                }
+                let too_large = store.too_large();
+                store.release();
+                match too_large {
+                    Some((bytes, max_bytes)) => Err(ProcessorError::Production {
+                        fault: format!("a row of {bytes} bytes, where the changelog takes {max_bytes}"),
+                        too_large: true,
+                    }),
+                    None => Ok(()),
+                }
+            });
+        if let Err(error) = taken {
+            let migration = StoreMigration {
+                store: current.store.as_str().into(),
+                from: current.from_version,
+                to: current.to_version,
+            };
+            return Err(migration_error(&self.version, &migration, self.id, &page.keys, error));
+        }
+        migration.rows += page.keys.len() as u64;
+        Ok(Phase::Copying { step, after: Some(last) })
+    }
+
+    /// Tells queries that the newer generations are not whole.
+    fn report_migration(&self) {
+        let (Some(migration), Some(report)) = (&self.migration, self.migration_report()) else { return };
+        for step in &migration.steps {
+            if let Some(registration) = self.registrations.get(step.to) {
+                let position = i64::try_from(report.rows).unwrap_or(i64::MAX);
+                let target = i64::try_from(report.rows_expected.max(report.rows + 1)).unwrap_or(i64::MAX);
+                self.options.queries.set_availability(registration.id, Availability::Restoring { position, target });
+            }
+        }
+    }
+}
+
+/// The answer of `migrate`, one for each row.
+///
+/// # Errors
+/// What it fails at, or that it has another number of answers.
+pub(crate) fn migrated(
+    processor: &mut dyn Processor,
+    store: &str,
+    from_version: u32,
+    keys: &Columns,
+    values: &Columns,
+) -> Result<NullableColumns, ProcessorError> {
+    let migrated = processor.migrate(store, from_version, keys, values)?;
+    if migrated.len() != keys.len() {
+        let (found, wanted) = (migrated.len(), keys.len());
+        return Err(ProcessorError::Output(format!("migrate answers with {found} values for {wanted} rows")));
+    }
+    Ok(migrated)
+}
+
+/// What is told of rows that were not taken over.
+pub(crate) fn migration_error(
+    version: &ProcessorVersion,
+    migration: &StoreMigration,
+    task: TaskId,
+    keys: &Columns,
+    error: ProcessorError,
+) -> EngineError {
+    // For people, shortened.
+    let shown = |key: &[u8]| String::from_utf8_lossy(key).chars().take(64).collect();
+    EngineError::Migration {
+        task,
+        version: version.number,
+        store: migration.store.to_string(),
+        from_version: migration.from,
+        to_version: migration.to,
+        first_key: shown(keys.iter().next().unwrap_or_default()),
+        last_key: shown(keys.iter().last().unwrap_or_default()),
+        rows: keys.len(),
+        digest: version.processors.digest().to_owned(),
+        error: Box::new(error),
+    }
+}
+
+fn rows_after(store: &mut TaskStore, after: Option<&[u8]>, rows_max: usize) -> Result<Page, StoreError> {
+    let lower = after.map_or(Bound::Unbounded, Bound::Excluded);
+    store.range(KeyRange { lower, upper: Bound::Unbounded }, false, rows_max)
+}
+
+/// Rows of one call: as many as have `max_bytes` together, at least one.
+fn bounded_rows(store: &mut TaskStore, after: Option<&[u8]>, max_bytes: usize) -> Result<Page, StoreError> {
+    let mut rows_max = ROWS_MAX;
+    loop {
+        let page = rows_after(store, after, rows_max)?;
+        if page.keys.len() <= 1 || page.keys.bytes.len() + page.values.bytes.len() <= max_bytes {
+            return Ok(page);
+        }
+        rows_max = page.keys.len() / 2;
+    }
+}
+
+fn last_key(store: &mut TaskStore) -> Result<Option<Vec<u8>>, StoreError> {
+    let page = store.range(KeyRange::ALL, true, 1)?;
+    Ok(page.keys.iter().next().map(<[u8]>::to_vec))
+}
