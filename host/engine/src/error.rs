@@ -97,22 +97,8 @@ pub enum EngineError {
     #[error("task {task}: version {version} goes back to the one before: {reason}")]
     PastProbation { task: TaskId, version: u64, reason: String },
     /// A processor does not take rows of an older version over.
-    #[error(
-        "task {task}, store {store}, rows {first_key:?} to {last_key:?} ({rows}), module {digest}: migrate from schema version {from_version} to {to_version} fails: {error}"
-    )]
-    Migration {
-        task: TaskId,
-        /// Of the processor.
-        version: u64,
-        store: String,
-        from_version: u32,
-        to_version: u32,
-        first_key: String,
-        last_key: String,
-        rows: usize,
-        digest: String,
-        error: Box<ProcessorError>,
-    },
+    #[error(transparent)]
+    Migration(#[from] Box<MigrationError>),
     /// A newer version has taken rows over and changed them since.
     #[error(
         "store {store} of task {task} has rows of schema version {found}, which a newer version has written since it took them over, and this one has {own}; deploy a version that has {found} or more"
@@ -211,6 +197,26 @@ pub enum EngineError {
     NoTransactionalId { thread: usize },
 }
 
+/// Rows that a processor's `migrate` does not take over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "task {task}, store {store}, rows {first_key:?} to {last_key:?} ({rows}), module {digest}: migrate from schema version {from_version} to {to_version} fails: {error}"
+)]
+pub struct MigrationError {
+    pub task: TaskId,
+    /// Of the processor.
+    pub version: u64,
+    pub store: String,
+    pub from_version: u32,
+    pub to_version: u32,
+    /// For people, shortened.
+    pub first_key: String,
+    pub last_key: String,
+    pub rows: usize,
+    pub digest: String,
+    pub error: ProcessorError,
+}
+
 fn up_to(first: Offset, last: Offset) -> String {
     if first == last { String::new() } else { format!(" to {last}") }
 }
@@ -261,7 +267,7 @@ impl EngineError {
             | Self::ConsecutiveFailures { .. }
             | Self::ConsecutivePunctuations { .. } => (Remedy::Fatal, Blame::Guest),
             Self::PastProbation { .. } => (Remedy::RollBack, Blame::Guest),
-            Self::Migration { error, .. } => match processor_remedy(error) {
+            Self::Migration(migration) => match processor_remedy(&migration.error) {
                 (Remedy::Fatal, Blame::Guest) => (Remedy::RollBack, Blame::Guest),
                 other => other,
             },

@@ -42,6 +42,8 @@ pub struct Record {
     pub timestamp: i64,
     pub key: Value,
     pub value: Value,
+    /// Name and value of each, in order.
+    pub headers: Value,
 }
 
 /// Runs `sandbar topics VERB TOPIC`, with lines on its standard input.
@@ -151,5 +153,6 @@ fn parse(line: &str) -> Result<Record> {
         timestamp: fields["timestamp"].as_i64().unwrap_or(-1),
         key: fields["key"].clone(),
         value: fields["value"].clone(),
+        headers: fields["headers"].clone(),
     })
 }

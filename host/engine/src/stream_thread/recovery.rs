@@ -80,8 +80,11 @@ fn corrupt_store(error: &EngineError) -> Option<(TaskId, String)> {
         EngineError::Store(StoreError::Corrupt { task, store, .. }) => Some((*task, store.clone())),
         EngineError::Processing { error, .. }
         | EngineError::Punctuation { error, .. }
-        | EngineError::Migration { error, .. }
         | EngineError::Start { error, .. } => match &**error {
+            ProcessorError::Store(StoreError::Corrupt { task, store, .. }) => Some((*task, store.clone())),
+            _ => None,
+        },
+        EngineError::Migration(migration) => match &migration.error {
             ProcessorError::Store(StoreError::Corrupt { task, store, .. }) => Some((*task, store.clone())),
             _ => None,
         },
@@ -94,7 +97,7 @@ fn past_probation(error: &EngineError) -> Option<(u64, String)> {
     match error {
         EngineError::Commit { error, .. } => past_probation(error),
         EngineError::PastProbation { version, reason, .. } => Some((*version, reason.clone())),
-        EngineError::Migration { version, .. } => Some((*version, error.to_string())),
+        EngineError::Migration(migration) => Some((migration.version, migration.to_string())),
         _ => None,
     }
 }

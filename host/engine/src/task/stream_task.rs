@@ -32,8 +32,8 @@ mod migrating;
 
 pub use committing::TaskOffsets;
 pub(crate) use lifecycle::open_or_wipe;
-pub(crate) use migrating::{migrated, migration_error};
 pub use migrating::{MigrationReport, MigrationSlice};
+pub(crate) use migrating::{migrated, migration_error};
 
 /// What one call of `process` did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -216,11 +216,14 @@ impl StreamTask {
         self.context.as_ref().map_or(0, ProcessorContext::uncommitted_bytes)
     }
 
+    /// Whether nothing is to be committed or taken over first.
+    fn may_process(&self) -> bool {
+        self.state == TaskState::Running && !self.initial_commit && self.migration.is_none()
+    }
+
     /// Whether `process` would find something to do, unless the producer's queue is full.
     pub fn is_processable(&self, now_ms: u64) -> bool {
-        self.state == TaskState::Running
-            && !self.initial_commit
-            && self.migration.is_none()
+        self.may_process()
             && !self.collector.is_full()
             && now_ms >= self.resume_at_ms
             && (self.stream_time_moved || self.group.is_ready(now_ms))
@@ -271,8 +274,7 @@ impl StreamTask {
         wall_clock_ms: Timestamp,
     ) -> Result<Processed, EngineError> {
         let mut processed = Processed::default();
-        let may_process = self.state == TaskState::Running && !self.initial_commit && self.migration.is_none();
-        if !may_process || now_ms < self.resume_at_ms {
+        if !self.may_process() || now_ms < self.resume_at_ms {
             return Ok(processed);
         }
         // What an earlier batch left behind comes before the next one.
@@ -354,8 +356,7 @@ impl StreamTask {
         producer: &mut StreamsProducer,
         wall_clock_ms: Timestamp,
     ) -> Result<u64, EngineError> {
-        let may_process = self.state == TaskState::Running && !self.initial_commit && self.migration.is_none();
-        if !may_process || self.collector.is_full() {
+        if !self.may_process() || self.collector.is_full() {
             return Ok(0);
         }
         self.punctuate(PunctuationType::WallClockTime, wall_clock_ms, producer, wall_clock_ms)

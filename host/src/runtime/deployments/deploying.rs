@@ -268,7 +268,7 @@ impl Deployments {
         let mut notes = change.notes.clone();
         if !change.migrations.is_empty() {
             let rows = self.rehearse(&loaded, &change).map_err(|error| match error {
-                error @ EngineError::Migration { .. } => {
+                error @ EngineError::Migration(_) => {
                     DeployError::Incompatible { running: number, points: vec![error.to_string()] }
                 }
                 error => DeployError::Host(error.to_string()),

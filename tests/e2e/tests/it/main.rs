@@ -13,6 +13,7 @@ mod invoices;
 mod java_tools;
 mod kcat;
 mod majority_vote;
+mod migrations;
 mod reference;
 mod repro;
 mod routing;

@@ -17,15 +17,15 @@ const PARTITIONS: u32 = 4;
 const KEYS: u64 = 20;
 
 /// An application with the guest whose versions are good and bad.
-struct Versions {
-    id: String,
+pub(crate) struct Versions {
+    pub(crate) id: String,
     broker: Broker,
     folder: PathBuf,
     produced: u64,
 }
 
 impl Versions {
-    fn new(broker: Option<Broker>) -> Result<Self> {
+    pub(crate) fn new(broker: Option<Broker>) -> Result<Self> {
         let id = repository::unique("versions");
         let folder = repository::scratch(&id)?;
         let broker = broker.unwrap_or_else(|| Broker::Embedded(folder.join("broker")));
@@ -35,12 +35,12 @@ impl Versions {
         Ok(versions)
     }
 
-    fn topic(&self, name: &str) -> String {
+    pub(crate) fn topic(&self, name: &str) -> String {
         format!("{}-{name}", self.id)
     }
 
     /// A manifest of a module with lines for its `[config]`.
-    fn manifest(&self, name: &str, module: &str, config: &str) -> Result<PathBuf> {
+    pub(crate) fn manifest(&self, name: &str, module: &str, config: &str) -> Result<PathBuf> {
         let path = self.folder.join(format!("{name}.toml"));
         let module = repository::guest(module)?;
         let is_other = module.ends_with("versions-other-source.wasm");
@@ -57,13 +57,13 @@ impl Versions {
         Ok(path)
     }
 
-    fn host(&self, name: &str, manifest: &Path) -> Result<Host> {
+    pub(crate) fn host(&self, name: &str, manifest: &Path) -> Result<Host> {
         let state_dir = self.folder.join(name);
         Host::start_ready(&Options::new(manifest, &self.broker, &self.id, &state_dir))
     }
 
     /// Sends each key so many times.
-    fn produce(&mut self, times: u64) -> Result<()> {
+    pub(crate) fn produce(&mut self, times: u64) -> Result<()> {
         let lines: Vec<String> =
             (0..times * KEYS).map(|n| json!({ "key": format!("key{}", n % KEYS), "value": "x" }).to_string()).collect();
         topics::produce(&self.broker, &self.topic("in"), Values::Text, &(lines.join("\n") + "\n"))?;
@@ -71,14 +71,20 @@ impl Versions {
         Ok(())
     }
 
-    fn sandbar(&self, host: &Host, words: &[&str]) -> Result<Output> {
+    /// Sends one record of a key of its own.
+    pub(crate) fn produce_key(&self, key: &str) -> Result<()> {
+        let line = json!({ "key": key, "value": "x" }).to_string() + "\n";
+        topics::produce(&self.broker, &self.topic("in"), Values::Text, &line)
+    }
+
+    pub(crate) fn sandbar(&self, host: &Host, words: &[&str]) -> Result<Output> {
         let mut command = Command::new(repository::sandbar()?);
         command.current_dir(&self.folder).args(words).args(["--url", &host.url, "-o", "json"]);
         command.output().context("cannot start sandbar")
     }
 
     /// Deploys by command. The error is what the command says.
-    fn deploy(&self, host: &Host, manifest: &Path, more: &[&str]) -> Result<Result<Value, String>> {
+    pub(crate) fn deploy(&self, host: &Host, manifest: &Path, more: &[&str]) -> Result<Result<Value, String>> {
         let path = manifest.display().to_string();
         let output = self.sandbar(host, &[&["deploy", "-f", &path], more].concat())?;
         if !output.status.success() {
@@ -89,14 +95,14 @@ impl Versions {
         Ok(Ok(serde_json::from_str(last)?))
     }
 
-    fn version(&self, host: &Host, number: u64) -> Result<Value> {
+    pub(crate) fn version(&self, host: &Host, number: u64) -> Result<Value> {
         let (status, body) = get(&format!("{}/v1/apps/{}/versions/{number}", host.url, self.id))?;
         ensure!(status == 200, "{status} {body}");
         Ok(body)
     }
 
     /// Waits until all tasks of a host run a version.
-    fn wait_running(&self, host: &Host, number: u64) -> Result<()> {
+    pub(crate) fn wait_running(&self, host: &Host, number: u64) -> Result<()> {
         wait_until(LIMIT, || {
             let version = self.version(host, number)?;
             let tasks = version["tasks"].as_array().context("no tasks")?;
@@ -106,7 +112,7 @@ impl Versions {
         })
     }
 
-    fn wait_state(&self, host: &Host, number: u64, state: &str) -> Result<Value> {
+    pub(crate) fn wait_state(&self, host: &Host, number: u64, state: &str) -> Result<Value> {
         wait_until(LIMIT, || {
             let version = self.version(host, number)?;
             ensure!(version["state"] == state, "expected {state}: {version}\n{}", host.log());
@@ -133,7 +139,7 @@ impl Versions {
     }
 }
 
-fn on_both(run: impl Fn(Versions) -> Result<()>) -> Result<()> {
+pub(crate) fn on_both(run: impl Fn(Versions) -> Result<()>) -> Result<()> {
     run(Versions::new(None)?)?;
     run(Versions::new(Some(kafka::broker()?))?)
 }

@@ -132,8 +132,8 @@ impl StreamTask {
         self.is_table && self.group.queues().iter().any(|queue| queue.committed_offset() != Some(queue.next_offset()))
     }
 
-    /// The offset that the changelog of a generation of a store must reach by what the group knows; `None` where it says
-    /// nothing.
+    /// The offset that the changelog of a generation of a store must reach by what the group knows; `None` where it
+    /// says nothing.
     pub fn committed_changelog(&self, generation: &str) -> Option<Offset> {
         self.committed_changelogs.get(generation).copied()
     }

@@ -9,7 +9,7 @@ use std::ops::Bound;
 
 use super::StreamTask;
 use crate::columns::{Columns, NullableColumns};
-use crate::error::EngineError;
+use crate::error::{EngineError, MigrationError};
 use crate::metrics::Metric;
 use crate::processor::{Processor, ProcessorError};
 use crate::query::Availability;
@@ -50,8 +50,14 @@ struct Step {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Phase {
     /// What an earlier attempt has left is removed.
-    Clearing { step: usize, after: Option<Vec<u8>> },
-    Copying { step: usize, after: Option<Vec<u8>> },
+    Clearing {
+        step: usize,
+        after: Option<Vec<u8>>,
+    },
+    Copying {
+        step: usize,
+        after: Option<Vec<u8>>,
+    },
     /// The end is to be committed.
     Ending,
     /// It is.
@@ -380,9 +386,8 @@ pub(crate) fn migration_error(
     keys: &Columns,
     error: ProcessorError,
 ) -> EngineError {
-    // For people, shortened.
     let shown = |key: &[u8]| String::from_utf8_lossy(key).chars().take(64).collect();
-    EngineError::Migration {
+    let failed = MigrationError {
         task,
         version: version.number,
         store: migration.store.to_string(),
@@ -392,8 +397,9 @@ pub(crate) fn migration_error(
         last_key: shown(keys.iter().last().unwrap_or_default()),
         rows: keys.len(),
         digest: version.processors.digest().to_owned(),
-        error: Box::new(error),
-    }
+        error,
+    };
+    Box::new(failed).into()
 }
 
 fn rows_after(store: &mut TaskStore, after: Option<&[u8]>, rows_max: usize) -> Result<Page, StoreError> {

@@ -1,0 +1,98 @@
+//! A new version whose stored rows have another schema: they are taken over before anything is processed, and where
+//! they cannot be, nothing changes. On both brokers, under exactly-once.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::host::{Host, get, wait_until};
+use serde_json::{Value, json};
+
+use super::versions::{Versions, on_both};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Waits until a store has `expected` for each of the twenty keys.
+fn wait_for_counts(host: &Host, store: &str, expected: &Value) -> Result<()> {
+    wait_until(LIMIT, || {
+        let rows = host.store(store)?;
+        let all = rows.len() == 20 && rows.values().all(|value| value == expected);
+        ensure!(all, "expected {expected} for each key: {rows:?}\n{}", host.log());
+        Ok(())
+    })
+}
+
+fn deployed(answer: Result<Value, String>) -> Result<Value> {
+    answer.map_err(|why| anyhow::anyhow!(why))
+}
+
+#[test]
+fn rows_of_another_schema_are_taken_over_and_the_counts_go_on() -> Result<()> {
+    on_both(|mut versions| {
+        let first = versions.manifest("a", "tally", "")?;
+        let second = versions.manifest("b", "tally-v2", "")?;
+        let mut host = versions.host("one", &first)?;
+        versions.produce(3)?;
+        wait_for_counts(&host, "counts", &json!(3))?;
+        let dry = deployed(versions.deploy(&host, &second, &["--dry-run"])?)?;
+        ensure!(dry["changes"].to_string().contains("migrated"), "{dry}");
+        ensure!(dry["notes"].to_string().contains("tried on the 20 rows"), "{dry}");
+        let taken = deployed(versions.deploy(&host, &second, &[])?)?;
+        ensure!(taken["number"] == 2 && taken["kind"] == "restart", "{taken}");
+        versions.wait_running(&host, 2)?;
+        versions.produce(1)?;
+        wait_for_counts(&host, "counts", &json!({ "count": 4 }))?;
+        // The rows that the first version had are there still, to be looked at.
+        let older = host.entries("counts@1", "&value_format=i64")?;
+        ensure!(older.len() == 20 && older.values().all(|value| value == 3), "{older:?}");
+
+        let back = versions.sandbar(&host, &["rollback"])?;
+        let refusal = String::from_utf8_lossy(&back.stderr).into_owned();
+        ensure!(!back.status.success() && refusal.contains("schema version"), "{refusal}");
+        versions.produce(1)?;
+        wait_for_counts(&host, "counts", &json!({ "count": 5 }))?;
+
+        host.kill()?;
+        // With the first module in its manifest, and without its directory.
+        let other = versions.host("another", &first)?;
+        versions.wait_running(&other, 2)?;
+        versions.produce(1)?;
+        wait_for_counts(&other, "counts", &json!({ "count": 6 }))?;
+        let settings = versions.manifest("c", "tally-v2", "one = \"more\"\n")?;
+        let swapped = deployed(versions.deploy(&other, &settings, &[])?)?;
+        ensure!(swapped["kind"] == "swap", "nothing is left to be taken over: {swapped}");
+        versions.wait_running(&other, 3)?;
+        versions.produce(1)?;
+        wait_for_counts(&other, "counts", &json!({ "count": 7 }))
+    })
+}
+
+/// What the migration does at a row of that key, and what is said of it.
+const FRAGILE: [(&str, &str); 4] = [
+    ("trap", "this row is one too many"),
+    ("loop", "processor.deadline.ms"),
+    ("refuse", "it is refused"),
+    ("curious", "the module called context.config in `migrate`"),
+];
+
+#[test]
+fn rows_that_cannot_be_taken_over_leave_everything_as_it_was() -> Result<()> {
+    for (key, words) in FRAGILE {
+        let mut versions = Versions::new(None)?;
+        let host = versions.host("one", &versions.manifest("a", "tally", "")?)?;
+        versions.produce(2)?;
+        versions.produce_key(key)?;
+        wait_until(LIMIT, || {
+            ensure!(host.store("counts")?.len() == 21, "not all rows are there");
+            Ok(())
+        })?;
+        let before = host.store("counts")?;
+        let fragile = versions.manifest(key, "tally-v2-fragile", "")?;
+        let refusal = versions.deploy(&host, &fragile, &[])?.err().with_context(|| format!("{key} was taken"))?;
+        ensure!(refusal.contains("migrate from schema version 1 to 2 fails"), "{key}: {refusal}");
+        ensure!(refusal.contains(words), "{key}: {refusal}");
+        ensure!(host.store("counts")? == before, "the store has changed");
+        let (_, body) = get(&format!("{}/v1/apps/{}/versions", host.url, versions.id))?;
+        ensure!(body["versions"].as_array().map(Vec::len) == Some(1), "{body}");
+    }
+    Ok(())
+}
