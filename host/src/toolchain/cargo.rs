@@ -6,8 +6,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
-use super::Toolchain;
+use super::{Toolchain, output};
 
 /// What to build.
 #[derive(Debug, Clone)]
@@ -34,10 +35,13 @@ struct Message {
 /// # Errors
 /// When cargo fails, having said why, or makes no module.
 pub fn build(toolchain: &Toolchain, request: &BuildRequest<'_>) -> Result<PathBuf> {
-    let mut child = command(toolchain, request)
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot run {}", toolchain.cargo.display()))?;
+    let target_folder = own_target_folder(toolchain, request)?;
+    let mut command = command(toolchain, request);
+    if let Some(folder) = target_folder {
+        command.arg("--target-dir").arg(folder);
+    }
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run {}", toolchain.cargo.display()))?;
     let mut module = None;
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).lines() {
@@ -50,6 +54,41 @@ pub fn build(toolchain: &Toolchain, request: &BuildRequest<'_>) -> Result<PathBu
         bail!("{} does not build ({status}); cargo says why above", request.manifest.display());
     }
     module.with_context(|| format!("cargo made no .wasm file of {}; is it a library?", request.manifest.display()))
+}
+
+/// Where cargo builds a workspace.
+#[derive(Debug, Deserialize)]
+struct Folders {
+    target_directory: PathBuf,
+    workspace_root: PathBuf,
+}
+
+/// The folder to build in, where the target folder is none of the workspace's own, as with `CARGO_TARGET_DIR`. In one
+/// that several workspaces share, cargo takes the module of a crate for that of another one with the same name.
+fn own_target_folder(toolchain: &Toolchain, request: &BuildRequest<'_>) -> Result<Option<PathBuf>> {
+    let mut command = Command::new(&toolchain.cargo);
+    command.args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path"]).arg(request.manifest);
+    if request.offline {
+        command.arg("--offline");
+    }
+    if let Some(folder) = request.manifest.parent() {
+        command.current_dir(folder);
+    }
+    if let Some(rustc) = &toolchain.rustc {
+        command.env("RUSTC", rustc).env_remove("RUSTUP_TOOLCHAIN");
+    }
+    let answer = output(&mut command).context("cannot find out where cargo builds")?;
+    let folders: Folders = serde_json::from_str(&answer).context("cannot read what `cargo metadata` printed")?;
+    Ok(target_folder_of(&folders))
+}
+
+fn target_folder_of(folders: &Folders) -> Option<PathBuf> {
+    if folders.target_directory.starts_with(&folders.workspace_root) {
+        return None;
+    }
+    let digest = Sha256::digest(folders.workspace_root.as_os_str().as_encoded_bytes());
+    let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    Some(folders.target_directory.join("sandbar").join(name))
 }
 
 fn command(toolchain: &Toolchain, request: &BuildRequest<'_>) -> Command {

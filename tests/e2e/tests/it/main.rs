@@ -8,6 +8,7 @@ mod changed_topics;
 mod changes;
 mod count;
 mod dead_letters;
+mod dev;
 mod full_disk;
 mod invoices;
 mod java_tools;
