@@ -233,7 +233,7 @@ fn check_tallies(observation: &Observation, rules: Rules, violations: &mut Vec<V
             continue;
         }
         for (key, row) in rows {
-            let tallied = Tallied::decode(row).unwrap_or_default();
+            let tallied = Tallied::decode_row(observation.schema, row).unwrap_or_default();
             let total: u64 = multiplicities(tallied.sum).iter().map(|&times| u64::from(times)).sum();
             if total != tallied.count {
                 let (expected, found) = (format!("a count of {total}"), format!("{tallied:?}"));

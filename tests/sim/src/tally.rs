@@ -5,17 +5,26 @@
 
 use std::collections::BTreeMap;
 
+use engine::columns::{Columns, NullableColumns};
 use engine::processor::{ProcessorContext, ProcessorError, PunctuationType, ScheduleId};
 use engine::record::{InputBatch, Outcome, OutputBatch, Refusal, Timestamp};
 use engine::testing::{NativeProcessor, Seed, forward, topology};
 use engine::topology::Topology;
 
-use crate::deployments::VersionFault;
+use crate::deployments::{Version, VersionFault};
 use crate::workload::{decode_value, source_topic};
 
 pub const TALLIES: &str = "tallies";
 pub const LATEST: &str = "latest";
 pub const OUTPUT: &str = "out";
+
+/// The newest schema of `tallies` that is ever deployed.
+pub const SCHEMA_MAX: u32 = 4;
+
+/// Under which name the rows of a schema of `tallies` are kept.
+pub fn generation(schema: u32) -> String {
+    if schema == 1 { TALLIES.to_owned() } else { format!("{TALLIES}-v{schema}") }
+}
 
 /// The key in `latest` that holds the time of the last punctuation.
 pub const TICK: &[u8] = b"tick";
@@ -36,10 +45,16 @@ pub fn deletes(sequence: u32) -> bool {
 }
 
 /// What the application declares.
-pub fn declare(topics: u32) -> Topology {
+pub fn declare(topics: u32, schema: u32) -> Topology {
     let sources: Vec<String> = (0..topics).map(source_topic).collect();
     let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
-    topology(&sources, &[TALLIES, LATEST], &[OUTPUT])
+    let mut declared = topology(&sources, &[TALLIES, LATEST], &[OUTPUT]);
+    for store in declared.sub_topologies.iter_mut().flat_map(|part| &mut part.stores) {
+        if &*store.name == TALLIES {
+            store.version = schema;
+        }
+    }
+    declared
 }
 
 /// Count and sum of a key.
@@ -58,6 +73,22 @@ impl Tallied {
         let (count, sum) = bytes.split_first_chunk::<8>()?;
         Some(Self { count: u64::from_be_bytes(*count), sum: u128::from_be_bytes(sum.try_into().ok()?) })
     }
+
+    /// As a row of this schema version: the first is the bare tally, later ones are marked.
+    pub fn encode_row(self, schema: u32) -> Vec<u8> {
+        match schema {
+            1 => self.encode(),
+            schema => [&schema.to_be_bytes()[..], &self.encode()].concat(),
+        }
+    }
+
+    /// What a row of this schema version holds; `None` where it is of another.
+    pub fn decode_row(schema: u32, row: &[u8]) -> Option<Self> {
+        match schema {
+            1 => Self::decode(row),
+            schema => Self::decode(row.strip_prefix(&schema.to_be_bytes()[..])?),
+        }
+    }
 }
 
 /// The processor. It fails at some calls in the end, when everything is written, but never at a record alone in a fresh
@@ -68,14 +99,17 @@ pub struct Tally {
     pub fails_one_in: u64,
     /// Its version.
     number: u64,
+    /// What its rows of `tallies` look like.
+    schema: u32,
     fault: VersionFault,
     /// Calls of this instance.
     calls: u64,
 }
 
 impl Tally {
-    pub fn new(fails_one_in: u64, number: u64, fault: VersionFault) -> Self {
-        Self { fails_one_in, number, fault, calls: 0 }
+    pub fn new(fails_one_in: u64, number: u64, version: Version) -> Self {
+        let Version { fault, schema } = version;
+        Self { fails_one_in, number, schema, fault, calls: 0 }
     }
 
     /// Whether a call fails, and how: with a trap, or by the refusal of a record.
@@ -134,7 +168,7 @@ impl NativeProcessor for Tally {
             let mut tallied = match cached.get(key) {
                 Some(&tallied) => tallied,
                 None => match context.get(tallies, key)? {
-                    Some(bytes) => Tallied::decode(&bytes).ok_or_else(|| malformed(batch, index))?,
+                    Some(bytes) => Tallied::decode_row(self.schema, &bytes).ok_or_else(|| malformed(batch, index))?,
                     None => Tallied::default(),
                 },
             };
@@ -150,7 +184,7 @@ impl NativeProcessor for Tally {
             forward(&mut outputs, timestamp, Some(key), Some(&output));
         }
         for (key, tallied) in cached {
-            context.put(tallies, key, Some(&tallied.encode()), None)?;
+            context.put(tallies, key, Some(&tallied.encode_row(self.schema)), None)?;
         }
         if is_hit && self.fault == VersionFault::Refuses {
             return Err(ProcessorError::Returned("a third of them".to_owned()));
@@ -173,5 +207,27 @@ impl NativeProcessor for Tally {
         let latest = context.store(LATEST)?;
         context.put(latest, TICK, Some(&time.to_be_bytes()), Some(time))?;
         Ok(Outcome::default())
+    }
+
+    fn migrate(
+        &mut self,
+        store: &str,
+        from_version: u32,
+        keys: &Columns,
+        values: &Columns,
+    ) -> Result<NullableColumns, ProcessorError> {
+        let malformed = |key: &[u8]| {
+            let key = String::from_utf8_lossy(key);
+            ProcessorError::Returned(format!("no row of schema {from_version} of {store}: {key}"))
+        };
+        let mut migrated = NullableColumns::default();
+        for (key, value) in keys.iter().zip(values.iter()) {
+            if self.fault == VersionFault::Migrate && key.ends_with(b"3") {
+                return Err(ProcessorError::Trap { message: "at this row".to_owned(), backtrace: String::new() });
+            }
+            let tallied = Tallied::decode_row(from_version, value).filter(|_| store == TALLIES);
+            migrated.push(Some(&tallied.ok_or_else(|| malformed(key))?.encode_row(self.schema)));
+        }
+        Ok(migrated)
     }
 }

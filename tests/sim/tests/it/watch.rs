@@ -13,7 +13,7 @@ use broker::direct::{DirectBroker, Faults};
 use bytes::Bytes;
 use engine::record::TopicPartition;
 use engine::state::StoreProvider;
-use engine::task::offset_metadata::encode;
+use engine::task::offset_metadata::{Committed, encode};
 use engine::testing::{CrashStores, ManualClock, Seed};
 use engine::topology::{TaskId, changelog_topic};
 use sim::host::APPLICATION;
@@ -42,7 +42,8 @@ fn commit(broker: &DirectBroker, offset: i64, metadata: &str) {
 
 #[test]
 fn offsets_and_times_that_go_back_are_found() {
-    let at = |time, offset| encode(time, &BTreeMap::from([("s".to_owned(), offset)]), None);
+    let with = |partition_time, changelogs| encode(&Committed { partition_time, changelogs, ..Committed::default() });
+    let at = |time, offset| with(time, BTreeMap::from([("s".to_owned(), offset)]));
     let (earlier, later) = (at(5_000, 3), at(6_000, 3));
     let broker = broker(&["in-0"]);
     let mut watch = Watch::default();
@@ -59,7 +60,7 @@ fn offsets_and_times_that_go_back_are_found() {
     assert_eq!(watch.look_at_offsets(&broker), Ok(()));
     commit(&broker, 10, &earlier);
     assert!(matches!(watch.look_at_offsets(&broker), Err(Violation::WentBack { .. })));
-    for shrunk in [at(6_000, 2), encode(6_000, &BTreeMap::new(), None)] {
+    for shrunk in [at(6_000, 2), with(6_000, BTreeMap::new())] {
         let mut watch = Watch::default();
         commit(&broker, 11, &later);
         assert_eq!(watch.look_at_offsets(&broker), Ok(()));
@@ -93,7 +94,7 @@ fn a_store_that_its_changelog_does_not_explain_is_found() {
         broker.append(&TopicPartition::new(changelog.as_str(), 0), &[record]).expect("append");
     }
     let scenario = Scenario { partitions: 1, ..Scenario::new(Kind::Clean, 0) };
-    let spec = declare(1).sub_topologies.remove(0).stores.remove(0);
+    let spec = declare(1, 1).sub_topologies.remove(0).stores.remove(0);
     let check_as = |value: &'static [u8], offset, thinned, exactly_once| {
         let stores = CrashStores::new();
         let mut store = stores.open(TaskId::default(), &spec).expect("opens");
