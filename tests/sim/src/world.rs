@@ -258,6 +258,8 @@ impl World {
     fn turn(&self) -> Result<bool, Violation> {
         self.state.borrow_mut().step += 1;
         self.clock.advance_ms(1 + self.below(30));
+        // Nobody else lets the broker's time pass while no host polls.
+        self.broker.tick();
         self.start_due();
         let host = self.any_host();
         self.tell_of_versions(host);
