@@ -139,13 +139,15 @@ impl Versions {
     pub fn deploy(&self, version: Arc<ProcessorVersion>, probation: Option<Probation>) {
         let mut state = self.state();
         let replaced = std::mem::replace(&mut state.target, version);
-        if state.probation.is_none() {
+        let was_given_up = state.rolled_back.take().is_some_and(|back| back.to.is_none());
+        // One that was given up is nothing to return to.
+        if state.probation.is_none() && !was_given_up {
             state.before = replaced.tally.rates();
             state.previous = Some(replaced);
         }
         state.probation = probation;
         // The tasks stood still because there was nothing to return to.
-        if state.rolled_back.take().is_some_and(|back| back.to.is_none()) {
+        if was_given_up {
             self.pause(false);
         }
         self.publish(&state);
@@ -192,6 +194,12 @@ impl Versions {
     /// Whether tasks are to process nothing for now. What they have done is committed all the same.
     pub fn is_paused(&self) -> bool {
         self.is_paused.load(Relaxed)
+    }
+
+    /// Whether tasks stand still because the wanted version was given up and there is none to return to: none is to be
+    /// started, as that would fail too.
+    pub fn is_given_up(&self) -> bool {
+        self.is_paused() && self.state().rolled_back.as_ref().is_some_and(|back| back.to.is_none())
     }
 
     /// Lets the tasks stand still, or go on.
