@@ -425,6 +425,27 @@ fn a_store_that_the_group_has_not_heard_of_is_new() {
 }
 
 #[test]
+fn a_version_goes_back_to_the_rows_that_were_taken_and_to_no_older_ones() {
+    let mut migrating = Migrating::after(ProcessingGuarantee::ExactlyOnceV2, &["a"]);
+    migrating.migrate_to(version(2, 2, Fault::None));
+    migrating.fixture.produce(0, &["a"]);
+    migrating.settle();
+    // Those of the second are what they were when the third took them over; those of the first are older than that.
+    migrating.migrate_to(version(3, 3, Fault::None));
+    migrating.settle();
+    assert_eq!((migrating.schema(0), migrating.last_outputs(0, 1)), (Some(3), vec!["a=v2:2".to_owned()]));
+    migrating.fixture.produce(0, &["a"]);
+    migrating.restart(Versions::new(version(1, 1, Fault::None)), Some(CloseMode::Clean));
+    migrating.wait();
+    assert_eq!(migrating.last_outputs(0, 1), ["a=v2:2"], "it does not process");
+    let (trouble, _) = migrating.fixture.progress.read().trouble.expect("it says why");
+    assert!(trouble.contains("has rows of schema version 3"), "{trouble}");
+    migrating.restart(Versions::new(version(2, 2, Fault::None)), Some(CloseMode::Clean));
+    migrating.settle();
+    assert_eq!(migrating.last_outputs(0, 1), ["a=v2:3"]);
+}
+
+#[test]
 fn a_version_that_was_given_up_is_not_started_again() {
     let mut migrating = Migrating::after(ProcessingGuarantee::ExactlyOnceV2, &["a"]);
     migrating.migrate_to(version(2, 2, Fault::Init));
