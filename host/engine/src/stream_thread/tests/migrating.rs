@@ -424,6 +424,24 @@ fn a_store_that_the_group_has_not_heard_of_is_new() {
     assert_eq!((migrating.schema(0), migrating.committed(0).schema_since), (Some(2), None));
 }
 
+/// The group's answer was wrong when the threads were started, or an older version was faster with the first records.
+#[test]
+fn rows_of_the_first_schema_that_are_not_open_are_waited_for() {
+    let mut migrating = Migrating::after(ProcessingGuarantee::ExactlyOnceV2, &["a"]);
+    migrating.thread.close(CloseMode::Clean).expect("it closes");
+    migrating.fixture.broker.assign_on_subscribe(true);
+    migrating.fixture.produce(0, &["a"]);
+    let versions = Arc::new(Versions::new(version(2, 2, Fault::None)));
+    migrating.thread = started_with(&migrating.fixture, &versions, Arc::new(declared(2)));
+    migrating.wait();
+    assert_eq!(migrating.last_outputs(0, 1), ["a=v1:1"], "it does not process");
+    let (trouble, _) = migrating.fixture.progress.read().trouble.expect("it says why");
+    assert!(trouble.contains("were not taken over yet"), "{trouble}");
+    migrating.migrate_to(version(2, 2, Fault::None));
+    migrating.settle();
+    assert_eq!(migrating.last_outputs(0, 1), ["a=v2:2"]);
+}
+
 #[test]
 fn a_version_goes_back_to_the_rows_that_were_taken_and_to_no_older_ones() {
     let mut migrating = Migrating::after(ProcessingGuarantee::ExactlyOnceV2, &["a"]);

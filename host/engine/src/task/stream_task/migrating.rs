@@ -215,8 +215,8 @@ impl StreamTask {
                     from_version: found,
                     to_version: spec.version,
                 }),
-                // One that the group has not heard of is new.
-                None if committed.is_none() => {}
+                // One that the group has not heard of is new. The first schema is not named, but its changelog is.
+                None if committed.is_none() && !self.committed_changelogs.contains_key(&*spec.name) => {}
                 None => {
                     let (store, task, own) = (spec.name.to_string(), self.id, spec.version);
                     return Err(EngineError::OlderRows { task, store, found, own });
