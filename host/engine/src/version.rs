@@ -240,6 +240,10 @@ impl Versions {
         if self.target_number() != version.number {
             return Some(format!("another version was about to take over when it failed: {error}"));
         }
+        // Another thread was faster.
+        if self.is_given_up() {
+            return Some(format!("it was given up already when it failed: {error}"));
+        }
         let reason = self.past_bounds(version.number)?;
         Some(format!("{reason}; the last failure: {error}"))
     }

@@ -10,11 +10,11 @@ use engine::error::EngineError;
 use engine::internal_topics;
 use engine::metrics::{EngineMetrics, Metric};
 use engine::query::QueryRegistry;
+use engine::record::TopicPartition;
 use engine::standby::{StandbyThread, StandbyThreadOptions};
 use engine::stream_thread::{CloseMode, RunOnce, SharedProgress, StreamThread, StreamThreadOptions};
 use engine::task::TaskState;
 use engine::testing::{CrashStores, ManualClock};
-use engine::record::TopicPartition;
 use engine::topology::{TaskId, Topology, changelog_topic};
 use engine::version::{Versions, older_generations};
 
@@ -53,7 +53,8 @@ fn with_older_generations(
         .flat_map(|topic| (0..scenario.partitions).map(move |n| TopicPartition::new(source_topic(topic), n)))
         .collect();
     let committed = clients.consumer(0)?.committed(&partitions)?;
-    let committed = partitions.iter().zip(&committed).filter_map(|(partition, found)| Some((partition, found.as_ref()?)));
+    let committed =
+        partitions.iter().zip(&committed).filter_map(|(partition, found)| Some((partition, found.as_ref()?)));
     let found = older_generations(declared, committed).into_iter();
     // Only the first has no mark, and is named after the store.
     let exists = |store: &str| broker.core().topic(&changelog_topic(APPLICATION, store)).is_some();
@@ -223,7 +224,8 @@ impl Host {
     /// Whether all tasks of all threads run; a thread may have none.
     pub fn is_running(&self) -> bool {
         let reports = self.threads.iter().map(|thread| thread.progress.read());
-        { reports }.all(|report| report.tasks.iter().all(|task| task.state == TaskState::Running && task.migration.is_none()))
+        { reports }
+            .all(|report| report.tasks.iter().all(|task| task.state == TaskState::Running && task.migration.is_none()))
     }
 
     /// The tasks that run, as the threads have reported them, each with the thread.

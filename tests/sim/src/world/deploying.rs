@@ -48,10 +48,14 @@ impl World {
             return;
         }
         let mut deployments = self.deployments.borrow_mut();
-        let is_newer = versions.target_number() == deployments.active() && host.waits_for("a newer version has written");
+        let is_newer =
+            versions.target_number() == deployments.active() && host.waits_for("a newer version has written");
         if is_newer || deployments.stands_still(&versions) {
             let number = deployments.mend(self.committed_schema());
-            self.note("deployments", &format!("version {number} mends what stands still, schema {}", deployments.schema()));
+            self.note(
+                "deployments",
+                &format!("version {number} mends what stands still, schema {}", deployments.schema()),
+            );
             self.count("mended version");
         }
     }

@@ -89,7 +89,9 @@ impl World {
         let mut owners = BTreeMap::new();
         for (index, host) in self.hosts.iter().enumerate() {
             let registrations = host.borrow().queries.registrations().into_iter();
-            for registration in registrations.filter(|registration| registration.role == Role::Active && is_own(registration)) {
+            for registration in
+                registrations.filter(|registration| registration.role == Role::Active && is_own(registration))
+            {
                 owners.insert((registration.store.to_string(), registration.task.partition), index);
             }
         }

@@ -282,8 +282,7 @@ fn a_host_that_is_killed_in_the_middle_goes_on_where_it_was() {
 fn a_migration_that_fails_changes_nothing() {
     let keys = many_keys();
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-    let faults =
-        [Fault::At("key-0000"), Fault::At("key-0900"), Fault::At("key-1799"), Fault::Short, Fault::Large];
+    let faults = [Fault::At("key-0000"), Fault::At("key-0900"), Fault::At("key-1799"), Fault::Short, Fault::Large];
     for fault in faults {
         let mut migrating = Migrating::after(ProcessingGuarantee::ExactlyOnceV2, &keys);
         migrating.fixture.produce(0, &["key-0900"]);
@@ -473,6 +472,22 @@ fn a_version_that_was_given_up_is_not_started_again() {
     // A corrected one goes on.
     migrating.versions.deploy(version(3, 2, Fault::None), Some(STRICT));
     migrating.fixture.produce(0, &["a"]);
+    migrating.settle();
+    assert_eq!(migrating.last_outputs(0, 1), ["a=v2:2"]);
+}
+
+#[test]
+fn a_version_that_was_given_up_is_not_tried_again_in_a_task_that_runs_another() {
+    let mut migrating = Migrating::after(ProcessingGuarantee::ExactlyOnceV2, &["a"]);
+    migrating.migrate_to(version(2, 2, Fault::None));
+    migrating.settle();
+    // The second is not confirmed either.
+    migrating.versions.deploy(version(3, 2, Fault::Init), Some(STRICT));
+    migrating.fixture.produce(0, &["a"]);
+    migrating.wait();
+    let back = migrating.versions.rolled_back().expect("it was given up");
+    assert!(back.to.is_none() && back.reason.contains("no licence"), "{back:?}");
+    migrating.versions.deploy(version(4, 2, Fault::None), Some(STRICT));
     migrating.settle();
     assert_eq!(migrating.last_outputs(0, 1), ["a=v2:2"]);
 }
