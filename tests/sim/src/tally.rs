@@ -36,6 +36,14 @@ pub const STREAM_TIME: &[u8] = b"stream time";
 /// store may be ahead; otherwise this must never be there.
 pub const STREAM_TIME_LOST: &[u8] = b"stream time lost";
 
+/// The key that is in both stores or in none, by what was processed last: a delete that one of them does not know of
+/// shows.
+pub const PAIRED: &[u8] = b"paired";
+
+/// The key in `latest` that says that a call found `PAIRED` in one store only. After a replay one may be ahead; otherwise
+/// this must never be there.
+pub const UNPAIRED: &[u8] = b"unpaired";
+
 /// The interval of the schedule, in stream time.
 pub const TICK_INTERVAL_MS: u64 = 500;
 
@@ -156,6 +164,10 @@ impl NativeProcessor for Tally {
         }
         let stream_time = batch.timestamps.iter().copied().chain(context.stream_time).max().unwrap_or_default();
         context.put(latest, STREAM_TIME, Some(&stream_time.to_be_bytes()), None)?;
+        if context.get(tallies, PAIRED)?.is_some() != context.get(latest, PAIRED)?.is_some() {
+            context.put(latest, UNPAIRED, Some(b"!"), None)?;
+        }
+        let mut is_paired = false;
         let mut outputs = OutputBatch::default();
         let mut is_hit = false;
         // Within a batch the tallies are kept here and written once, as a guest's cache would do.
@@ -177,6 +189,7 @@ impl NativeProcessor for Tally {
             cached.insert(key, tallied);
             let timestamp = batch.timestamps[index];
             let kept = (!deletes(sequence)).then(|| sequence.to_be_bytes());
+            is_paired = kept.is_some();
             context.put(latest, key, kept.as_ref().map(|bytes| &bytes[..]), Some(timestamp))?;
             let made = [&self.number.to_be_bytes()[..], &batch.offset(index).to_be_bytes()].concat();
             let output = [&topic.to_be_bytes()[..], &sequence.to_be_bytes(), &tallied.encode(), &made].concat();
@@ -186,6 +199,9 @@ impl NativeProcessor for Tally {
         for (key, tallied) in cached {
             context.put(tallies, key, Some(&tallied.encode_row(self.schema)), None)?;
         }
+        let pair = is_paired.then(|| Tallied::default().encode_row(self.schema));
+        context.put(tallies, PAIRED, pair.as_deref(), None)?;
+        context.put(latest, PAIRED, pair.as_deref(), None)?;
         if is_hit && self.fault == VersionFault::Refuses {
             return Err(ProcessorError::Returned("a third of them".to_owned()));
         }
