@@ -1,7 +1,7 @@
 //! Which versions of the processor were deployed in a run, and which of them is wanted. Stands for what the hosts tell
-//! one another: each hears of a deployment at some time, and one that goes back tells the others. Version 1 is sound. Later
-//! ones may have rows of a newer schema, for which a host starts its threads anew; who has processed with such rows
-//! does not go back, and waits for a sound version of the same schema.
+//! one another: each hears of a deployment at some time, and one that goes back tells the others. Version 1 is sound.
+//! Later ones may have rows of a newer schema, for which a host starts its threads anew; who has processed with such
+//! rows does not go back, and waits for a sound version of the same schema.
 
 use std::sync::Arc;
 

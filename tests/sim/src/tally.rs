@@ -40,8 +40,8 @@ pub const STREAM_TIME_LOST: &[u8] = b"stream time lost";
 /// shows.
 pub const PAIRED: &[u8] = b"paired";
 
-/// The key in `latest` that says that a call found `PAIRED` in one store only. After a replay one may be ahead; otherwise
-/// this must never be there.
+/// The key in `latest` that says that a call found `PAIRED` in one store only. After a replay one may be ahead;
+/// otherwise this must never be there.
 pub const UNPAIRED: &[u8] = b"unpaired";
 
 /// The interval of the schedule, in stream time.

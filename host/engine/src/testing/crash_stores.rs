@@ -1,7 +1,7 @@
 //! `CrashStores`: the state directory of one simulated host. Stores survive a close whole and a crash as an older
 //! prefix of their writes, never older than the last flush, as a disk store without a write-ahead log does. A store can
-//! be open once only, each generation has a place of its own, the disk can be full, a store can turn out to be damaged, and whoever drives the host may be
-//! asked before every write whether the process still lives.
+//! be open once only, each generation has a place of its own, the disk can be full, a store can turn out to be damaged,
+//! and whoever drives the host may be asked before every write whether the process still lives.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
