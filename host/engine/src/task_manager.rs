@@ -473,10 +473,10 @@ impl TaskManager {
         Ok(())
     }
 
-    /// Whether a running task has another version than the one that is wanted.
+    /// Whether a running task has another version than the one that is wanted, and was not given up.
     pub fn is_swapping(&self) -> bool {
         let wanted = self.options.versions.target_number();
-        self.tasks.values().any(|task| is_behind(task, wanted))
+        !self.options.versions.is_given_up() && self.tasks.values().any(|task| is_behind(task, wanted))
     }
 
     /// Gives each running task that stands at a commit boundary the version that is wanted, and asks for a commit where
@@ -500,7 +500,8 @@ impl TaskManager {
             };
             let reason = format!("it does not start in task {}: {error}", task.id());
             // Somebody else may have given it up meanwhile.
-            if !versions.roll_back(version.number, &reason) && versions.target_number() == version.number {
+            let is_given_up = versions.roll_back(version.number, &reason) || versions.is_given_up();
+            if !is_given_up && versions.target_number() == version.number {
                 let digest = version.processors.digest().to_owned();
                 return Err(EngineError::Start { task: task.id(), digest, error: Box::new(error) });
             }

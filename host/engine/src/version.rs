@@ -139,13 +139,15 @@ impl Versions {
     pub fn deploy(&self, version: Arc<ProcessorVersion>, probation: Option<Probation>) {
         let mut state = self.state();
         let replaced = std::mem::replace(&mut state.target, version);
-        if state.probation.is_none() {
+        let was_given_up = state.rolled_back.take().is_some_and(|back| back.to.is_none());
+        // One that was given up is nothing to return to.
+        if state.probation.is_none() && !was_given_up {
             state.before = replaced.tally.rates();
             state.previous = Some(replaced);
         }
         state.probation = probation;
         // The tasks stood still because there was nothing to return to.
-        if state.rolled_back.take().is_some_and(|back| back.to.is_none()) {
+        if was_given_up {
             self.pause(false);
         }
         self.publish(&state);
@@ -194,6 +196,12 @@ impl Versions {
         self.is_paused.load(Relaxed)
     }
 
+    /// Whether tasks stand still because the wanted version was given up and there is none to return to: none is to be
+    /// started, as that would fail too.
+    pub fn is_given_up(&self) -> bool {
+        self.is_paused() && self.state().rolled_back.as_ref().is_some_and(|back| back.to.is_none())
+    }
+
     /// Lets the tasks stand still, or go on.
     pub fn pause(&self, paused: bool) {
         self.is_paused.store(paused, Relaxed);
@@ -231,6 +239,10 @@ impl Versions {
     fn judge(&self, version: &ProcessorVersion, error: &ProcessorError) -> Option<String> {
         if self.target_number() != version.number {
             return Some(format!("another version was about to take over when it failed: {error}"));
+        }
+        // Another thread was faster.
+        if self.is_given_up() {
+            return Some(format!("it was given up already when it failed: {error}"));
         }
         let reason = self.past_bounds(version.number)?;
         Some(format!("{reason}; the last failure: {error}"))

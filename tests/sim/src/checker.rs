@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::observation::{Observation, Output, Rows, StorePartition};
-use crate::tally::{LATEST, STREAM_TIME, STREAM_TIME_LOST, TALLIES, TICK, TICK_INTERVAL_MS, Tallied, deletes};
+use crate::tally::{
+    LATEST, PAIRED, STREAM_TIME, STREAM_TIME_LOST, TALLIES, TICK, TICK_INTERVAL_MS, Tallied, UNPAIRED, deletes,
+};
 use crate::workload::{Input, multiplicities};
 
 /// What a run may show.
@@ -233,7 +235,7 @@ fn check_tallies(observation: &Observation, rules: Rules, violations: &mut Vec<V
             continue;
         }
         for (key, row) in rows {
-            let tallied = Tallied::decode(row).unwrap_or_default();
+            let tallied = Tallied::decode_row(observation.schema, row).unwrap_or_default();
             let total: u64 = multiplicities(tallied.sum).iter().map(|&times| u64::from(times)).sum();
             if total != tallied.count {
                 let (expected, found) = (format!("a count of {total}"), format!("{tallied:?}"));
@@ -270,7 +272,7 @@ fn check_latest(observation: &Observation, rules: Rules, violations: &mut Vec<Vi
         let expected = last.iter().filter(|((of, _), sequence)| of == partition && !deletes(**sequence));
         let expected: BTreeMap<&[u8], u32> = expected.map(|((_, key), sequence)| (*key, *sequence)).collect();
         let keys: BTreeSet<&[u8]> = rows.keys().map(Vec::as_slice).chain(expected.keys().copied()).collect();
-        let own = [TICK, STREAM_TIME, STREAM_TIME_LOST];
+        let own = [TICK, STREAM_TIME, STREAM_TIME_LOST, PAIRED, UNPAIRED];
         for key in keys.into_iter().filter(|key| !own.contains(key)) {
             let found = rows.get(key).and_then(|row| Some(u32::from_be_bytes(row.as_slice().try_into().ok()?)));
             let expected = expected.get(key).copied();
@@ -284,6 +286,11 @@ fn check_latest(observation: &Observation, rules: Rules, violations: &mut Vec<Vi
             let (expected, found) = ("the stream time of the last commit".to_owned(), "another one".to_owned());
             let key = text(STREAM_TIME_LOST);
             violations.push(Violation::WrongRow { store: LATEST, partition: *partition, key, expected, found });
+        }
+        if rules.replays == 0 && rows.contains_key(UNPAIRED) {
+            let (expected, found) = ("in both stores or in none".to_owned(), "in one".to_owned());
+            let key = text(PAIRED);
+            violations.push(Violation::WrongRow { store: TALLIES, partition: *partition, key, expected, found });
         }
         let tick = rows.get(TICK).and_then(|row| Some(i64::from_be_bytes(row.as_slice().try_into().ok()?)));
         let stream_time = stream_times.get(partition).copied();

@@ -3,23 +3,25 @@
 
 use std::sync::Arc;
 
-use broker::direct::{ClientOptions, DirectBroker};
+use broker::direct::{ClientOptions, DirectBroker, DirectClients};
 use engine::broker::ClientSupplier;
 use engine::clock::Clock;
 use engine::error::EngineError;
 use engine::internal_topics;
 use engine::metrics::{EngineMetrics, Metric};
 use engine::query::QueryRegistry;
+use engine::record::TopicPartition;
 use engine::standby::{StandbyThread, StandbyThreadOptions};
 use engine::stream_thread::{CloseMode, RunOnce, SharedProgress, StreamThread, StreamThreadOptions};
 use engine::task::TaskState;
 use engine::testing::{CrashStores, ManualClock};
-use engine::topology::TaskId;
-use engine::version::Versions;
+use engine::topology::{TaskId, Topology, changelog_topic};
+use engine::version::{Versions, older_generations};
 
 use crate::deployments::Deployments;
 use crate::scenario::Scenario;
 use crate::tally::{LATEST, TALLIES};
+use crate::workload::source_topic;
 
 /// The application id of all hosts.
 pub const APPLICATION: &str = "app";
@@ -35,6 +37,29 @@ struct Thread {
 struct Standby {
     thread: StandbyThread,
     not_before_ms: u64,
+}
+
+/// The topology with what its tasks may still have to migrate, by what the group has committed, as a host finds it.
+fn with_older_generations(
+    broker: &DirectBroker,
+    clients: &DirectClients,
+    scenario: &Scenario,
+    declared: &Topology,
+) -> Result<Topology, EngineError> {
+    if declared.sub_topologies.iter().flat_map(|part| &part.stores).all(|store| store.version == 1) {
+        return Ok(declared.clone());
+    }
+    let partitions: Vec<TopicPartition> = (0..scenario.topics)
+        .flat_map(|topic| (0..scenario.partitions).map(move |n| TopicPartition::new(source_topic(topic), n)))
+        .collect();
+    let committed = clients.consumer(0)?.committed(&partitions)?;
+    let committed =
+        partitions.iter().zip(&committed).filter_map(|(partition, found)| Some((partition, found.as_ref()?)));
+    let found = older_generations(declared, committed).into_iter();
+    // Only the first has no mark, and is named after the store.
+    let exists = |store: &str| broker.core().topic(&changelog_topic(APPLICATION, store)).is_some();
+    let older = found.filter(|found| found.is_certain || exists(&found.generation.store));
+    Ok(declared.with_older_generations(&older.map(|found| found.generation).collect::<Vec<_>>()))
 }
 
 /// One host.
@@ -101,7 +126,8 @@ impl Host {
             ..ClientOptions::new(self.name.clone(), APPLICATION)
         });
         let versions = deployments.start();
-        let topology = Arc::clone(versions.target().processors.topology());
+        let declared = versions.target().processors.topology().clone();
+        let topology = Arc::new(with_older_generations(broker, &clients, scenario, &declared)?);
         let mut admin = clients.admin()?;
         let counts = internal_topics::prepare(&mut *admin, APPLICATION, &topology, -1)?;
         let (counts, clients): (_, Arc<dyn ClientSupplier>) = (Arc::new(counts), Arc::new(clients));
@@ -198,7 +224,8 @@ impl Host {
     /// Whether all tasks of all threads run; a thread may have none.
     pub fn is_running(&self) -> bool {
         let reports = self.threads.iter().map(|thread| thread.progress.read());
-        { reports }.all(|report| report.tasks.iter().all(|task| task.state == TaskState::Running))
+        { reports }
+            .all(|report| report.tasks.iter().all(|task| task.state == TaskState::Running && task.migration.is_none()))
     }
 
     /// The tasks that run, as the threads have reported them, each with the thread.
@@ -216,6 +243,17 @@ impl Host {
     pub fn runs_version(&self, number: u64) -> bool {
         let reports = self.threads.iter().map(|thread| thread.progress.read());
         { reports }.all(|report| report.tasks.iter().all(|task| task.version == number))
+    }
+
+    /// Whether a thread says in its trouble that it waits for this.
+    pub fn waits_for(&self, text: &str) -> bool {
+        let mut reports = self.threads.iter().map(|thread| thread.progress.read());
+        reports.any(|report| report.trouble.is_some_and(|(trouble, _)| trouble.contains(text)))
+    }
+
+    /// Rows that its tasks have taken over from older schemas.
+    pub fn rows_migrated(&self) -> u64 {
+        self.metrics.get(Metric::RowsMigrated)
     }
 
     /// Times that a thread dropped its work because of a version that went past its probation.

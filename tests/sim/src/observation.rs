@@ -49,6 +49,8 @@ pub struct Observation {
     /// What the committed offsets say of the version, and the one that is wanted at last.
     pub versions: BTreeMap<(u32, i32), VersionMark>,
     pub active_version: u64,
+    /// Of the rows of `tallies`, which are those of the generation that this version has.
+    pub schema: u32,
     /// The offsets that the group may have committed which has processed everything: from the one after the last record
     /// to the end of the log.
     pub input_ends: BTreeMap<(u32, i32), RangeInclusive<Offset>>,

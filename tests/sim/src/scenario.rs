@@ -103,6 +103,8 @@ pub struct Scenario {
     pub aborted_input_one_in: u64,
     /// Another version of the processor is deployed, every second one unsound.
     pub deploy_one_in: u64,
+    /// A version that takes rows over into a newer schema is deployed, every second one unsound.
+    pub migrate_one_in: u64,
     /// The processor fails at a call, and at none of its records alone.
     pub fails_one_in: u64,
 }
@@ -121,6 +123,7 @@ impl Scenario {
             scenario.num_standby_replicas = numbers.below(2) as usize;
             scenario.fails_one_in = pick(&mut numbers, &[0, 3, 10]);
             scenario.deploy_one_in = pick(&mut numbers, &[0, 30, 100]);
+            scenario.add_migrations(&mut numbers);
             return scenario;
         }
         scenario.add_faults(&mut numbers);
@@ -137,7 +140,17 @@ impl Scenario {
         scenario.num_standby_replicas = pick(&mut numbers, &[0, 1, 2]) as usize;
         scenario.fails_one_in = pick(&mut numbers, &[0, 3, 10, 40]);
         scenario.deploy_one_in = pick(&mut numbers, &[0, 50, 200]);
+        scenario.add_migrations(&mut numbers);
         scenario
+    }
+
+    fn add_migrations(&mut self, numbers: &mut Seed) {
+        self.migrate_one_in = pick(numbers, &[0, 0, 60, 200]);
+        if self.migrate_one_in > 0 {
+            // Few rows at a time, so that a migration has several commits.
+            self.config.batch_max_bytes = pick(numbers, &[1, 200, 1 << 20]) as usize;
+            self.config.statestore_uncommitted_max_bytes = pick(numbers, &[100, 500, 1 << 20]) as usize;
+        }
     }
 
     fn add_faults(&mut self, numbers: &mut Seed) {
@@ -213,6 +226,7 @@ impl Scenario {
             aborted_input_one_in: 0,
             fails_one_in: 0,
             deploy_one_in: 0,
+            migrate_one_in: 0,
         }
     }
 

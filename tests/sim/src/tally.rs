@@ -5,17 +5,26 @@
 
 use std::collections::BTreeMap;
 
+use engine::columns::{Columns, NullableColumns};
 use engine::processor::{ProcessorContext, ProcessorError, PunctuationType, ScheduleId};
 use engine::record::{InputBatch, Outcome, OutputBatch, Refusal, Timestamp};
 use engine::testing::{NativeProcessor, Seed, forward, topology};
 use engine::topology::Topology;
 
-use crate::deployments::VersionFault;
+use crate::deployments::{Version, VersionFault};
 use crate::workload::{decode_value, source_topic};
 
 pub const TALLIES: &str = "tallies";
 pub const LATEST: &str = "latest";
 pub const OUTPUT: &str = "out";
+
+/// The newest schema of `tallies` that is ever deployed.
+pub const SCHEMA_MAX: u32 = 4;
+
+/// Under which name the rows of a schema of `tallies` are kept.
+pub fn generation(schema: u32) -> String {
+    if schema == 1 { TALLIES.to_owned() } else { format!("{TALLIES}-v{schema}") }
+}
 
 /// The key in `latest` that holds the time of the last punctuation.
 pub const TICK: &[u8] = b"tick";
@@ -27,6 +36,14 @@ pub const STREAM_TIME: &[u8] = b"stream time";
 /// store may be ahead; otherwise this must never be there.
 pub const STREAM_TIME_LOST: &[u8] = b"stream time lost";
 
+/// The key that is in both stores or in none, by what was processed last: a delete that one of them does not know of
+/// shows.
+pub const PAIRED: &[u8] = b"paired";
+
+/// The key in `latest` that says that a call found `PAIRED` in one store only. After a replay one may be ahead;
+/// otherwise this must never be there.
+pub const UNPAIRED: &[u8] = b"unpaired";
+
 /// The interval of the schedule, in stream time.
 pub const TICK_INTERVAL_MS: u64 = 500;
 
@@ -36,10 +53,16 @@ pub fn deletes(sequence: u32) -> bool {
 }
 
 /// What the application declares.
-pub fn declare(topics: u32) -> Topology {
+pub fn declare(topics: u32, schema: u32) -> Topology {
     let sources: Vec<String> = (0..topics).map(source_topic).collect();
     let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
-    topology(&sources, &[TALLIES, LATEST], &[OUTPUT])
+    let mut declared = topology(&sources, &[TALLIES, LATEST], &[OUTPUT]);
+    for store in declared.sub_topologies.iter_mut().flat_map(|part| &mut part.stores) {
+        if &*store.name == TALLIES {
+            store.version = schema;
+        }
+    }
+    declared
 }
 
 /// Count and sum of a key.
@@ -58,6 +81,22 @@ impl Tallied {
         let (count, sum) = bytes.split_first_chunk::<8>()?;
         Some(Self { count: u64::from_be_bytes(*count), sum: u128::from_be_bytes(sum.try_into().ok()?) })
     }
+
+    /// As a row of this schema version: the first is the bare tally, later ones are marked.
+    pub fn encode_row(self, schema: u32) -> Vec<u8> {
+        match schema {
+            1 => self.encode(),
+            schema => [&schema.to_be_bytes()[..], &self.encode()].concat(),
+        }
+    }
+
+    /// What a row of this schema version holds; `None` where it is of another.
+    pub fn decode_row(schema: u32, row: &[u8]) -> Option<Self> {
+        match schema {
+            1 => Self::decode(row),
+            schema => Self::decode(row.strip_prefix(&schema.to_be_bytes()[..])?),
+        }
+    }
 }
 
 /// The processor. It fails at some calls in the end, when everything is written, but never at a record alone in a fresh
@@ -68,14 +107,17 @@ pub struct Tally {
     pub fails_one_in: u64,
     /// Its version.
     number: u64,
+    /// What its rows of `tallies` look like.
+    schema: u32,
     fault: VersionFault,
     /// Calls of this instance.
     calls: u64,
 }
 
 impl Tally {
-    pub fn new(fails_one_in: u64, number: u64, fault: VersionFault) -> Self {
-        Self { fails_one_in, number, fault, calls: 0 }
+    pub fn new(fails_one_in: u64, number: u64, version: Version) -> Self {
+        let Version { fault, schema } = version;
+        Self { fails_one_in, number, schema, fault, calls: 0 }
     }
 
     /// Whether a call fails, and how: with a trap, or by the refusal of a record.
@@ -122,6 +164,10 @@ impl NativeProcessor for Tally {
         }
         let stream_time = batch.timestamps.iter().copied().chain(context.stream_time).max().unwrap_or_default();
         context.put(latest, STREAM_TIME, Some(&stream_time.to_be_bytes()), None)?;
+        if context.get(tallies, PAIRED)?.is_some() != context.get(latest, PAIRED)?.is_some() {
+            context.put(latest, UNPAIRED, Some(b"!"), None)?;
+        }
+        let mut is_paired = false;
         let mut outputs = OutputBatch::default();
         let mut is_hit = false;
         // Within a batch the tallies are kept here and written once, as a guest's cache would do.
@@ -134,7 +180,7 @@ impl NativeProcessor for Tally {
             let mut tallied = match cached.get(key) {
                 Some(&tallied) => tallied,
                 None => match context.get(tallies, key)? {
-                    Some(bytes) => Tallied::decode(&bytes).ok_or_else(|| malformed(batch, index))?,
+                    Some(bytes) => Tallied::decode_row(self.schema, &bytes).ok_or_else(|| malformed(batch, index))?,
                     None => Tallied::default(),
                 },
             };
@@ -143,6 +189,7 @@ impl NativeProcessor for Tally {
             cached.insert(key, tallied);
             let timestamp = batch.timestamps[index];
             let kept = (!deletes(sequence)).then(|| sequence.to_be_bytes());
+            is_paired = kept.is_some();
             context.put(latest, key, kept.as_ref().map(|bytes| &bytes[..]), Some(timestamp))?;
             let made = [&self.number.to_be_bytes()[..], &batch.offset(index).to_be_bytes()].concat();
             let output = [&topic.to_be_bytes()[..], &sequence.to_be_bytes(), &tallied.encode(), &made].concat();
@@ -150,8 +197,11 @@ impl NativeProcessor for Tally {
             forward(&mut outputs, timestamp, Some(key), Some(&output));
         }
         for (key, tallied) in cached {
-            context.put(tallies, key, Some(&tallied.encode()), None)?;
+            context.put(tallies, key, Some(&tallied.encode_row(self.schema)), None)?;
         }
+        let pair = is_paired.then(|| Tallied::default().encode_row(self.schema));
+        context.put(tallies, PAIRED, pair.as_deref(), None)?;
+        context.put(latest, PAIRED, pair.as_deref(), None)?;
         if is_hit && self.fault == VersionFault::Refuses {
             return Err(ProcessorError::Returned("a third of them".to_owned()));
         }
@@ -173,5 +223,27 @@ impl NativeProcessor for Tally {
         let latest = context.store(LATEST)?;
         context.put(latest, TICK, Some(&time.to_be_bytes()), Some(time))?;
         Ok(Outcome::default())
+    }
+
+    fn migrate(
+        &mut self,
+        store: &str,
+        from_version: u32,
+        keys: &Columns,
+        values: &Columns,
+    ) -> Result<NullableColumns, ProcessorError> {
+        let malformed = |key: &[u8]| {
+            let key = String::from_utf8_lossy(key);
+            ProcessorError::Returned(format!("no row of schema {from_version} of {store}: {key}"))
+        };
+        let mut migrated = NullableColumns::default();
+        for (key, value) in keys.iter().zip(values.iter()) {
+            if self.fault == VersionFault::Migrate && key.ends_with(b"3") {
+                return Err(ProcessorError::Trap { message: "at this row".to_owned(), backtrace: String::new() });
+            }
+            let tallied = Tallied::decode_row(from_version, value).filter(|_| store == TALLIES);
+            migrated.push(Some(&tallied.ok_or_else(|| malformed(key))?.encode_row(self.schema)));
+        }
+        Ok(migrated)
     }
 }

@@ -8,7 +8,7 @@ use broker::core::metadata::CommittedOffset;
 use broker::direct::DirectBroker;
 use engine::clock::Clock;
 use engine::record::{Offset, Record, TopicPartition};
-use engine::task::offset_metadata;
+use engine::task::offset_metadata::{self, Committed};
 use engine::testing::CrashStores;
 use engine::topology::{TaskId, changelog_topic};
 
@@ -16,7 +16,7 @@ use crate::checker::Violation;
 use crate::host::APPLICATION;
 use crate::observation::Rows;
 use crate::scenario::Scenario;
-use crate::tally::{LATEST, OUTPUT, TALLIES};
+use crate::tally::{LATEST, OUTPUT, SCHEMA_MAX, TALLIES, generation};
 
 /// How long two hosts may believe that they run a task: until the older one has heard of the rebalance.
 const TWO_OWNERS_MAX_MS: u64 = 10_000;
@@ -61,8 +61,8 @@ fn fold<'a>(records: impl IntoIterator<Item = &'a Record>, below: Offset) -> Row
 }
 
 impl Watch {
-    /// The group's offsets never go back, and neither do the times and the changelog offsets that are committed with
-    /// them.
+    /// The group's offsets never go back, and neither do the times, the changelog offsets and, once something was
+    /// processed with them, the schemas that are committed with them.
     pub fn look_at_offsets(&mut self, broker: &DirectBroker) -> Result<(), Violation> {
         for (topic, partitions) in broker.core().committed_offsets(APPLICATION) {
             for (partition, committed) in partitions {
@@ -70,9 +70,17 @@ impl Watch {
                 let Some(before) = before.filter(|before| *before != committed) else { continue };
                 let (known, now) =
                     (offset_metadata::decode(&before.metadata), offset_metadata::decode(&committed.metadata));
+                // Another schema has another changelog.
+                let may_be_gone = |store: &str| store.starts_with(TALLIES);
                 let mut changelogs = known.changelogs.iter();
-                let fell = changelogs.any(|(store, offset)| now.changelogs.get(store).is_none_or(|now| now < offset));
-                if committed.offset < before.offset || now.partition_time < known.partition_time || fell {
+                let fell = changelogs.any(|(store, offset)| match now.changelogs.get(store) {
+                    Some(now) => now < offset,
+                    None => !may_be_gone(store),
+                });
+                let schema = |of: &Committed| of.schemas.get(TALLIES).copied().unwrap_or(1);
+                // Rows that were changed since they were taken over are in no older schema.
+                let is_lowered = schema(&now) < schema(&known) && known.schema_since != Some(before.offset);
+                if is_lowered || committed.offset < before.offset || now.partition_time < known.partition_time || fell {
                     let detail = format!("from {before:?} with {known:?} to {committed:?} with {now:?}");
                     return Err(Violation::WentBack { of: format!("the group in {topic}-{partition}"), detail });
                 }
@@ -83,8 +91,8 @@ impl Watch {
 
     /// Reads on in outputs and changelogs.
     pub fn look_at_logs(&mut self, broker: &DirectBroker, scenario: &Scenario) {
-        let topics = [OUTPUT.to_owned(), changelog_topic(APPLICATION, TALLIES), changelog_topic(APPLICATION, LATEST)];
-        for topic in topics {
+        let generations = (1..=SCHEMA_MAX).map(|schema| changelog_topic(APPLICATION, &generation(schema)));
+        for topic in generations.chain([OUTPUT.to_owned(), changelog_topic(APPLICATION, LATEST)]) {
             for partition in (0..scenario.partitions).map(|n| TopicPartition::new(topic.as_str(), n)) {
                 let history = self.histories.entry(partition.clone()).or_default();
                 // A changelog is made by the first host that starts.

@@ -12,7 +12,7 @@ pub struct Edit {
 pub struct Mutant {
     pub name: &'static str,
     /// The rule that is broken, in the words of the design: R3 commit order, R5 doubt, R8 revoked and lost, R9 restore,
-    /// R17 failed calls.
+    /// R17 failed calls, swap versions and their rows.
     pub rule: &'static str,
     pub what: &'static str,
     pub edits: &'static [Edit],
@@ -21,6 +21,7 @@ pub struct Mutant {
 const COMMIT: &str = "host/engine/src/task/commit.rs";
 const COMMITTING: &str = "host/engine/src/task/stream_task/committing.rs";
 const LIFECYCLE: &str = "host/engine/src/task/stream_task/lifecycle.rs";
+const MIGRATING: &str = "host/engine/src/task/stream_task/migrating.rs";
 const STREAMS_PRODUCER: &str = "host/engine/src/task/streams_producer.rs";
 const TASK_STORE: &str = "host/engine/src/state/task_store.rs";
 const TASK_MANAGER: &str = "host/engine/src/task_manager.rs";
@@ -31,6 +32,7 @@ const RECOVERY: &str = "host/engine/src/stream_thread/recovery.rs";
 const CONTEXT: &str = "host/engine/src/processor/context.rs";
 const ISOLATION: &str = "host/engine/src/task/stream_task/isolation.rs";
 const RESTORE: &str = "host/engine/src/restore.rs";
+const VERSION: &str = "host/engine/src/version.rs";
 const DIRECT_CONSUMER: &str = "host/broker/src/direct/consumer.rs";
 const DIRECT_PRODUCER: &str = "host/broker/src/direct/producer.rs";
 const DIRECT_RESTORE: &str = "host/broker/src/direct/restore_consumer.rs";
@@ -167,8 +169,8 @@ pub const MUTANTS: &[Mutant] = &[
         what: "the partition time is not committed with the offset",
         edits: &[Edit {
             file: COMMITTING,
-            old: "let metadata = offset_metadata::encode(queue.partition_time(), changelogs, version);",
-            new: "let metadata = if {on} { String::new() } else { offset_metadata::encode(queue.partition_time(), changelogs, version) };",
+            old: "                    partition_time: queue.partition_time(),",
+            new: "                    partition_time: if {on} { crate::record::NO_TIMESTAMP } else { queue.partition_time() },",
         }],
     },
     Mutant {
@@ -342,6 +344,100 @@ pub const MUTANTS: &[Mutant] = &[
             file: ISOLATION,
             old: "if error.is_crash() && !was_fresh {",
             new: "if error.is_crash() && !was_fresh && !{on} {",
+        }],
+    },
+    Mutant {
+        name: "migration-resumed",
+        rule: "swap",
+        what: "a migration that was interrupted counts as ended",
+        edits: &[Edit {
+            file: MIGRATING,
+            old: "            true => Phase::Copying {",
+            new: "            true if {on} => Phase::Ending,
+            true => Phase::Copying {",
+        }],
+    },
+    Mutant {
+        name: "migration-leftovers",
+        rule: "swap",
+        what: "what an earlier attempt has left counts as taken over",
+        edits: &[Edit {
+            file: MIGRATING,
+            old: "            false => Phase::Clearing {",
+            new: "            false if {on} => Phase::Copying { step: 0, after: last_key(&mut self.stores_mut()[steps[0].to])? },
+            false => Phase::Clearing {",
+        }],
+    },
+    Mutant {
+        name: "migration-uncleared",
+        rule: "swap",
+        what: "what an earlier attempt has left is not removed",
+        edits: &[Edit {
+            file: MIGRATING,
+            old: "            false => Phase::Clearing {",
+            new: "            false if {on} => Phase::Copying { step: 0, after: None },
+            false => Phase::Clearing {",
+        }],
+    },
+    Mutant {
+        name: "newer-rows",
+        rule: "swap",
+        what: "an older version goes on with rows that have changed since",
+        edits: &[Edit {
+            file: MIGRATING,
+            old: "            if found > spec.version && ",
+            new: "            if found > spec.version && !{on} && ",
+        }],
+    },
+    Mutant {
+        name: "older-rows",
+        rule: "swap",
+        what: "a store whose older rows are not open counts as new",
+        edits: &[Edit {
+            file: MIGRATING,
+            old: "None if committed.is_none() && !self",
+            new: "None if committed.is_none() && {on} => {}
+                None if committed.is_none() && !self",
+        }],
+    },
+    Mutant {
+        name: "schema-source",
+        rule: "swap",
+        what: "a version goes back to rows that others were not taken from",
+        edits: &[Edit {
+            file: MIGRATING,
+            old: "        if self.committed_schema_sources.get(store) != Some(&version) {",
+            new: "        if !{on} && self.committed_schema_sources.get(store) != Some(&version) {",
+        }],
+    },
+    Mutant {
+        name: "migration-unmarked",
+        rule: "swap",
+        what: "a commit of rows names no offsets, which the group would refuse",
+        edits: &[Edit {
+            file: MIGRATING,
+            old: "            self.version_unmarked = true;",
+            new: "            self.version_unmarked |= !{on};",
+        }],
+    },
+    Mutant {
+        name: "migration-uncommitted",
+        rule: "swap",
+        what: "records are processed before the end of a migration is committed",
+        edits: &[Edit {
+            file: MIGRATING,
+            old: "        let has_ended = migration.phase == Phase::Ended;",
+            new: "        let has_ended = migration.phase == Phase::Ended || ({on} && migration.phase == Phase::Ending);",
+        }],
+    },
+    Mutant {
+        name: "given-up",
+        rule: "swap",
+        what: "a rollback returns to a version that was given up",
+        edits: &[Edit {
+            file: VERSION,
+            old: "        if state.probation.is_none() && !was_given_up {",
+            new: "        if state.probation.is_none() && (!was_given_up || {on}) {",
         }],
     },
 ];

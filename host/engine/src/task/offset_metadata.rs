@@ -23,6 +23,9 @@ const PREFIX: &str = "sandbar:";
 /// Begins the names of schema versions.
 const SCHEMA_PREFIX: &str = "sandbar@schema:";
 
+/// Begins the names of the schema versions that rows were taken from.
+const SOURCE_PREFIX: &str = "sandbar@from:";
+
 /// Names of the version. No store has them, as those come with a prefix.
 const VERSION_NUMBER: &str = "sandbar@version";
 const VERSION_START: &str = "sandbar@since";
@@ -51,6 +54,9 @@ pub struct Committed {
     pub schemas: BTreeMap<String, u32>,
     /// The offset of the partition at which the rows got these schemas, where they had others before.
     pub schema_since: Option<Offset>,
+    /// By store, the version of the schema that its rows were taken from at `schema_since`: that generation is what it
+    /// was at that offset, and no other is.
+    pub schema_sources: BTreeMap<String, u32>,
     /// The version of the processor that is taking rows over into newer generations, which hold nothing else. Rows are
     /// taken in the order of their keys, so that what is there says how far it has come.
     pub migrating: Option<u64>,
@@ -64,14 +70,15 @@ impl Default for Committed {
             version: None,
             schemas: BTreeMap::new(),
             schema_since: None,
+            schema_sources: BTreeMap::new(),
             migrating: None,
         }
     }
 }
 
-/// The bytes that the version of a store's schema takes in the metadata.
+/// The bytes that the version of a store's schema, and the one before, take in the metadata.
 pub(crate) fn schema_bytes(store: &str) -> usize {
-    4 + SCHEMA_PREFIX.len() + store.len() + 8
+    4 + SCHEMA_PREFIX.len() + store.len() + 8 + 4 + SOURCE_PREFIX.len() + store.len() + 8
 }
 
 /// What the schemas of all stores of a task may take of the metadata together.
@@ -110,6 +117,9 @@ pub fn encode(committed: &Committed) -> String {
     for (store, &version) in &committed.schemas {
         add(SCHEMA_PREFIX, store, i64::from(version));
     }
+    for (store, &version) in &committed.schema_sources {
+        add(SOURCE_PREFIX, store, i64::from(version));
+    }
     for (store, &offset) in &committed.changelogs {
         if !add(PREFIX, store, offset) {
             break;
@@ -128,16 +138,20 @@ pub fn decode(metadata: &str) -> Committed {
     let Some((partition_time, rest)) = partition_time(&bytes) else { return Committed::default() };
     let numbers = numbers(rest).unwrap_or_default();
     let changelog = |(name, &number): (&String, &i64)| Some((name.strip_prefix(PREFIX)?.to_owned(), number));
-    let schema = |(name, &number): (&String, &i64)| {
-        Some((name.strip_prefix(SCHEMA_PREFIX)?.to_owned(), u32::try_from(number).ok()?))
+    let schemas = |prefix: &str| {
+        let schema = |(name, &number): (&String, &i64)| {
+            Some((name.strip_prefix(prefix)?.to_owned(), u32::try_from(number).ok()?))
+        };
+        numbers.iter().filter_map(schema).collect()
     };
     let version = numbers.get(VERSION_NUMBER).zip(numbers.get(VERSION_START));
     Committed {
         partition_time,
         changelogs: numbers.iter().filter_map(changelog).collect(),
         version: version.and_then(|(&number, &since)| Some(VersionMark { number: u64::try_from(number).ok()?, since })),
-        schemas: numbers.iter().filter_map(schema).collect(),
+        schemas: schemas(SCHEMA_PREFIX),
         schema_since: numbers.get(SCHEMA_START).copied(),
+        schema_sources: schemas(SOURCE_PREFIX),
         migrating: numbers.get(MIGRATING).and_then(|&number| u64::try_from(number).ok()),
     }
 }

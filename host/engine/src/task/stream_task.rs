@@ -125,6 +125,8 @@ pub struct StreamTask {
     committed_schemas: BTreeMap<String, u32>,
     /// For each source partition, where the rows got the schemas that they have, if they had others before.
     schema_starts: BTreeMap<TopicPartition, Offset>,
+    /// By store, the schema that its rows were taken from there.
+    committed_schema_sources: BTreeMap<String, u32>,
     /// The version that has begun to take rows over, as the group has it.
     committed_migrating: Option<u64>,
     /// While older rows are taken over.

@@ -190,7 +190,7 @@ impl TaskManager {
         wall_clock_ms: Timestamp,
     ) -> Result<(), EngineError> {
         let Some(&assigned_ms) = self.restoring.get(&id) else { return Ok(()) };
-        if !self.reader.is_complete(id) {
+        if !self.reader.is_complete(id) || self.options.versions.is_given_up() {
             return Ok(());
         }
         let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };

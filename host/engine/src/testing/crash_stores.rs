@@ -1,7 +1,7 @@
 //! `CrashStores`: the state directory of one simulated host. Stores survive a close whole and a crash as an older
 //! prefix of their writes, never older than the last flush, as a disk store without a write-ahead log does. A store can
-//! be open once only, the disk can be full, a store can turn out to be damaged, and whoever drives the host may be
-//! asked before every write whether the process still lives.
+//! be open once only, each generation has a place of its own, the disk can be full, a store can turn out to be damaged,
+//! and whoever drives the host may be asked before every write whether the process still lives.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -115,7 +115,7 @@ impl CrashStores {
         sound.map(|(place, disk)| (place.clone(), disk.durable.clone())).collect()
     }
 
-    /// What a store would hold after a clean close; `None` when it was never opened.
+    /// What a generation of a store would hold after a clean close; `None` when it was never opened.
     pub fn content(&self, task: TaskId, store: &str) -> Option<Content> {
         let state = self.state();
         let disk = state.disks.get(&(task, store.to_owned()))?;
@@ -129,7 +129,8 @@ impl StoreProvider for CrashStores {
     fn open(&self, task: TaskId, store: &StoreSpec) -> Result<Box<dyn StateStore>, StoreError> {
         let mut state = self.state();
         let crashes = state.crashes;
-        let disk = state.disks.entry((task, store.name.to_string())).or_default();
+        let place = (task, store.generation().to_string());
+        let disk = state.disks.entry(place.clone()).or_default();
         if disk.open {
             let path = format!("{task}/{}", store.name);
             return Err(StoreError::Locked { path, detail: "another thread has it open".to_owned() });
@@ -139,11 +140,11 @@ impl StoreProvider for CrashStores {
         }
         disk.open = true;
         let live = MemoryStore::with_content(disk.durable.clone());
-        Ok(Box::new(CrashStore { stores: self.clone(), task, name: store.name.to_string(), live, crashes }))
+        Ok(Box::new(CrashStore { stores: self.clone(), place, task, name: store.name.to_string(), live, crashes }))
     }
 
     fn wipe(&self, task: TaskId, store: &StoreSpec) -> Result<(), StoreError> {
-        self.state().disks.remove(&(task, store.name.to_string()));
+        self.state().disks.remove(&(task, store.generation().to_string()));
         Ok(())
     }
 }
@@ -154,6 +155,8 @@ fn damaged(task: TaskId, store: &str) -> StoreError {
 
 struct CrashStore {
     stores: CrashStores,
+    /// Its task and its generation.
+    place: (TaskId, String),
     task: TaskId,
     name: String,
     live: MemoryStore,
@@ -169,7 +172,7 @@ impl CrashStore {
         if state.crashes != self.crashes {
             return None;
         }
-        state.disks.get_mut(&(self.task, self.name.clone())).map(|disk| work(disk, full))
+        state.disks.get_mut(&self.place).map(|disk| work(disk, full))
     }
 
     fn check_damage(&self) -> Result<(), StoreError> {

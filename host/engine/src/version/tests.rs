@@ -59,6 +59,19 @@ fn a_first_version_on_probation_pauses_where_there_is_nothing_to_return_to() {
 }
 
 #[test]
+fn a_version_that_was_given_up_is_nothing_to_return_to() {
+    let versions = Versions::on_probation(version(4), STRICT);
+    assert!(versions.roll_back(4, "it traps"));
+    let fourth = versions.target();
+    assert!(versions.failed(&fourth, &trap()).is_some(), "in another thread");
+    versions.deploy(version(5), Some(STRICT));
+    assert!(!versions.is_paused() && versions.previous().is_none());
+    assert!(versions.roll_back(5, "it traps as well"));
+    let expected = RolledBack { number: 5, to: None, reason: "it traps as well".to_owned() };
+    assert_eq!((versions.rolled_back(), versions.is_given_up()), (Some(expected), true));
+}
+
+#[test]
 fn without_probation_a_version_is_confirmed_at_once() {
     let versions = Versions::new(version(1));
     let second = version(2);

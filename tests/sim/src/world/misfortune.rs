@@ -9,8 +9,8 @@ use engine::record::TopicPartition;
 use engine::topology::changelog_topic;
 
 use super::World;
-use crate::host::APPLICATION;
-use crate::tally::{LATEST, OUTPUT, TALLIES};
+use crate::host::{APPLICATION, Host};
+use crate::tally::{LATEST, OUTPUT, TALLIES, generation};
 use crate::workload::source_topic;
 
 /// Stands for the threads of a host that closes, one after the other.
@@ -95,16 +95,21 @@ impl World {
         let stalled = host.stalled_until > self.step();
         if host.is_up() && !stalled && !self.broker.faults().is_crashed(&host.name) {
             self.note(&host.name, "leaves");
-            self.state.borrow_mut().running.push((index, CLOSING));
-            // A close that fails under a fault has dropped work, which the failures count already.
-            let closed = host.close(until);
-            self.state.borrow_mut().running.pop();
-            self.count(if closed.is_ok() { "clean leave" } else { "failed leave" });
-            self.forget_offsets_in_rebalance();
-            if self.broker.faults().is_crashed(&host.name) {
-                host.crash(&mut self.state.borrow_mut().seed, until);
-                self.broker.faults().revive(&host.name);
-            }
+            self.close(index, &mut host, until);
+        }
+    }
+
+    /// Ends a process in good order, until this step.
+    pub(super) fn close(&self, index: usize, host: &mut Host, until: u64) {
+        self.state.borrow_mut().running.push((index, CLOSING));
+        // A close that fails under a fault has dropped work, which the failures count already.
+        let closed = host.close(until);
+        self.state.borrow_mut().running.pop();
+        self.count(if closed.is_ok() { "clean leave" } else { "failed leave" });
+        self.forget_offsets_in_rebalance();
+        if self.broker.faults().is_crashed(&host.name) {
+            host.crash(&mut self.state.borrow_mut().seed, until);
+            self.broker.faults().revive(&host.name);
         }
     }
 
@@ -173,12 +178,13 @@ impl World {
             }
         }
         if self.happens(scenario.truncate_one_in) {
-            let store = if self.happens(2) { TALLIES } else { LATEST };
+            let store = if self.happens(2) { self.any_generation() } else { LATEST.to_owned() };
             let partition = self.below(scenario.partitions as u64) as i32;
-            self.truncate(&TopicPartition::new(changelog_topic(APPLICATION, store), partition));
+            self.truncate(&TopicPartition::new(changelog_topic(APPLICATION, &store), partition));
         }
         if self.happens(scenario.hang_one_in) {
-            let topics = [changelog_topic(APPLICATION, TALLIES), changelog_topic(APPLICATION, LATEST), OUTPUT.into()];
+            let tallies = changelog_topic(APPLICATION, &self.any_generation());
+            let topics = [tallies, changelog_topic(APPLICATION, LATEST), OUTPUT.into()];
             let topic = topics[self.below(3) as usize].clone();
             let partition = TopicPartition::new(topic, self.below(scenario.partitions as u64) as i32);
             let timeout_ms = 1_000 + self.below(8_000) as i32;
@@ -202,6 +208,12 @@ impl World {
                 self.count("aborted input");
             }
         }
+    }
+
+    /// One of the generations that rows of `tallies` may be in by now.
+    fn any_generation(&self) -> String {
+        let schema = self.deployments.borrow().schema();
+        generation(if schema == 1 { 1 } else { 1 + self.below(u64::from(schema)) as u32 })
     }
 
     fn broker_ms(&self) -> i64 {

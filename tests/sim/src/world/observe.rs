@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use engine::clock::Clock;
 use engine::error::EngineError;
-use engine::query::Role;
+use engine::query::{Registration, Role};
 use engine::record::{Record, TopicPartition};
 use engine::topology::{TaskId, changelog_topic};
 
@@ -12,7 +12,7 @@ use super::World;
 use crate::checker::Violation;
 use crate::host::{APPLICATION, Host};
 use crate::observation::{Observation, Output, Rows};
-use crate::tally::{LATEST, OUTPUT, TALLIES, Tallied};
+use crate::tally::{LATEST, OUTPUT, TALLIES, Tallied, generation};
 use crate::workload::source_topic;
 
 impl World {
@@ -21,6 +21,7 @@ impl World {
         let produced = self.state.borrow().produced;
         let mut observation = Observation { inputs: self.inputs[..produced].to_vec(), ..Observation::default() };
         let owners = self.owners();
+        let schema = self.deployments.borrow().schema();
         for host in &self.hosts {
             let mut host = host.borrow_mut();
             if let Err(error) = host.close(u64::MAX) {
@@ -29,11 +30,13 @@ impl World {
         }
         for ((store, partition), host) in owners {
             let task = TaskId { sub_topology: 0, partition };
-            let content = self.stores[host].content(task, &store).unwrap_or_default();
+            let kept = if store == TALLIES { generation(schema) } else { store.clone() };
+            let content = self.stores[host].content(task, &kept).unwrap_or_default();
             let rows: Rows = content.entries.iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
             observation.stores.insert((store, partition), (rows, content.changelog_offset));
         }
         observation.active_version = self.deployments.borrow().active();
+        observation.schema = schema;
         self.observe_logs(&mut observation);
         if let Err(error) = self.restore_from_nothing(&mut observation) {
             violations.push(Violation::Failed(format!("the last restore: {error}")));
@@ -58,8 +61,8 @@ impl World {
             let meanwhile = decode_outputs(watch.records(&partition));
             observation.read_meanwhile.insert(partition.partition, meanwhile);
         }
-        for store in [TALLIES, LATEST] {
-            for partition in self.partitions_of(&changelog_topic(APPLICATION, store)) {
+        for (store, kept) in [(TALLIES, generation(observation.schema)), (LATEST, LATEST.to_owned())] {
+            for partition in self.partitions_of(&changelog_topic(APPLICATION, &kept)) {
                 let mut rows = Rows::new();
                 let mut last = 0;
                 for record in self.read(&partition) {
@@ -86,7 +89,9 @@ impl World {
         let mut owners = BTreeMap::new();
         for (index, host) in self.hosts.iter().enumerate() {
             let registrations = host.borrow().queries.registrations().into_iter();
-            for registration in registrations.filter(|registration| registration.role == Role::Active) {
+            for registration in
+                registrations.filter(|registration| registration.role == Role::Active && is_own(registration))
+            {
                 owners.insert((registration.store.to_string(), registration.task.partition), index);
             }
         }
@@ -106,14 +111,16 @@ impl World {
                     turn?;
                 }
             }
-            if restorer.is_running() && restorer.queries.registrations().len() == observation.stores.len() {
+            if restorer.is_running() && registrations(&restorer).len() == observation.stores.len() {
                 break;
             }
         }
-        let registrations = restorer.queries.registrations();
+        let registrations = registrations(&restorer);
         restorer.close(u64::MAX)?;
         for registration in registrations {
-            let content = restorer.stores.content(registration.task, &registration.store).unwrap_or_default();
+            let is_migrated = &*registration.store == TALLIES;
+            let kept = if is_migrated { generation(observation.schema) } else { registration.store.to_string() };
+            let content = restorer.stores.content(registration.task, &kept).unwrap_or_default();
             let rows: Rows = content.entries.iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
             observation.restored.insert((registration.store.to_string(), registration.task.partition), rows);
         }
@@ -125,6 +132,15 @@ impl World {
         self.note("observer", &format!("{observation:?}"));
         self.broker.faults().digest()
     }
+}
+
+/// Whether it is a store of the processor, and no older generation.
+fn is_own(registration: &Registration) -> bool {
+    [TALLIES, LATEST].contains(&&*registration.store)
+}
+
+fn registrations(host: &Host) -> Vec<Registration> {
+    host.queries.registrations().into_iter().filter(is_own).collect()
 }
 
 fn decode_outputs(records: &[Record]) -> Vec<Output> {

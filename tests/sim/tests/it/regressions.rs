@@ -3,7 +3,7 @@
 use sim::{Kind, Scenario, run};
 
 /// A seed and what it found.
-const SEEDS: [(Kind, u64, &str); 10] = [
+const SEEDS: [(Kind, u64, &str); 14] = [
     (Kind::AtLeastOnce, 201, "records of a changelog were deleted under a restore, which stopped the application"),
     (
         Kind::AtLeastOnce,
@@ -18,6 +18,10 @@ const SEEDS: [(Kind, u64, &str); 10] = [
     ),
     (Kind::AtLeastOnce, 6_997, "two wrote for one task after a restart of the broker, which forgets members"),
     (Kind::AtLeastOnce, 7_208, "two wrote for one task after a restart of the broker, which forgets members"),
+    (Kind::AtLeastOnce, 7, "rows of the first schema that were not open passed for none"),
+    (Kind::AtLeastOnce, 17, "a rollback returned to a version that had been given up"),
+    (Kind::Clean, 71, "a version that was given up was tried again in a task that ran another"),
+    (Kind::ExactlyOnce, 145, "a version went back to rows that were older than those which had been taken over"),
     (Kind::ExactlyOnce, 482, "an assignment that came while a producer was made anew was forgotten"),
     (Kind::ExactlyOnce, 2_965, "forgotten offsets of a task without state look like a first start"),
     (Kind::Zombies, 12, "a later output shows the tally that a zombie set back"),

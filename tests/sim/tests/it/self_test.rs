@@ -2,7 +2,7 @@
 //! runs that were changed afterwards, each change as a faulty engine would have left it.
 
 use engine::testing::Seed;
-use sim::tally::{LATEST, TALLIES, Tallied};
+use sim::tally::{LATEST, PAIRED, TALLIES, Tallied, UNPAIRED};
 use sim::{Kind, Observation, Rules, Scenario, Violation, check, run};
 
 const CLEAN: Rules = Rules { replays: 0, zombies: false };
@@ -44,7 +44,8 @@ fn row<'a>(
         .map(|(_, (rows, _))| rows)
         .collect();
     let rows = any(seed, stores.len()).map(|index| stores.swap_remove(index))?;
-    let key = any(seed, rows.len()).and_then(|index| rows.keys().nth(index).cloned())?;
+    let keys: Vec<Vec<u8>> = rows.keys().filter(|key| *key != PAIRED).cloned().collect();
+    let key = any(seed, keys.len()).map(|index| keys[index].clone())?;
     Some((rows, key))
 }
 
@@ -94,25 +95,28 @@ fn lose_a_row(observation: &mut Observation, seed: &mut Seed) -> bool {
 
 /// A row as it was one record earlier.
 fn stale_row(observation: &mut Observation, seed: &mut Seed) -> bool {
+    let schema = observation.schema;
     let Some((rows, key)) = row(observation, seed, TALLIES) else { return false };
-    let Some(tallied) = rows.get(&key).and_then(|row| Tallied::decode(row)) else { return false };
+    let Some(tallied) = rows.get(&key).and_then(|row| Tallied::decode_row(schema, row)) else { return false };
     let last = tallied.count - 1;
-    rows.insert(key, Tallied { count: last, sum: tallied.sum - (1 << (8 * last)) }.encode());
+    rows.insert(key, Tallied { count: last, sum: tallied.sum - (1 << (8 * last)) }.encode_row(schema));
     true
 }
 
 fn wrong_sum(observation: &mut Observation, seed: &mut Seed) -> bool {
+    let schema = observation.schema;
     let Some((rows, key)) = row(observation, seed, TALLIES) else { return false };
-    let Some(tallied) = rows.get(&key).and_then(|row| Tallied::decode(row)) else { return false };
-    rows.insert(key, Tallied { sum: tallied.sum + 1, ..tallied }.encode());
+    let Some(tallied) = rows.get(&key).and_then(|row| Tallied::decode_row(schema, row)) else { return false };
+    rows.insert(key, Tallied { sum: tallied.sum + 1, ..tallied }.encode_row(schema));
     true
 }
 
 /// A record that is counted twice.
 fn count_twice(observation: &mut Observation, seed: &mut Seed) -> bool {
+    let schema = observation.schema;
     let Some((rows, key)) = row(observation, seed, TALLIES) else { return false };
-    let Some(tallied) = rows.get(&key).and_then(|row| Tallied::decode(row)) else { return false };
-    rows.insert(key, Tallied { count: tallied.count + 1, sum: tallied.sum + 1 }.encode());
+    let Some(tallied) = rows.get(&key).and_then(|row| Tallied::decode_row(schema, row)) else { return false };
+    rows.insert(key, Tallied { count: tallied.count + 1, sum: tallied.sum + 1 }.encode_row(schema));
     true
 }
 
@@ -120,6 +124,12 @@ fn stale_latest(observation: &mut Observation, seed: &mut Seed) -> bool {
     let Some((rows, key)) = row(observation, seed, LATEST) else { return false };
     rows.insert(key, vec![0; 3]);
     true
+}
+
+/// A row that a migration should have removed was met.
+fn unpaired_row(observation: &mut Observation, _seed: &mut Seed) -> bool {
+    let mut stores = observation.stores.iter_mut().filter(|((name, _), _)| name == LATEST);
+    stores.next().map(|(_, (rows, _))| rows.insert(UNPAIRED.to_vec(), b"!".to_vec())).is_some()
 }
 
 /// A delete that did not reach the store.
@@ -195,7 +205,7 @@ fn forgotten_swap(observation: &mut Observation, _seed: &mut Seed) -> bool {
 }
 
 /// Every defect, and the rules under which it must be found.
-const DEFECTS: [(&str, Defect, &[Rules]); 20] = [
+const DEFECTS: [(&str, Defect, &[Rules]); 21] = [
     ("drop an output", drop_an_output, &[CLEAN, REPLAYS, ZOMBIES]),
     ("repeat an output", repeat_an_output, &[CLEAN]),
     ("repeat an output too often", repeat_an_output_too_often, &[CLEAN, REPLAYS, ZOMBIES]),
@@ -206,6 +216,7 @@ const DEFECTS: [(&str, Defect, &[Rules]); 20] = [
     ("wrong sum", wrong_sum, &[CLEAN, REPLAYS]),
     ("count twice", count_twice, &[CLEAN]),
     ("stale latest", stale_latest, &[CLEAN, REPLAYS]),
+    ("unpaired row", unpaired_row, &[CLEAN]),
     ("resurrected row", resurrected_row, &[CLEAN, REPLAYS]),
     ("stale changelog", stale_changelog, &[CLEAN, REPLAYS, ZOMBIES]),
     ("stale restore", stale_restore, &[CLEAN, REPLAYS, ZOMBIES]),

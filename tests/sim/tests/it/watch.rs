@@ -70,6 +70,22 @@ fn offsets_and_times_that_go_back_are_found() {
 }
 
 #[test]
+fn a_schema_that_goes_back_after_something_was_processed_is_found() {
+    let of = |schema: u32, schema_since| {
+        let schemas = BTreeMap::from([(TALLIES.to_owned(), schema)]);
+        encode(&Committed { schemas, schema_since, ..Committed::default() })
+    };
+    for (since, is_fine) in [(Some(5), true), (Some(4), false), (None, false)] {
+        let broker = broker(&["in-0"]);
+        let mut watch = Watch::default();
+        commit(&broker, 5, &of(3, since));
+        assert_eq!(watch.look_at_offsets(&broker), Ok(()));
+        commit(&broker, 6, &of(2, None));
+        assert_eq!(watch.look_at_offsets(&broker).is_ok(), is_fine, "since {since:?}");
+    }
+}
+
+#[test]
 fn a_task_with_two_owners_for_long_is_found() {
     let (mut watch, clock) = (Watch::default(), ManualClock::new(0));
     let task = TaskId::default();
@@ -94,7 +110,7 @@ fn a_store_that_its_changelog_does_not_explain_is_found() {
         broker.append(&TopicPartition::new(changelog.as_str(), 0), &[record]).expect("append");
     }
     let scenario = Scenario { partitions: 1, ..Scenario::new(Kind::Clean, 0) };
-    let spec = declare(1).sub_topologies.remove(0).stores.remove(0);
+    let spec = declare(1, 1).sub_topologies.remove(0).stores.remove(0);
     let check_as = |value: &'static [u8], offset, thinned, exactly_once| {
         let stores = CrashStores::new();
         let mut store = stores.open(TaskId::default(), &spec).expect("opens");

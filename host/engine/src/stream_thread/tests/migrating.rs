@@ -28,6 +28,8 @@ enum Fault {
     Large,
     /// It marks what it takes over, as a wrong one.
     Marks,
+    /// Its `init` fails, which comes after.
+    Init,
 }
 
 /// Counts each key and forwards `v<schema>:<count>`. Schema 1 is a number of 8 bytes, schema 2 the text `n=<count>`.
@@ -48,6 +50,13 @@ impl Counting {
 }
 
 impl NativeProcessor for Counting {
+    fn init(&mut self, _context: &mut ProcessorContext) -> Result<(), ProcessorError> {
+        match self.fault {
+            Fault::Init => Err(ProcessorError::Returned("no licence".to_owned())),
+            _ => Ok(()),
+        }
+    }
+
     fn process(&mut self, context: &mut ProcessorContext, batch: &InputBatch) -> Result<Outcome, ProcessorError> {
         let store = context.store_at(0)?;
         assert!(context.store_at(1).is_err() && context.store("counts@1").is_err(), "older rows are no store");
@@ -74,10 +83,11 @@ impl NativeProcessor for Counting {
         keys: &Columns,
         values: &Columns,
     ) -> Result<NullableColumns, ProcessorError> {
-        assert_eq!((store, from_version), ("counts", 1));
+        assert!(store == "counts" && from_version < self.schema);
+        let older = Self { schema: from_version, fault: Fault::None };
         let mut migrated = NullableColumns::default();
         for (key, value) in keys.iter().zip(values.iter()) {
-            let count = number(value);
+            let count = older.read(value);
             match self.fault {
                 Fault::At(bad) if key == bad.as_bytes() => {
                     let message = "unreachable".to_owned();
@@ -143,6 +153,14 @@ impl Migrating {
 
     fn settle(&mut self) {
         self.fixture.settle(&mut self.thread).expect("no fault");
+    }
+
+    /// Gives the thread the time to do what it should not.
+    fn wait(&mut self) {
+        for _ in 0..50 {
+            self.thread.run_once().expect("it waits");
+            self.fixture.clock.advance_ms(100);
+        }
     }
 
     fn committed(&self, partition: i32) -> Committed {
@@ -370,10 +388,7 @@ fn an_older_version_never_goes_on_with_rows_that_have_changed_since() {
     migrating.settle();
     migrating.restart(Versions::new(version(1, 1, Fault::None)), Some(CloseMode::Clean));
     migrating.fixture.produce(0, &["a"]);
-    for _ in 0..50 {
-        migrating.thread.run_once().expect("it waits");
-        migrating.fixture.clock.advance_ms(100);
-    }
+    migrating.wait();
     assert_eq!(migrating.last_outputs(0, 1), ["a=v2:4"], "it does not process");
     let (trouble, _) = migrating.fixture.progress.read().trouble.expect("it says why");
     assert!(trouble.contains("has rows of schema version 2") && trouble.contains("this one has 1"), "{trouble}");
@@ -407,4 +422,73 @@ fn a_store_that_the_group_has_not_heard_of_is_new() {
     migrating.settle();
     assert_eq!(migrating.last_outputs(0, 1), ["a=v2:1"]);
     assert_eq!((migrating.schema(0), migrating.committed(0).schema_since), (Some(2), None));
+}
+
+/// The group's answer was wrong when the threads were started, or an older version was faster with the first records.
+#[test]
+fn rows_of_the_first_schema_that_are_not_open_are_waited_for() {
+    let mut migrating = Migrating::after(ProcessingGuarantee::ExactlyOnceV2, &["a"]);
+    migrating.thread.close(CloseMode::Clean).expect("it closes");
+    migrating.fixture.broker.assign_on_subscribe(true);
+    migrating.fixture.produce(0, &["a"]);
+    let versions = Arc::new(Versions::new(version(2, 2, Fault::None)));
+    migrating.thread = started_with(&migrating.fixture, &versions, Arc::new(declared(2)));
+    migrating.wait();
+    assert_eq!(migrating.last_outputs(0, 1), ["a=v1:1"], "it does not process");
+    let (trouble, _) = migrating.fixture.progress.read().trouble.expect("it says why");
+    assert!(trouble.contains("were not taken over yet"), "{trouble}");
+    migrating.migrate_to(version(2, 2, Fault::None));
+    migrating.settle();
+    assert_eq!(migrating.last_outputs(0, 1), ["a=v2:2"]);
+}
+
+#[test]
+fn a_version_goes_back_to_the_rows_that_were_taken_and_to_no_older_ones() {
+    let mut migrating = Migrating::after(ProcessingGuarantee::ExactlyOnceV2, &["a"]);
+    migrating.migrate_to(version(2, 2, Fault::None));
+    migrating.fixture.produce(0, &["a"]);
+    migrating.settle();
+    // Those of the second are what they were when the third took them over; those of the first are older than that.
+    migrating.migrate_to(version(3, 3, Fault::None));
+    migrating.settle();
+    assert_eq!((migrating.schema(0), migrating.last_outputs(0, 1)), (Some(3), vec!["a=v2:2".to_owned()]));
+    migrating.fixture.produce(0, &["a"]);
+    migrating.restart(Versions::new(version(1, 1, Fault::None)), Some(CloseMode::Clean));
+    migrating.wait();
+    assert_eq!(migrating.last_outputs(0, 1), ["a=v2:2"], "it does not process");
+    let (trouble, _) = migrating.fixture.progress.read().trouble.expect("it says why");
+    assert!(trouble.contains("has rows of schema version 3"), "{trouble}");
+    migrating.restart(Versions::new(version(2, 2, Fault::None)), Some(CloseMode::Clean));
+    migrating.settle();
+    assert_eq!(migrating.last_outputs(0, 1), ["a=v2:3"]);
+}
+
+#[test]
+fn a_version_that_was_given_up_is_not_started_again() {
+    let mut migrating = Migrating::after(ProcessingGuarantee::ExactlyOnceV2, &["a"]);
+    migrating.migrate_to(version(2, 2, Fault::Init));
+    migrating.wait();
+    let back = migrating.versions.rolled_back().expect("it was given up");
+    assert!(back.to.is_none() && back.reason.contains("no licence"), "{back:?}");
+    // A corrected one goes on.
+    migrating.versions.deploy(version(3, 2, Fault::None), Some(STRICT));
+    migrating.fixture.produce(0, &["a"]);
+    migrating.settle();
+    assert_eq!(migrating.last_outputs(0, 1), ["a=v2:2"]);
+}
+
+#[test]
+fn a_version_that_was_given_up_is_not_tried_again_in_a_task_that_runs_another() {
+    let mut migrating = Migrating::after(ProcessingGuarantee::ExactlyOnceV2, &["a"]);
+    migrating.migrate_to(version(2, 2, Fault::None));
+    migrating.settle();
+    // The second is not confirmed either.
+    migrating.versions.deploy(version(3, 2, Fault::Init), Some(STRICT));
+    migrating.fixture.produce(0, &["a"]);
+    migrating.wait();
+    let back = migrating.versions.rolled_back().expect("it was given up");
+    assert!(back.to.is_none() && back.reason.contains("no licence"), "{back:?}");
+    migrating.versions.deploy(version(4, 2, Fault::None), Some(STRICT));
+    migrating.settle();
+    assert_eq!(migrating.last_outputs(0, 1), ["a=v2:2"]);
 }

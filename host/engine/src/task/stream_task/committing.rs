@@ -109,6 +109,7 @@ impl StreamTask {
                     version: Some(self.version_mark(&queue.partition, offset)),
                     schemas: self.schemas_to_commit(),
                     schema_since: self.schema_start(&queue.partition),
+                    schema_sources: self.schema_sources(),
                     migrating: self.migrating_to_commit(),
                 });
                 offsets.push((queue.partition.clone(), OffsetAndMetadata { offset, metadata }));

@@ -71,6 +71,7 @@ impl StreamTask {
             version_unmarked: false,
             committed_schemas: BTreeMap::new(),
             schema_starts: BTreeMap::new(),
+            committed_schema_sources: BTreeMap::new(),
             committed_migrating: None,
             migration: None,
             options,
@@ -96,6 +97,7 @@ impl StreamTask {
             // What they say of rows is committed for all of them together.
             self.committed_schemas = known.schemas;
             self.committed_migrating = known.migrating;
+            self.committed_schema_sources = known.schema_sources;
             match known.schema_since {
                 Some(since) => self.schema_starts.insert(partition.clone(), since),
                 None => self.schema_starts.remove(partition),

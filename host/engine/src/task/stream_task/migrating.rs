@@ -134,6 +134,18 @@ impl StreamTask {
         }
     }
 
+    /// By store, the schema that its rows were taken from at `schema_start`.
+    pub(super) fn schema_sources(&self) -> BTreeMap<String, u32> {
+        match &self.migration {
+            Some(migration) if matches!(migration.phase, Phase::Ending | Phase::Ended) => {
+                migration.steps.iter().map(|step| (step.store.clone(), step.from_version)).collect()
+            }
+            // Back at older rows, there are none.
+            _ if self.schemas_to_commit() != self.committed_schemas => BTreeMap::new(),
+            _ => self.committed_schema_sources.clone(),
+        }
+    }
+
     /// A commit went through that said what `schemas_to_commit` and `migrating_to_commit` say.
     pub(super) fn schemas_committed(&mut self) {
         let partitions: Vec<TopicPartition> = self.partitions();
@@ -141,7 +153,7 @@ impl StreamTask {
             let start = self.schema_start(&partition)?;
             Some((partition, start))
         });
-        self.schema_starts = starts.collect();
+        (self.schema_starts, self.committed_schema_sources) = (starts.collect(), self.schema_sources());
         self.committed_schemas = self.schemas_to_commit();
         self.committed_migrating = self.migrating_to_commit();
         if let Some(migration) = &mut self.migration
@@ -191,7 +203,7 @@ impl StreamTask {
             }
             let committed = self.committed_schemas.get(&*spec.name).copied();
             let found = committed.unwrap_or(1);
-            if found > spec.version && !self.older_rows_are_current() {
+            if found > spec.version && !self.older_rows_are_current(&spec.name, spec.version) {
                 let (store, task, own) = (spec.name.to_string(), self.id, spec.version);
                 return Err(EngineError::NewerRows { task, store, found, own });
             }
@@ -209,8 +221,8 @@ impl StreamTask {
                     from_version: found,
                     to_version: spec.version,
                 }),
-                // One that the group has not heard of is new.
-                None if committed.is_none() => {}
+                // One that the group has not heard of is new. The first schema is not named, but its changelog is.
+                None if committed.is_none() && !self.committed_changelogs.contains_key(&*spec.name) => {}
                 None => {
                     let (store, task, own) = (spec.name.to_string(), self.id, spec.version);
                     return Err(EngineError::OlderRows { task, store, found, own });
@@ -220,9 +232,12 @@ impl StreamTask {
         Ok(steps)
     }
 
-    /// Whether nothing was processed since the rows got newer schemas: the older ones are what they were at these
-    /// offsets then.
-    fn older_rows_are_current(&self) -> bool {
+    /// Whether a store's rows were taken from this schema, and nothing was processed since: these are what they were at
+    /// these offsets then. Those of other schemas may be older still.
+    fn older_rows_are_current(&self, store: &str, version: u32) -> bool {
+        if self.committed_schema_sources.get(store) != Some(&version) {
+            return false;
+        }
         let at_start = |queue: &RecordQueue| self.schema_starts.get(&queue.partition) == Some(&queue.next_offset());
         self.group.queues().iter().all(at_start)
     }
