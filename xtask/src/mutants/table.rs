@@ -421,16 +421,6 @@ pub const MUTANTS: &[Mutant] = &[
         }],
     },
     Mutant {
-        name: "migration-uncommitted",
-        rule: "swap",
-        what: "records are processed before the end of a migration is committed",
-        edits: &[Edit {
-            file: MIGRATING,
-            old: "        let has_ended = migration.phase == Phase::Ended;",
-            new: "        let has_ended = migration.phase == Phase::Ended || ({on} && migration.phase == Phase::Ending);",
-        }],
-    },
-    Mutant {
         name: "given-up",
         rule: "swap",
         what: "a rollback returns to a version that was given up",
