@@ -79,6 +79,8 @@ pub struct Versions {
     probation_number: AtomicU64,
     /// Nothing is processed for now.
     is_paused: AtomicBool,
+    /// A task has rows of an older schema that the threads have not open.
+    misses_older_rows: AtomicBool,
 }
 
 impl Versions {
@@ -92,6 +94,7 @@ impl Versions {
             target_number,
             probation_number: AtomicU64::new(0),
             is_paused: AtomicBool::new(false),
+            misses_older_rows: AtomicBool::new(false),
         }
     }
 
@@ -205,6 +208,16 @@ impl Versions {
     /// Lets the tasks stand still, or go on.
     pub fn pause(&self, paused: bool) {
         self.is_paused.store(paused, Relaxed);
+    }
+
+    /// Whether a task waits for rows of an older schema that the threads have not open: they are to be started again.
+    pub fn misses_older_rows(&self) -> bool {
+        self.misses_older_rows.load(Relaxed)
+    }
+
+    /// Notes that.
+    pub fn miss_older_rows(&self) {
+        self.misses_older_rows.store(true, Relaxed);
     }
 
     /// The last rollback, until the next deployment.

@@ -158,17 +158,16 @@ impl Deployments {
     fn switch_to(&self, number: u64, loaded: Arc<Loaded>, kind: ChangeKind, on_probation: bool) {
         let Some(running) = self.running() else { return };
         let old = lock(&running.target).clone();
+        // The last confirmed one stays what a rollback returns to, and one that was given up is nothing to return to.
+        let previous = match running.versions.is_on_probation() || running.versions.is_given_up() {
+            true => old.previous,
+            false => Some((old.number, old.loaded)),
+        };
         if kind != ChangeKind::Swap {
-            let previous = Some((old.number, old.loaded));
             self.restart(&running, Start { number, loaded, previous, on_probation });
             return;
         }
         let probation = on_probation.then(|| self.probation(&loaded.manifest));
-        // While the old one was on probation itself, the last confirmed one stays what a rollback returns to.
-        let previous = match running.versions.is_on_probation() {
-            true => old.previous,
-            false => Some((old.number, old.loaded)),
-        };
         *lock(&running.target) = Target::new(number, Arc::clone(&loaded), previous);
         running.versions.deploy(loaded.version(number), probation);
         self.show_module(&loaded);

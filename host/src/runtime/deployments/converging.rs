@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use engine::version::RolledBack;
 use serde_json::json;
 
-use super::{Deployments, LOOK_INTERVAL, Running, Start, compare, dropped_of, has_migrated, lock, moved};
+use super::{Deployments, LOOK_INTERVAL, Running, Start, Target, compare, dropped_of, has_migrated, lock, moved};
 use crate::exit::ModuleError;
 use crate::runtime::loader::Loaded;
 use crate::runtime::spawn::spawn;
@@ -48,13 +48,28 @@ impl Deployments {
         }
         let refreshed = lock(&self.log).refresh();
         let looked = match refreshed {
-            Ok(_) => self.hear(&running).and_then(|()| self.converge(&running)).and_then(|()| self.settle(&running)),
+            Ok(_) => self.hear(&running).and_then(|()| self.converge(&running)).and_then(|()| {
+                self.open_older_rows(&running);
+                self.settle(&running)
+            }),
             Err(error) => Err(anyhow!(error)),
         };
         match looked {
             Ok(()) => self.trouble_is_over(),
             Err(error) => self.tell_trouble(&format!("{error:#}")),
         }
+    }
+
+    /// Rows of an older schema turned up that were not there, or not known of, when the threads were started: they are
+    /// started again, with those rows open.
+    fn open_older_rows(&self, running: &Running) {
+        if !running.versions.misses_older_rows() || self.is_restarting() {
+            return;
+        }
+        let Target { number, loaded, previous, .. } = lock(&running.target).clone();
+        let on_probation = running.versions.is_on_probation();
+        tracing::info!(version = number, "tasks wait for rows of an older schema, which are opened with a new start");
+        self.restart(running, Start { number, loaded, previous, on_probation });
     }
 
     /// Writes down what the threads have given up by themselves.

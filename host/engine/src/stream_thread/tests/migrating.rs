@@ -409,6 +409,7 @@ fn older_rows_that_are_not_open_are_waited_for() {
     }
     let (trouble, _) = migrating.fixture.progress.read().trouble.expect("it says why");
     assert!(trouble.contains("were not taken over yet"), "{trouble}");
+    assert!(versions.misses_older_rows(), "a host knows that it is to start the threads again");
 }
 
 #[test]

@@ -225,6 +225,7 @@ impl StreamTask {
                 None if committed.is_none() && !self.committed_changelogs.contains_key(&*spec.name) => {}
                 None => {
                     let (store, task, own) = (spec.name.to_string(), self.id, spec.version);
+                    self.options.versions.miss_older_rows();
                     return Err(EngineError::OlderRows { task, store, found, own });
                 }
             }
