@@ -20,7 +20,9 @@ mod reporting;
 mod search;
 
 pub use options::{AutoOffsetReset, ProcessingGuarantee, StreamThreadOptions, StreamsConfig};
-pub use progress::{MigrationReport, PartitionReport, RestoreReport, SharedProgress, TaskReport, ThreadReport, ThreadState};
+pub use progress::{
+    MigrationReport, PartitionReport, RestoreReport, SharedProgress, TaskReport, ThreadReport, ThreadState,
+};
 
 use recovery::Recovery;
 use reporting::Reporting;

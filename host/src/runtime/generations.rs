@@ -63,7 +63,8 @@ fn find(
     // It joins no group: that is what a poll would do.
     let mut consumer = clients.consumer(0)?;
     let committed: Vec<Option<OffsetAndMetadata>> = consumer.committed(&partitions)?;
-    let committed = partitions.iter().zip(&committed).filter_map(|(partition, found)| Some((partition, found.as_ref()?)));
+    let committed =
+        partitions.iter().zip(&committed).filter_map(|(partition, found)| Some((partition, found.as_ref()?)));
     let found = older_generations(topology, committed);
     let mut older = Vec::with_capacity(found.len());
     for found in found {

@@ -115,7 +115,9 @@ fn a_topic_that_is_not_there() {
     // Under its own id, as the other one would refuse a version that reads another topic beside the state that it has.
     let settings = ["-X", "application.id=fresh", "-X", "sources.in.topic=nowhere"];
     let arguments = ["run", "-b", &brokers, "--listen", "127.0.0.1:0"];
-    place.sandbar(&[&arguments[..], &settings].concat()).failed(1, &["topics do not exist: nowhere; create them first"]);
+    place
+        .sandbar(&[&arguments[..], &settings].concat())
+        .failed(1, &["topics do not exist: nowhere; create them first"]);
 }
 
 /// The address in `embedded broker of … at ADDRESS`.

@@ -32,8 +32,8 @@ mod migrating;
 
 pub use committing::TaskOffsets;
 pub(crate) use lifecycle::open_or_wipe;
-pub(crate) use migrating::{migrated, migration_error};
 pub use migrating::{MigrationReport, MigrationSlice};
+pub(crate) use migrating::{migrated, migration_error};
 
 /// What one call of `process` did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

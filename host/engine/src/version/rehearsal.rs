@@ -61,9 +61,10 @@ fn call(
     keys: &Columns,
     values: &Columns,
 ) -> Result<(), EngineError> {
-    let called = version.processors.create(task).and_then(|mut processor| {
-        migrated(&mut *processor, &migration.store, migration.from, keys, values)
-    });
+    let called = version
+        .processors
+        .create(task)
+        .and_then(|mut processor| migrated(&mut *processor, &migration.store, migration.from, keys, values));
     called.map(|_| ()).map_err(|error: ProcessorError| migration_error(version, migration, task, keys, error))
 }
 

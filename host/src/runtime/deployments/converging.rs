@@ -69,7 +69,10 @@ impl Deployments {
             return Ok(());
         }
         let records = running.versions.target().tally.records();
-        if to.is_none() && records > 0 && target.previous.as_ref().is_some_and(|(_, before)| has_migrated(before, &target.loaded)) {
+        if to.is_none()
+            && records > 0
+            && target.previous.as_ref().is_some_and(|(_, before)| has_migrated(before, &target.loaded))
+        {
             lock(&running.target).stands_still = true;
             let text = format!(
                 "version {number} was given up and stands still: it has taken rows over and processed {records} records \

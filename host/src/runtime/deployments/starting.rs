@@ -226,8 +226,7 @@ impl Deployments {
             }
         };
         let versions = Arc::new(versions);
-        let target =
-            Target { is_told: !on_probation, ..Target::new(*number, Arc::clone(loaded), previous.clone()) };
+        let target = Target { is_told: !on_probation, ..Target::new(*number, Arc::clone(loaded), previous.clone()) };
         let running = Running { versions: Arc::clone(&versions), stop: stop.clone(), target: Mutex::new(target) };
         lock(&self.state).running = Some(Arc::new(running));
         versions

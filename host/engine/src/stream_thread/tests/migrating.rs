@@ -264,8 +264,7 @@ fn a_host_that_is_killed_in_the_middle_goes_on_where_it_was() {
 fn a_migration_that_fails_changes_nothing() {
     let keys = many_keys();
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-    let faults =
-        [Fault::At("key-0000"), Fault::At("key-0900"), Fault::At("key-1799"), Fault::Short, Fault::Large];
+    let faults = [Fault::At("key-0000"), Fault::At("key-0900"), Fault::At("key-1799"), Fault::Short, Fault::Large];
     for fault in faults {
         let mut migrating = Migrating::after(ProcessingGuarantee::ExactlyOnceV2, &keys);
         migrating.fixture.produce(0, &["key-0900"]);

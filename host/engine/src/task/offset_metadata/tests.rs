@@ -79,7 +79,8 @@ fn the_version_stands_before_the_stores_and_is_never_left_out() {
 
 #[test]
 fn a_version_that_is_none_of_ours_is_none() {
-    let negative = encode(&Committed { version: Some(VersionMark { number: u64::MAX, since: 1 }), ..Committed::default() });
+    let negative =
+        encode(&Committed { version: Some(VersionMark { number: u64::MAX, since: 1 }), ..Committed::default() });
     assert_eq!(decode(&negative).version, Some(VersionMark { number: i64::MAX as u64, since: 1 }));
     let half = encode(&of_state(5, of(&[("meta", 7)])));
     assert_eq!(decode(&half).version, None);
@@ -93,7 +94,8 @@ fn schemas_and_a_migration_come_before_the_changelogs() {
     assert!(bytes <= SCHEMA_BYTES_MAX, "{bytes}");
     let changelogs = names.iter().map(|name| (format!("{name}-v7"), 5)).collect();
     let version = Some(VersionMark { number: 3, since: 1_234 });
-    let committed = Committed { version, schemas, schema_since: Some(9), migrating: Some(3), ..of_state(5, changelogs) };
+    let committed =
+        Committed { version, schemas, schema_since: Some(9), migrating: Some(3), ..of_state(5, changelogs) };
     let text = encode(&committed);
     assert!(text.len() <= 4_000, "{} characters", text.len());
     let decoded = decode(&text);

@@ -50,8 +50,14 @@ struct Step {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Phase {
     /// What an earlier attempt has left is removed.
-    Clearing { step: usize, after: Option<Vec<u8>> },
-    Copying { step: usize, after: Option<Vec<u8>> },
+    Clearing {
+        step: usize,
+        after: Option<Vec<u8>>,
+    },
+    Copying {
+        step: usize,
+        after: Option<Vec<u8>>,
+    },
     /// The end is to be committed.
     Ending,
     /// It is.
