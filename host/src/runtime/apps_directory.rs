@@ -327,6 +327,10 @@ impl Entry {
         let Some(Deploying { content, .. }) = self.deploying.take() else { return false };
         let (file, terminal) = (self.file.display(), self.application.terminal);
         let was_delayed = self.delayed.take();
+        // It could not be, since the application ends.
+        if self.application.stop.is_raised() {
+            return true;
+        }
         match answer {
             Answer::Done => (self.applied, self.refused) = (content, None),
             Answer::Refused(reason) => {

@@ -170,6 +170,27 @@ fn a_changed_file_is_a_deployment() {
 }
 
 #[test]
+fn what_was_taken_back_is_not_deployed_by_its_file_again() {
+    let place = place("folder-back", &[("m.wasm", "versions")], &["one"]);
+    let write =
+        |label: &str| place.write("apps/one.toml", manifest("one", "m.wasm", &format!("config.label = \"{label}\"\n")));
+    write("x");
+    let mut host = start(&place);
+    write("y");
+    wait_for_log(&mut host, "[one] version 2 takes over by a swap");
+    place.sandbar(&["rollback", "--url", &host.url]).succeeded();
+    wait_for_log(&mut host, "[one] version 2 goes back to version 1");
+    write("x");
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    write("y");
+    wait_for_log(&mut host, "[one] apps/one.toml: not deployed: it is version 2, which was taken back");
+    assert_eq!(active(&host, "one").0, 1);
+    write("z");
+    wait_for_log(&mut host, "[one] version 3 takes over by a swap");
+    host.terminate();
+}
+
+#[test]
 fn a_file_that_is_wrong_is_told_once_and_disturbs_nothing() {
     let place = place("folder-broken", &[("m.wasm", "count")], &["one", "two"]);
     place.write("apps/one.toml", manifest("one", "m.wasm", ""));

@@ -33,10 +33,10 @@ fn after(seconds: f64) -> Instant {
     Instant::now() + Duration::from_secs_f64(seconds)
 }
 
-/// Looks long enough for all that has changed to be read.
-fn settle(watch: &mut Watch) {
-    for seconds in [10.0, 20.0, 30.0, 40.0] {
-        watch.look(after(seconds)).expect("readable");
+/// Looks long enough for all that has changed to be read, and not before `seconds` from now.
+fn settle(watch: &mut Watch, seconds: f64) {
+    for step in 1..=4 {
+        watch.look(after(seconds + 2.0 * f64::from(step))).expect("readable");
     }
     assert!(!watch.is_moving());
 }
@@ -58,7 +58,7 @@ fn a_file_is_read_once_it_was_left_alone() {
     folder.write("a.toml", TABLE);
     let mut watch = folder.watch();
     assert_eq!(ids(&watch), ["a"], "what is there at the start is read at once");
-    settle(&mut watch);
+    settle(&mut watch, 10.0);
 
     folder.write("b.toml", "application.id = ");
     watch.look(after(100.0)).expect("readable");
@@ -86,20 +86,20 @@ fn a_module_is_part_of_its_manifest_and_its_file_is_not() {
     assert!(reason.contains("a.toml: there is no module at"), "{reason}");
 
     let module = folder.write("m.wasm", "one");
-    settle(&mut watch);
+    settle(&mut watch, 20.0);
     assert_eq!(module_of(&watch), Some(ModuleDigest::of(b"one")));
     // Another file of the same size in its place, as a link that is swapped.
     let other = folder.write("other.wasm", "two");
     fs::remove_file(&module).expect("a file");
     std::os::unix::fs::symlink(&other, &module).expect("a link");
-    settle(&mut watch);
+    settle(&mut watch, 30.0);
     assert_eq!(module_of(&watch), Some(ModuleDigest::of(b"two")));
     let before = watch.found().find_map(|(_, found)| found.as_ref().ok()).map(|source| source.content.clone());
     fs::remove_file(&module).expect("a file");
     fs::rename(&other, &module).expect("a file");
     watch.look(after(100.0)).expect("readable");
     assert!(watch.is_moving(), "the link has become a file");
-    settle(&mut watch);
+    settle(&mut watch, 110.0);
     let now = watch.found().find_map(|(_, found)| found.as_ref().ok()).map(|source| source.content.clone());
     assert_eq!(before, now, "with the same in it");
 }
@@ -119,7 +119,7 @@ fn a_folder_that_cannot_be_read_takes_nothing_away() {
     let folder = Folder::new("folder");
     folder.write("a.toml", TABLE);
     let mut watch = folder.watch();
-    settle(&mut watch);
+    settle(&mut watch, 10.0);
     let elsewhere = folder.0.with_extension("elsewhere");
     fs::rename(&folder.0, &elsewhere).expect("a folder");
     let looks = [50.0, 60.0, 70.0].map(|seconds| watch.look(after(seconds)).is_err());
