@@ -246,7 +246,7 @@ impl AppsDirectory {
             return;
         }
         let fields = json!({ "file": path.display().to_string(), "reason": text });
-        self.home.terminal.notice("file-refused", &format!("{text}; what runs goes on"), fields);
+        self.home.terminal.notice("file-refused", &format!("refused, and what runs goes on: {text}"), fields);
         self.told.insert(path, text);
     }
 }
@@ -334,7 +334,7 @@ impl Entry {
         match answer {
             Answer::Done => (self.applied, self.refused) = (content, None),
             Answer::Refused(reason) => {
-                let text = format!("{file}: not deployed: {reason}; what runs goes on");
+                let text = format!("{file}: not deployed, and what runs goes on: {reason}");
                 terminal.notice("deployment-refused", &text, json!({ "reason": reason }));
                 self.refused = Some(content);
             }

@@ -149,7 +149,10 @@ fn a_changed_file_is_a_deployment() {
 
     // What does not fit is told once, with the reason.
     put(&place, "m.wasm", "versions-other-format");
-    wait_for_log(&mut host, "[one] apps/one.toml: not deployed: it does not fit version 2, which runs");
+    wait_for_log(
+        &mut host,
+        "[one] apps/one.toml: not deployed, and what runs goes on: it does not fit version 2, which runs",
+    );
     // Settings of the module, and the module as it was.
     put(&place, "m.wasm", "versions-b");
     place.write("apps/one.toml", manifest("one", "m.wasm", "config.label = \"c\"\n"));
@@ -183,7 +186,10 @@ fn what_was_taken_back_is_not_deployed_by_its_file_again() {
     write("x");
     std::thread::sleep(std::time::Duration::from_secs(3));
     write("y");
-    wait_for_log(&mut host, "[one] apps/one.toml: not deployed: it is version 2, which was taken back");
+    wait_for_log(
+        &mut host,
+        "[one] apps/one.toml: not deployed, and what runs goes on: it is version 2, which was taken back",
+    );
     assert_eq!(active(&host, "one").0, 1);
     write("z");
     wait_for_log(&mut host, "[one] version 3 takes over by a swap");
