@@ -20,8 +20,8 @@ impl Manifest {
         set.map(|(key, located)| (key.clone(), to_json(&located.value))).collect()
     }
 
-    /// The keys that belong to no version and mean something else in another manifest, in order. The file of the module is
-    /// none of them: what counts is what is in it.
+    /// The keys that belong to no version and mean something else in another manifest, in order. The file of the
+    /// module is none of them: what counts is what is in it.
     pub fn host_differences<'a>(&'a self, other: &'a Self) -> Vec<&'a str> {
         let keys: BTreeSet<&String> = self.values.keys().chain(other.values.keys()).collect();
         let of_host = keys.into_iter().filter(|key| scope_of(key) != Some(Scope::Version) && *key != "module");

@@ -1,7 +1,7 @@
-//! The folder of `sandbar run --apps`: its applications come, change and go with its files while the process runs. A new
-//! file starts an application beside the others, a changed one is a deployment, and one that is gone ends its
-//! application in good order. Never touches state or topics, and never ends what runs for the sake of a file that says
-//! nothing.
+//! The folder of `sandbar run --apps`: its applications come, change and go with its files while the process runs. A
+//! new file starts an application beside the others, a changed one is a deployment, and one that is gone ends its
+//! application in good order. Never touches state or topics, and never ends what runs for the sake of a file that
+//! says nothing.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
-//! The files of a folder of applications: each manifest with its module and signature, read again once they have changed
-//! and were then left alone for a moment, since whoever writes does so in several steps. What counts is what is in them:
-//! a link that points elsewhere is a change only if something else lies there. Starts nothing.
+//! The files of a folder of applications: each manifest with its module and signature, read again once they have
+//! changed and were then left alone for a moment, since whoever writes does so in several steps. What counts is what
+//! is in them: a link that points elsewhere is a change only if something else lies there. Starts nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -117,8 +117,8 @@ impl Watch {
         self.files.values().any(|file| file.moved.is_some())
     }
 
-    /// Looks at the files, and reads those that have changed and were quiet since. True when it has, or when one is gone.
-    /// While the folder cannot be read, nothing in it counts as gone.
+    /// Looks at the files, and reads those that have changed and were quiet since. True when it has, or when one is
+    /// gone. While the folder cannot be read, nothing in it counts as gone.
     ///
     /// # Errors
     /// Why the folder cannot be read.
