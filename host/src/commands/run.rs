@@ -9,7 +9,7 @@ use anyhow::Result;
 use crate::config::{ConfigError, Manifest, Overrides, together};
 use crate::exit::UsageError;
 use crate::runtime::brokers::BrokerArguments;
-use crate::runtime::{self, RunOptions};
+use crate::runtime::{self, RunOptions, Watch};
 use crate::terminal::Terminal;
 
 #[derive(Debug, clap::Args)]
@@ -18,7 +18,8 @@ pub struct Arguments {
     #[arg(short, long, default_value = "sandbar.toml", value_name = "PATH")]
     file: Vec<PathBuf>,
 
-    /// Run the application of every *.toml in a folder, as it is at the start
+    /// Run the application of every *.toml in a folder, and follow the folder: a new file starts an application, a
+    /// changed one is deployed, and one that is gone ends its application and keeps its state
     #[arg(long, value_name = "DIR", conflicts_with = "file")]
     apps: Option<PathBuf>,
 
@@ -57,12 +58,16 @@ pub fn run(arguments: &Arguments, terminal: Terminal) -> Result<()> {
     if let Some(listen) = &arguments.listen {
         overrides.flag("--listen", "application.server", listen);
     }
-    let manifests = match &arguments.apps {
-        Some(folder) => load(&manifests_of(folder)?, &overrides)?,
-        None => load(&arguments.file, &overrides)?,
-    };
     let options = RunOptions { embedded: arguments.broker.embedded.clone(), until_idle: arguments.until_idle };
-    runtime::run(together(manifests)?, options, terminal)
+    let Some(folder) = &arguments.apps else {
+        return runtime::run(together(load(&arguments.file, &overrides)?)?, options, terminal);
+    };
+    if options.until_idle.is_some() {
+        return runtime::run(together(load(&manifests_of(folder)?, &overrides)?)?, options, terminal);
+    }
+    // First, so that whatever changes from now on is seen to have.
+    let watch = Watch::open(folder, overrides.clone()).map_err(|error| unreadable(folder, &error))?;
+    runtime::run_folder(together(load(&manifests_of(folder)?, &overrides)?)?, watch, options, terminal)
 }
 
 /// Reads all of them, so that whatever is wrong with any is told at once.
@@ -81,25 +86,18 @@ fn load(paths: &[PathBuf], overrides: &Overrides) -> Result<Vec<Manifest>, Confi
     }
 }
 
-/// The manifests of a folder, in the order of their names. Hidden ones are not meant: editors and mounts make those.
+/// The manifests of a folder, of which there is at least one at the start: without any, the folder is more likely the
+/// wrong one than a wish.
 fn manifests_of(folder: &Path) -> Result<Vec<PathBuf>, UsageError> {
-    let unreadable = |error: std::io::Error| {
-        let folder = folder.display();
-        UsageError(format!("--apps {folder}: cannot read the folder: {error}"))
-    };
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
-        let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if !is_hidden && path.extension().is_some_and(|extension| extension == "toml") && !path.is_dir() {
-            paths.push(path);
-        }
-    }
+    let paths = runtime::manifests_in(folder).map_err(|error| unreadable(folder, &error))?;
     if paths.is_empty() {
         return Err(UsageError(format!("--apps {}: there is no manifest (*.toml) in it", folder.display())));
     }
-    paths.sort();
     Ok(paths)
+}
+
+fn unreadable(folder: &Path, error: &std::io::Error) -> UsageError {
+    UsageError(format!("--apps {}: cannot read the folder: {error}", folder.display()))
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ mod version;
 pub use fault::{ConfigError, nearest};
 pub use reference::manifest_reference;
 pub use tables::{STORE_NAME_MAX_LENGTH, TableSettings};
-pub use together::together;
+pub use together::{beside, together};
 pub use value::is_kafka_name;
 
 use crate::networks::PeerNetworks;
@@ -96,13 +96,20 @@ impl Manifest {
     /// # Errors
     /// Everything that is wrong at once, each with its place.
     pub fn load(path: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
+        Self::parse(path, &Self::read(path)?, overrides)
+    }
+
+    /// The text of a manifest.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be read.
+    pub fn read(path: &Path) -> Result<String, ConfigError> {
         let bytes = std::fs::read(path).map_err(|source| match source.kind() {
             std::io::ErrorKind::NotFound => ConfigError::Missing { path: path.to_owned() },
             _ => ConfigError::Unreadable { path: path.to_owned(), source },
         })?;
-        let text = std::str::from_utf8(&bytes)
-            .map_err(|error| ConfigError::NotText { path: path.to_owned(), offset: error.valid_up_to() })?;
-        Self::parse(path, text, overrides)
+        String::from_utf8(bytes)
+            .map_err(|error| ConfigError::NotText { path: path.to_owned(), offset: error.utf8_error().valid_up_to() })
     }
 
     /// Checks a manifest's text with its overrides; `path` is for messages and relative paths.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::fault::ConfigError;
 use super::layers::Located;
+use super::version::is_same;
 use super::{Manifest, Origin};
 
 /// Keys that belong to the process. A value in one manifest is that of all.
@@ -43,6 +44,29 @@ pub fn together(mut manifests: Vec<Manifest>) -> Result<Vec<Manifest>, ConfigErr
         }
     }
     if faults.is_empty() { Ok(manifests) } else { Err(ConfigError::Together { faults }) }
+}
+
+/// Checks a manifest that comes to a process beside `others`, and gives it the values of the process, which runs with
+/// those of the manifest `process`.
+///
+/// # Errors
+/// As `together`, and a key of the process with another value than it runs with.
+pub fn beside(mut manifest: Manifest, others: &[&Manifest], process: &Manifest) -> Result<Manifest, ConfigError> {
+    let mut faults: Vec<String> = others.iter().filter_map(|other| clash(other, &manifest)).collect();
+    for key in OF_THE_PROCESS {
+        match (manifest.values.get(key), process.values.get(key)) {
+            (Some(own), running) if !is_same(key, Some(&own.value), running.map(|running| &running.value)) => {
+                let place = place(&manifest, own);
+                faults.push(format!(
+                    "{place}: {key} belongs to the process, which runs with another value; it changes when the process is \
+                     started again"
+                ));
+            }
+            (None, Some(running)) => _ = manifest.values.insert(key.to_owned(), running.clone()),
+            _ => {}
+        }
+    }
+    if faults.is_empty() { Ok(manifest) } else { Err(ConfigError::Together { faults }) }
 }
 
 /// Why two cannot run in one process, if that is so.

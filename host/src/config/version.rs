@@ -1,7 +1,7 @@
 //! What of a manifest belongs to a version of the module: the keys that the options table says so of, without those
 //! that have their defaults. Taken out of a manifest, and put into that of a host in place of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value as Json;
 
@@ -20,6 +20,25 @@ impl Manifest {
         set.map(|(key, located)| (key.clone(), to_json(&located.value))).collect()
     }
 
+    /// The keys that belong to no version and mean something else in another manifest, in order. The file of the
+    /// module is none of them: what counts is what is in it.
+    pub fn host_differences<'a>(&'a self, other: &'a Self) -> Vec<&'a str> {
+        let keys: BTreeSet<&String> = self.values.keys().chain(other.values.keys()).collect();
+        let of_host = keys.into_iter().filter(|key| scope_of(key) != Some(Scope::Version) && *key != "module");
+        let value = |manifest: &Self, key: &str| manifest.values.get(key).map(|located| located.value.clone());
+        let differing = of_host
+            .filter(|key| !is_same(key, value(self, key).as_ref(), value(other, key).as_ref()))
+            .map(String::as_str);
+        differing.collect()
+    }
+
+    /// Whether another manifest means the same in every key.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        self.version_values() == other.version_values()
+            && self.host_differences(other).is_empty()
+            && self.text("module") == other.text("module")
+    }
+
     /// This host's manifest with the values of a version in place of its own, wherever those came from. Everything else
     /// stays as it is.
     ///
@@ -34,6 +53,12 @@ impl Manifest {
         }
         Self::of_layers(&self.path, layers)
     }
+}
+
+/// Whether two values of a key mean the same; one that is missing means the default.
+pub(super) fn is_same(key: &str, one: Option<&Value>, other: Option<&Value>) -> bool {
+    let set = |value: Option<&Value>| value.filter(|value| !is_default(key, value)).cloned();
+    set(one) == set(other)
 }
 
 fn is_default(key: &str, value: &Value) -> bool {

@@ -40,9 +40,9 @@ pub async fn show(
     let restoring = Restoring::of(&reports);
     Ok(json_response(&json!({
         "id": status.application_id,
-        "state": state(status),
+        "state": state(&status),
         "error": status.failure(),
-        "not_ready": match readiness(status).await {
+        "not_ready": match readiness(&status).await {
             Readiness::Ready => Value::Null,
             Readiness::NotReady(reason) => reason.into(),
         },

@@ -118,7 +118,7 @@ pub async fn get(
     let Path((application, store)) = path?;
     let Query(query) = query?;
     let status = application_of(&applications, &application)?;
-    let wired = wired(status)?.by(&headers);
+    let wired = wired(&status)?.by(&headers);
     let JsonObject(BatchBody { keys }) = body?;
     let formats = Formats::of(&wired, &store, query.key_format.as_deref(), query.value_format.as_deref())?;
     let partitions = asked_partitions(&wired, &store, None, query.partitions.as_deref())?;

@@ -182,7 +182,7 @@ pub async fn subscribe(
     let Path((application, store)) = path?;
     let Query(query) = query?;
     let status = application_of(&applications, &application)?;
-    let wired = wired(status)?;
+    let wired = wired(&status)?;
     let subscription = Subscription::of(&wired, &application, &store, &query, &headers)?;
     let content_type = subscription.text.content_type();
     let changelogs = wired.changelogs.clone().ok_or_else(|| {

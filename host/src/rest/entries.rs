@@ -91,7 +91,7 @@ pub async fn list(
     let Path((application, store)) = path?;
     let Query(query) = query?;
     let status = application_of(&applications, &application)?;
-    let wired = wired(status)?.by(&headers);
+    let wired = wired(&status)?.by(&headers);
     let is_streamed = ndjson::is_asked_for(&headers)?;
     let mut scan = Scan::of(&wired, application, store, query, uri.path())?;
     if is_streamed {

@@ -29,7 +29,7 @@ pub async fn list(
 ) -> Result<Response, Problem> {
     let Path(application) = path?;
     let status = application_of(&applications, &application)?;
-    let wired = wired(status)?;
+    let wired = wired(&status)?;
     let (routes, here) = routes(&wired).await?;
     let names = |tasks: &std::collections::BTreeSet<TaskId>| tasks.iter().map(TaskId::to_string).collect::<Vec<_>>();
     let instance = |(id, instance): (&String, &Instance)| {
@@ -54,7 +54,7 @@ pub async fn owner(
     let Path((application, store)) = path?;
     let Query(query) = query?;
     let status = application_of(&applications, &application)?;
-    let wired = wired(status)?;
+    let wired = wired(&status)?;
     let formats = Formats::of(&wired, &store, query.key_format.as_deref(), None)?;
     let key = formats.key.read(&query.key).map_err(|error| Problem::bad_request(format!("key: {error}")))?;
     let sub_topology = spec(&wired, &store).map_or(0, |(index, _)| index as u32);

@@ -99,7 +99,7 @@ pub async fn get(
     let Path(path) = path?;
     let Query(query) = query?;
     let status = application_of(&applications, &path.app)?;
-    answer(&wired(status)?.by(&headers), uri.path(), path, query).await
+    answer(&wired(&status)?.by(&headers), uri.path(), path, query).await
 }
 
 /// Answers a query for a key, here or by the hosts that have its partitions. `path` is that of the request, for them.

@@ -18,8 +18,9 @@ use crate::runtime::status::{Applications, Readiness, Status, Wired};
 /// Answers with the whole text.
 pub async fn text(State(applications): State<Arc<Applications>>) -> Response {
     let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    let ready = apps::readiness_of_each(applications.all()).await;
-    let seen = applications.all().iter().zip(ready).map(|(status, ready)| Seen::of(status, ready == Readiness::Ready));
+    let all = applications.all();
+    let ready = apps::readiness_of_each(&all).await;
+    let seen = all.iter().zip(ready).map(|(status, ready)| Seen::of(status, ready == Readiness::Ready));
     let seen: Vec<Seen<'_>> = seen.collect();
     (content_type, render(&seen)).into_response()
 }

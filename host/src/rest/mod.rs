@@ -124,15 +124,16 @@ fn a_key() -> MethodRouter<Arc<Applications>> {
 
 /// A host lives while one of its applications has not failed: to start it anew would end the others too.
 async fn livez(State(applications): State<Arc<Applications>>) -> Response {
-    let failures: Option<Vec<String>> = { applications.all().iter() }
-        .map(|status| status.failure().map(|reason| named(&applications, status, &reason)))
-        .collect();
+    let all = applications.all();
+    let failures: Option<Vec<String>> =
+        all.iter().map(|status| status.failure().map(|reason| named(status, &reason))).collect();
     match failures {
-        Some(failures) => {
+        // One that waits for applications lives.
+        Some(failures) if !failures.is_empty() => {
             let title = "the application has failed";
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "failed", title, failures.join("; ")).into_response()
         }
-        None => json_response(&json!({ "alive": true })),
+        _ => json_response(&json!({ "alive": true })),
     }
 }
 
@@ -143,21 +144,21 @@ struct ReadinessQuery {
     app: Option<String>,
 }
 
-/// A host is ready when all of its applications are, so that a rollout stops where one of them failed. For traffic to
-/// one of them there is `app`.
+/// A host is ready when all of its applications are, so that a rollout stops where one of them failed; one that leaves
+/// is not waited for. For traffic to one of them there is `app`.
 async fn readyz(
     State(applications): State<Arc<Applications>>,
     query: Result<Query<ReadinessQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(query) = query?;
     let asked = match &query.app {
-        Some(application) => std::slice::from_ref(application_of(&applications, application)?),
-        None => applications.all(),
+        Some(application) => vec![application_of(&applications, application)?],
+        None => applications.all().into_iter().filter(|status| !status.is_leaving()).collect(),
     };
     let mut reasons = Vec::new();
-    for (status, readiness) in asked.iter().zip(apps::readiness_of_each(asked).await) {
+    for (status, readiness) in asked.iter().zip(apps::readiness_of_each(&asked).await) {
         if let Readiness::NotReady(reason) = readiness {
-            reasons.push(named(&applications, status, &reason));
+            reasons.push(named(status, &reason));
         }
     }
     if !reasons.is_empty() {
@@ -174,12 +175,9 @@ async fn readyz(
     }))
 }
 
-/// What is said of an application, with its id where the host has several.
-fn named(applications: &Applications, status: &Status, what: &str) -> String {
-    match applications.all() {
-        [_] => what.to_owned(),
-        _ => format!("{}: {what}", status.application_id),
-    }
+/// What is said of an application, with its id where the host may have several.
+fn named(status: &Status, what: &str) -> String {
+    if status.is_alone() { what.to_owned() } else { format!("{}: {what}", status.application_id) }
 }
 
 async fn unknown_route(uri: Uri) -> Problem {
@@ -200,10 +198,11 @@ fn json_text(text: String) -> Response {
 }
 
 /// Only the host's own applications exist here.
-fn application_of<'a>(applications: &'a Applications, application: &str) -> Result<&'a Arc<Status>, Problem> {
+fn application_of(applications: &Applications, application: &str) -> Result<Arc<Status>, Problem> {
     applications.find(application).ok_or_else(|| {
-        let ids: Vec<&str> = applications.all().iter().map(|status| status.application_id.as_str()).collect();
-        let detail = format!("this host runs {}, not {application}", ids.join(", "));
+        let ids: Vec<String> = applications.all().iter().map(|status| status.application_id.clone()).collect();
+        let running = if ids.is_empty() { "no application now".to_owned() } else { ids.join(", ") };
+        let detail = format!("this host runs {running}, not {application}");
         Problem::not_found("app-not-found", "no such application", detail)
     })
 }

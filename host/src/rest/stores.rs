@@ -30,7 +30,7 @@ pub async fn list(
 ) -> Result<Response, Problem> {
     let Path(application) = path?;
     let status = application_of(&applications, &application)?;
-    let wired = wired(status)?;
+    let wired = wired(&status)?;
     let registrations = wired.queries.registrations();
     let stores: Vec<Value> = wired
         .topology
@@ -89,7 +89,7 @@ pub async fn count(
     let Path((application, store)) = path?;
     let Query(query) = query?;
     let status = application_of(&applications, &application)?;
-    let wired = wired(status)?.by(&headers);
+    let wired = wired(&status)?.by(&headers);
     Formats::of(&wired, &store, None, None)?;
     let partitions = asked_partitions(&wired, &store, query.partition, query.partitions.as_deref())?;
     let registrations = wired.queries.registrations();

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Problem, application_of, json_response, json_text};
+use crate::config::Overrides;
 use crate::runtime::deployments::{DeployError, DeployRequest, Deployed, Deployments, RollbackRequest};
 use crate::runtime::status::{Applications, Status};
 use crate::versions::{Version, VersionTable};
@@ -75,7 +76,7 @@ pub async fn list(
 ) -> Result<Response, Problem> {
     let Path(application) = path?;
     let status = application_of(&applications, &application)?;
-    let deployments = deployments_of(status)?;
+    let deployments = deployments_of(&status)?;
     let table = deployments.table();
     let versions: Vec<Value> = table.versions().values().rev().map(document).collect();
     Ok(json_response(&json!({
@@ -96,10 +97,10 @@ pub async fn show(
 ) -> Result<Response, Problem> {
     let Path((application, number)) = path?;
     let status = application_of(&applications, &application)?;
-    let deployments = deployments_of(status)?;
+    let deployments = deployments_of(&status)?;
     let table = deployments.table();
     let mut version = document(version_of(&table, number)?);
-    version["tasks"] = tasks(status);
+    version["tasks"] = tasks(&status);
     Ok(json_response(&version))
 }
 
@@ -116,6 +117,7 @@ pub async fn deploy(
     let request = DeployRequest {
         module: parts.module,
         manifest: parts.manifest,
+        overrides: Overrides::default(),
         signature: parts.signature,
         who: short(query.who),
         why: short(query.why),
@@ -315,7 +317,8 @@ fn to_be_changed(
 ) -> Result<(String, Arc<Deployments>), Problem> {
     is_allowed(request.extensions().get(), request.headers())?;
     let Path(application) = path?;
-    let deployments = deployments_of(application_of(applications, &application)?)?;
+    let status = application_of(applications, &application)?;
+    let deployments = deployments_of(&status)?;
     Ok((application, deployments))
 }
 

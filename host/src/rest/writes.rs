@@ -197,7 +197,7 @@ impl Request {
     ) -> Result<Self, Problem> {
         let KeyPath { app, store, key } = path;
         let status = application_of(applications, &app)?;
-        let wired = wired(status)?.by(&headers);
+        let wired = wired(&status)?.by(&headers);
         let formats = Formats::of(&wired, &store, query.key_format.as_deref(), None)?;
         let target = Target::of(&wired, &store)?;
         Ok(Self {
@@ -432,7 +432,7 @@ pub async fn batch(
     let Path((application, store)) = path?;
     let Query(query) = query?;
     let status = application_of(&applications, &application)?;
-    let wired = wired(status)?;
+    let wired = wired(&status)?;
     let formats = Formats::of(&wired, &store, query.key_format.as_deref(), query.value_format.as_deref())?;
     let target = Target::of(&wired, &store)?;
     if is_waited_for(&query)? {

@@ -2,28 +2,24 @@
 //! several ends alone; the process ends when all have ended. Knows nothing of what an application does.
 
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::application::Application;
+use super::apps_directory::{AppsDirectory, Watch};
 use super::brokers::Broker;
-use super::settings;
 use super::shared::{RunOptions, Shared};
-use super::status::{Applications, Phase};
+use super::status::Applications;
 use super::stop::{self, Stop};
-use super::threads::panic_text;
+use super::{lives, settings};
 use crate::config::Manifest;
 use crate::exit::{self, FailedApplication, FailedApplications, UsageError};
 use crate::rest;
 use crate::terminal::{self, Terminal};
-
-/// As a process's first thread has.
-const STACK_BYTES: usize = 8 << 20;
 
 /// Runs applications until they are told to stop, are idle, or fail. One alone ends the process with its failure; one
 /// of several does not, and the others go on. Keys that belong to the process must be the same in all manifests.
@@ -58,16 +54,16 @@ pub fn run_beside(
     let stop = beside.as_ref().map_or_else(Stop::default, |beside| beside.stop.below());
     let applications = Arc::new(Applications::new(manifests.iter().map(Manifest::application_id)));
     let services = Services::start(first, &applications, &stop, beside.as_ref(), terminal)?;
-    let shared = Arc::new(Shared::new(first, options, manifests.len(), terminal));
+    let shared = Arc::new(Shared::new(first, options, terminal));
     if let Some(broker) = beside.and_then(|beside| beside.broker) {
         shared.lend(broker);
     }
     let is_alone = manifests.len() == 1;
-    let parts = manifests.into_iter().zip(applications.all()).enumerate();
-    let runs = parts.map(|(place, (manifest, status))| Application {
+    let parts = manifests.into_iter().zip(applications.all());
+    let runs = parts.map(|(manifest, status)| Application {
         endpoint: settings::endpoint(&manifest, services.port),
-        place,
-        status: Arc::clone(status),
+        place: shared.idle.enter(),
+        status,
         stop: stop.below(),
         terminal: if is_alone { terminal } else { terminal.of_application(manifest.application_id()) },
         shared: Arc::clone(&shared),
@@ -80,69 +76,54 @@ pub fn run_beside(
     outcome(failures, applications.all().len())
 }
 
-/// What an application failed of.
-struct Failure {
-    application: Arc<Application>,
-    error: anyhow::Error,
+/// Runs the applications of a folder, which come and go with its files, until the process is told to stop or all that
+/// are there have ended. `manifests` are those of the folder at the start.
+///
+/// # Errors
+/// As `run`, of those that are there at the end.
+pub fn run_folder(manifests: Vec<Manifest>, watch: Watch, options: RunOptions, terminal: Terminal) -> Result<()> {
+    let first = manifests.first().ok_or_else(|| UsageError("there is no application to run".to_owned()))?.clone();
+    let stop = Stop::default();
+    let applications = Arc::new(Applications::default());
+    // Before anybody can ask whether all of them are ready.
+    for manifest in &manifests {
+        applications.enter(manifest.application_id());
+    }
+    let services = Services::start(&first, &applications, &stop, None, terminal)?;
+    let shared = Arc::new(Shared::new(&first, options, terminal));
+    let home = Home { applications, port: services.port, stop: stop.clone(), shared: Arc::clone(&shared), terminal };
+    let (failures, count) = AppsDirectory::new(home, first, watch).run(manifests);
+    stop.raise();
+    shared.end();
+    services.end();
+    outcome(failures, count)
 }
 
-/// Runs each on a thread of its own, so that none waits for the start of another, until all have ended.
+/// What a process gives each of its applications.
+pub(super) struct Home {
+    pub applications: Arc<Applications>,
+    /// Of the REST interface.
+    pub port: u16,
+    pub stop: Stop,
+    pub shared: Arc<Shared>,
+    pub terminal: Terminal,
+}
+
+/// What an application failed of.
+pub(super) struct Failure {
+    pub application: Arc<Application>,
+    pub error: anyhow::Error,
+}
+
+/// Runs each until all have ended.
 fn run_all(applications: Vec<Arc<Application>>) -> Vec<Failure> {
     let is_alone = applications.len() == 1;
     let (sender, ended) = channel();
     for application in applications {
-        let sender = sender.clone();
-        let of_thread = Arc::clone(&application);
-        let life = {
-            let sender = sender.clone();
-            move || {
-                let result = if is_alone { run_one(&of_thread) } else { run_beside_others(&of_thread) };
-                // It is received as long as one of them runs.
-                let _ = sender.send((of_thread, result));
-            }
-        };
-        let spawned = std::thread::Builder::new().name("application".to_owned()).stack_size(STACK_BYTES).spawn(life);
-        if let Err(error) = spawned {
-            let error = anyhow!(error).context("cannot start the thread of the application");
-            application.status.set_phase(Phase::Failed(format!("{error:#}")));
-            let _ = sender.send((application, Err(error)));
-        }
+        lives::begin(application, is_alone, &sender);
     }
     drop(sender);
     ended.iter().filter_map(|(application, result)| Some(Failure { application, error: result.err()? })).collect()
-}
-
-/// The life of an application, with its failure in its status. A panic is one of them.
-fn run_one(application: &Application) -> Result<()> {
-    let result = caught(|| application.run());
-    if let Err(error) = &result {
-        application.status.set_phase(Phase::Failed(format!("{error:#}")));
-    }
-    // What of it still waits, such as the thread of its writes, need not wait for the others.
-    application.stop.raise();
-    application.shared.idle.withdraw(application.place);
-    result
-}
-
-/// As `run_one`, for one whose failure is not that of the process: tells of it, and lets go of what it held.
-fn run_beside_others(application: &Application) -> Result<()> {
-    let _entered = tracing::error_span!("app", id = application.manifest.application_id()).entered();
-    let result = run_one(application);
-    if let Err(error) = &result {
-        application.status.release();
-        let causes = terminal::causes(error);
-        let text = format!("ERRORED: {}", causes.join(": "));
-        application.terminal.notice("errored", &text, json!({ "error": causes[0], "causes": causes[1..] }));
-    }
-    result
-}
-
-/// Turns a panic into an error.
-fn caught(life: impl FnOnce() -> Result<()>) -> Result<()> {
-    // What the closure touches ends with it, or is a plain value behind a lock.
-    catch_unwind(AssertUnwindSafe(life)).unwrap_or_else(|panic| {
-        Err(anyhow!("it panicked, which is a defect of the host: {}", panic_text(panic.as_ref())))
-    })
 }
 
 /// How the process ends.

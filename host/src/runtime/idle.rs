@@ -1,37 +1,50 @@
 //! When a run that ends by itself may end: once all of its applications are idle at the same time, since one may still
 //! make records for another. A decision stays, so that none of them is left behind.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What the applications of a process say of themselves.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct IdleVotes(Mutex<Votes>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Votes {
-    idle: Vec<bool>,
+    /// Of those that have a say, by the places that they got.
+    idle: BTreeMap<usize, bool>,
+    /// The place of the next one; no place is given twice.
+    next: usize,
     is_decided: bool,
 }
 
 impl IdleVotes {
-    /// For so many applications, none of which is idle yet.
-    pub fn new(applications: usize) -> Self {
-        Self(Mutex::new(Votes { idle: vec![false; applications], is_decided: false }))
+    /// An application more, which is not idle yet. Returns its place.
+    pub fn enter(&self) -> usize {
+        let mut votes = self.lock();
+        let place = votes.next;
+        votes.next += 1;
+        votes.idle.insert(place, false);
+        place
     }
 
-    /// Says whether an application is idle now. True once all of them are, and from then on.
-    pub fn vote(&self, application: usize, is_idle: bool) -> bool {
-        let mut votes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(vote) = votes.idle.get_mut(application) {
+    /// Says whether the application of a place is idle now. True once all of them are, and from then on. One that has
+    /// withdrawn decides nothing.
+    pub fn vote(&self, place: usize, is_idle: bool) -> bool {
+        let mut votes = self.lock();
+        if let Some(vote) = votes.idle.get_mut(&place) {
             *vote = is_idle;
+            votes.is_decided |= votes.idle.values().all(|idle| *idle);
         }
-        votes.is_decided |= votes.idle.iter().all(|idle| *idle);
         votes.is_decided
     }
 
     /// Says that an application has ended, so that the others need not wait for it.
-    pub fn withdraw(&self, application: usize) {
-        self.vote(application, true);
+    pub fn withdraw(&self, place: usize) {
+        self.lock().idle.remove(&place);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Votes> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

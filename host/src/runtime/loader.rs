@@ -119,6 +119,7 @@ impl Loader {
     }
 }
 
-fn module_max_bytes(manifest: &Manifest) -> usize {
+/// How large the module of a manifest may be.
+pub(super) fn module_max_bytes(manifest: &Manifest) -> usize {
     usize::try_from(manifest.count("module.max.bytes")).unwrap_or(usize::MAX)
 }

@@ -1,13 +1,15 @@
-//! A run of applications: `host` is the process, `application` one of them, `shared` what they have together. The other
-//! parts belong to an application each.
+//! A run of applications: `host` is the process, `application` one of them, `shared` what they have together,
+//! `apps_directory` the folder whose files they may come and go with. The other parts belong to an application each.
 
 mod application;
+mod apps_directory;
 pub mod brokers;
 mod clock;
 pub mod deployments;
 mod generations;
 mod host;
 mod idle;
+mod lives;
 mod loader;
 mod settings;
 mod shared;
@@ -22,7 +24,8 @@ mod topics;
 mod wiring;
 pub mod writer;
 
+pub use apps_directory::{Watch, manifests_in};
 pub use clock::wall_clock_ms;
-pub use host::{Beside, run, run_beside};
+pub use host::{Beside, run, run_beside, run_folder};
 pub use settings::{cache_dir, compile_limits, parse_duration};
 pub use shared::RunOptions;

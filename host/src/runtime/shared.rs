@@ -35,13 +35,13 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// For so many applications. The keys that belong to the process are the same in all of their manifests.
-    pub fn new(manifest: &Manifest, options: RunOptions, applications: usize, terminal: Terminal) -> Self {
+    /// By the manifest of any of them: the keys that belong to the process are the same in all.
+    pub fn new(manifest: &Manifest, options: RunOptions, terminal: Terminal) -> Self {
         Self {
             sandbox: Arc::default(),
             memory: settings::rocks_memory(manifest),
             options,
-            idle: IdleVotes::new(applications),
+            idle: IdleVotes::default(),
             terminal,
             embedded: Mutex::default(),
         }

@@ -79,10 +79,12 @@ struct Inner {
     phase: Phase,
     wired: Option<Arc<Wired>>,
     is_released: bool,
+    is_leaving: bool,
 }
 
-/// The applications of the process, in the order in which they were named.
-pub struct Applications(Vec<Arc<Status>>);
+/// The applications of the process, in the order in which they were named. They may come and go while it runs.
+#[derive(Default)]
+pub struct Applications(RwLock<Vec<Arc<Status>>>);
 
 /// How far restoring is, over all tasks of the host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -107,13 +109,28 @@ impl Status {
     /// Of an application that is the only one of its process.
     pub fn new(application_id: &str) -> Self {
         let phase = Phase::Starting("reading the manifest");
-        let inner = Inner { phase, wired: None, is_released: false };
+        let inner = Inner { phase, wired: None, is_released: false, is_leaving: false };
         Self { application_id: application_id.to_owned(), is_alone: true, inner: RwLock::new(inner) }
     }
 
     /// Of an application whose failure is not the end of the process.
     fn beside_others(application_id: &str) -> Self {
         Self { is_alone: false, ..Self::new(application_id) }
+    }
+
+    /// Whether it is the only one that its process was ever meant to have.
+    pub fn is_alone(&self) -> bool {
+        self.is_alone
+    }
+
+    /// Says that it ends since it does not belong to the process any more.
+    pub fn leave(&self) {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner).is_leaving = true;
+    }
+
+    /// Whether nobody is to wait for it any more.
+    pub fn is_leaving(&self) -> bool {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner).is_leaving
     }
 
     pub fn phase(&self) -> Phase {
@@ -231,22 +248,41 @@ impl Applications {
     /// By their ids, of which there is at least one.
     pub fn new<'a>(ids: impl ExactSizeIterator<Item = &'a str>) -> Self {
         let status = if ids.len() == 1 { Status::new } else { Status::beside_others };
-        Self(ids.map(|id| Arc::new(status(id))).collect())
+        Self(RwLock::new(ids.map(|id| Arc::new(status(id))).collect()))
     }
 
-    pub fn all(&self) -> &[Arc<Status>] {
-        &self.0
+    /// Those of now.
+    pub fn all(&self) -> Vec<Arc<Status>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The one of this id.
-    pub fn find(&self, application_id: &str) -> Option<&Arc<Status>> {
-        self.0.iter().find(|status| status.application_id == application_id)
+    pub fn find(&self, application_id: &str) -> Option<Arc<Status>> {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        all.iter().find(|status| status.application_id == application_id).cloned()
+    }
+
+    /// One that begins its life beside others, in the place of the one of the same id, if that was here before.
+    pub fn enter(&self, application_id: &str) -> Arc<Status> {
+        let status = Arc::new(Status::beside_others(application_id));
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        match all.iter_mut().find(|before| before.application_id == application_id) {
+            Some(before) => *before = Arc::clone(&status),
+            None => all.push(Arc::clone(&status)),
+        }
+        status
+    }
+
+    /// The application does not belong to the process any more.
+    pub fn remove(&self, application_id: &str) {
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|status| status.application_id != application_id);
     }
 }
 
 impl From<Arc<Status>> for Applications {
     fn from(only: Arc<Status>) -> Self {
-        Self(vec![only])
+        Self(RwLock::new(vec![only]))
     }
 }
 

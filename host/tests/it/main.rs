@@ -2,6 +2,7 @@
 //! stops. Uses the embedded broker and the test guests (`make guests`); real Kafka is the matter of `tests/e2e`.
 
 mod applications;
+mod apps_directory;
 mod bad_input;
 mod compiling;
 mod damaged;

@@ -15,6 +15,18 @@ fn parse(lines: &str) -> Manifest {
 }
 
 #[test]
+fn what_a_host_would_have_to_be_started_again_for() {
+    let manifest = parse("num.stream.threads = 3\nretry.backoff.ms = 100\n[config]\nagents = 3\n");
+    let other = parse("state.dir = \"elsewhere\"\nretry.backoff.ms = 100\n[kafka]\nsecurity.protocol = \"ssl\"\n");
+    let differing = ["kafka.security.protocol", "num.stream.threads", "state.dir"];
+    assert_eq!(manifest.host_differences(&other), differing);
+    assert_eq!(other.host_differences(&manifest), differing);
+    assert_eq!(parse("").host_differences(&parse("num.stream.threads = 1\n[config]\nagents = 3\n")), [""; 0]);
+    assert!(parse("").is_same_as(&parse("# nothing\nnum.stream.threads = 1\n")));
+    assert!(!manifest.is_same_as(&other) && !parse("").is_same_as(&parse("[config]\nagents = 3\n")));
+}
+
+#[test]
 fn a_version_has_the_tables_and_options_that_shape_what_the_module_does_and_no_default() {
     let manifest = parse(
         "state.dir = \"elsewhere\"\nnum.stream.threads = 3\nprocessor.deadline.ms = 5\n\

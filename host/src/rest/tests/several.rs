@@ -85,6 +85,35 @@ fn one_that_failed_makes_the_host_unready_but_not_dead() {
 }
 
 #[test]
+fn applications_that_come_are_waited_for_and_those_that_go_are_not() {
+    let (applications, vote, tally) = two();
+    tally.set_phase(Phase::Running);
+    applications.enter("new").set_phase(Phase::Starting("loading the module"));
+    let (code, body) = ask(&applications, "/readyz");
+    assert_eq!((code, &body["detail"]), (503, &json!("new: starting: loading the module")));
+    applications.remove("new");
+    tally.leave();
+    tally.set_phase(Phase::Stopping);
+    assert_eq!(ask(&applications, "/readyz").0, 200);
+    assert_eq!(ask(&applications, "/readyz?app=tally").0, 503);
+    assert_eq!(ask(&applications, "/v1/apps").1["apps"][1], json!({ "id": "tally", "state": "stopping" }));
+    applications.remove("tally");
+    assert_eq!(ask(&applications, "/v1/apps/tally").0, 404);
+
+    vote.set_phase(Phase::Failed("no broker".to_owned()));
+    assert_eq!(ask(&applications, "/livez").0, 503);
+    let again = applications.enter("vote");
+    assert_eq!((applications.all().len(), ask(&applications, "/livez").0), (1, 200), "it has another life");
+    assert!(again.failure().is_none());
+    applications.remove("vote");
+    assert_eq!(ask(&applications, "/livez").0, 200, "a host that waits for applications lives");
+    assert_eq!(ask(&applications, "/readyz").0, 200);
+    assert!(text(&applications, "/metrics").starts_with("# HELP sandbar_ready"));
+    let (_, body) = ask(&applications, "/v1/apps/vote");
+    assert_eq!(body["detail"], json!("this host runs no application now, not vote"));
+}
+
+#[test]
 fn metrics_have_a_head_once_and_the_series_of_each() {
     let (applications, _, tally) = two();
     let held = "sandbar_tasks{app=\"tally\",thread=\"0\",state=\"running\"}";

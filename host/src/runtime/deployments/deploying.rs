@@ -27,6 +27,8 @@ pub struct DeployRequest {
     pub module: Bytes,
     /// The text of a manifest; without one the tables of the active version stay.
     pub manifest: Option<String>,
+    /// What of the environment and of flags counts for the manifest too; nothing, where it comes from somewhere else.
+    pub overrides: Overrides,
     /// The detached signature in base64.
     pub signature: Option<String>,
     pub who: String,
@@ -134,7 +136,7 @@ impl Deployments {
         let active = table.active_version().map_err(|error| DeployError::Host(error.to_string()))?;
         let active = active.ok_or_else(|| DeployError::NotRunning("it has no version yet".to_owned()))?;
         let tables = match &request.manifest {
-            Some(text) => VersionManifest::of(&self.parse(text)?),
+            Some(text) => VersionManifest::of(&self.parse(text, &request.overrides)?),
             None => active.manifest.clone(),
         };
         if active.is_same(&digest, &tables) {
@@ -233,9 +235,9 @@ impl Deployments {
         Ok(signature.map(|signature| signature.to_string()))
     }
 
-    /// The manifest of a request. Its paths mean nothing here, and neither does this host's environment.
-    fn parse(&self, text: &str) -> Result<Manifest, DeployError> {
-        let manifest = Manifest::parse(&self.manifest.path, text, &Overrides::default())?;
+    /// The manifest of a request. Its paths mean nothing here.
+    fn parse(&self, text: &str, overrides: &Overrides) -> Result<Manifest, DeployError> {
+        let manifest = Manifest::parse(&self.manifest.path, text, overrides)?;
         if manifest.application_id() != self.application_id {
             let (found, own) = (manifest.application_id(), &self.application_id);
             return Err(DeployError::Manifest(manifest.fault_at(

@@ -20,20 +20,20 @@ fn applications(ids: &[&str]) -> Vec<Arc<Application>> {
     };
     let options = RunOptions { embedded: None, until_idle: None };
     let terminal = Terminal::new(Format::Text);
-    let shared = Arc::new(Shared::new(&manifest("shared"), options, ids.len(), terminal));
+    let shared = Arc::new(Shared::new(&manifest("shared"), options, terminal));
     let stop = Stop::default();
-    let application = |(place, id): (usize, &&str)| {
+    let application = |id: &&str| {
         Arc::new(Application {
             manifest: manifest(id),
             endpoint: "127.0.0.1:1".to_owned(),
-            place,
-            status: Arc::clone(&statuses.all()[place]),
+            place: shared.idle.enter(),
+            status: statuses.find(id).expect("it is one of them"),
             stop: stop.below(),
             terminal,
             shared: Arc::clone(&shared),
         })
     };
-    ids.iter().enumerate().map(application).collect()
+    ids.iter().map(application).collect()
 }
 
 fn state(status: &Status) -> (Option<String>, &'static str, bool) {
@@ -62,13 +62,8 @@ fn several_that_failed_are_named_with_their_reasons() {
         assert!(reason.is_some() && word == "ERRORED" && is_released);
         assert!(application.stop.is_raised());
     }
-    assert!(both[0].shared.idle.vote(0, true), "nobody waits for them");
-}
-
-#[test]
-fn a_panic_is_the_failure_of_its_application() {
-    let error = caught(|| panic!("on purpose")).expect_err("it panicked");
-    assert_eq!(error.to_string(), "it panicked, which is a defect of the host: on purpose");
+    let idle = &both[0].shared.idle;
+    assert!(idle.vote(idle.enter(), true), "nobody waits for them");
 }
 
 #[test]
