@@ -109,6 +109,11 @@ pub enum EngineError {
         "store {store} of task {task} has rows of schema version {found}, which were not taken over yet, and this version has {own}"
     )]
     OlderRows { task: TaskId, store: String, found: u32, own: u32 },
+    /// Nothing says whether the rows of a store are taken over.
+    #[error(
+        "the committed offsets of task {task} do not say which schema the rows of store {store} have, as somebody else has set them, and it has rows of version {own}: to go on with those, set accept.missing.offsets for one start; to process everything again, reset the application"
+    )]
+    UnknownSchema { task: TaskId, store: String, own: u32 },
     #[error("task {task}: there is no topic for dead letters; set errors.dead.letter.queue.topic.name")]
     NoDeadLetterTopic { task: TaskId },
     /// A dead letter cannot be written, and nothing may be dropped instead (E4).
@@ -289,6 +294,7 @@ impl EngineError {
             | Self::Changelog(_)
             | Self::CommittedOffsetsMissing { .. }
             | Self::NoStartOffset { .. }
+            | Self::UnknownSchema { .. }
             | Self::OffsetOutOfRange { .. }
             | Self::FencedByAnother { .. }
             | Self::NoDeadLetterTopic { .. }

@@ -12,7 +12,7 @@ mod generations;
 mod probation;
 mod rehearsal;
 mod warm_up;
-pub use generations::{Found, older_generations};
+pub use generations::{Found, has_current_rows, older_generations};
 pub use probation::{Probation, VersionTally};
 pub use rehearsal::{Rows, rehearse_migrations};
 pub use warm_up::warm_up;

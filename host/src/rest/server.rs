@@ -197,7 +197,8 @@ fn notice_loss(stream: &TcpStream, limit: Duration) -> std::io::Result<()> {
 /// Ends a request that takes too long with a problem document.
 pub async fn within_request_timeout(request: Request, next: Next) -> Response {
     // A module is compiled meanwhile, which has bounds of its own.
-    if request.method() == Method::POST && request.uri().path().ends_with("/versions") {
+    let path = request.uri().path();
+    if request.method() == Method::POST && (path.ends_with("/versions") || path.ends_with("/rollback")) {
         return next.run(request).await;
     }
     match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {

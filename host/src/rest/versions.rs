@@ -62,6 +62,10 @@ pub fn is_allowed(peer: Option<&Peer>, headers: &HeaderMap) -> Result<(), Proble
     if !peer.is_some_and(|Peer(address)| address.ip().to_canonical().is_loopback()) {
         return refuse("while there are no tokens, only clients on the host's own machine may");
     }
+    // Whoever stands behind a proxy of this machine is not on it.
+    if let Some(name) = ["forwarded", "x-forwarded-for", "via"].iter().find(|name| headers.contains_key(**name)) {
+        return refuse(&format!("what a proxy passes on may not (the request has the header {name})"));
+    }
     // A browser sends it with whatever a page of somebody else asks for; no other client does.
     if headers.contains_key(header::ORIGIN) {
         return refuse("pages of browsers may not (the request has an Origin)");

@@ -137,8 +137,8 @@ impl Application {
                 digest: Some(start.loaded.digest.to_string()),
             };
             let result = self.process(&round, &connected, runs, stores);
-            let records = deployments.end();
-            start = match deployments.after(&start, result, records)? {
+            deployments.end();
+            start = match deployments.after(&start, result)? {
                 Some(next) => next,
                 None => return Ok(()),
             };

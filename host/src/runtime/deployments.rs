@@ -17,13 +17,14 @@ use kafka::KafkaClients;
 use serde_json::json;
 
 use super::clock::HostClock;
+use super::generations;
 use super::loader::{Loaded, Loader};
 use super::status::Status;
 use super::stop::Stop;
 use crate::config::Manifest;
 use crate::terminal::Terminal;
 use crate::versions::{
-    Active, AppendError, ChangeKind, Entry, Revision, Version, VersionLog, VersionState, VersionTable,
+    Active, AppendError, ChangeKind, Entry, LogError, Revision, Version, VersionLog, VersionState, VersionTable,
 };
 
 mod converging;
@@ -53,6 +54,8 @@ pub struct Deployments {
     terminal: Terminal,
     clock: HostClock,
     log: Mutex<VersionLog>,
+    /// What that has read, for whoever must not wait for the broker.
+    table: Mutex<Arc<VersionTable>>,
     state: Mutex<State>,
     /// Held by a deployment or rollback: another one is refused meanwhile.
     deploying: Mutex<()>,
@@ -77,6 +80,13 @@ struct Running {
     /// Ends the threads.
     stop: Stop,
     target: Mutex<Target>,
+}
+
+impl Running {
+    /// Whether what runs is something to go back to.
+    fn is_confirmed(&self) -> bool {
+        !self.versions.is_on_probation() && !self.versions.is_given_up()
+    }
 }
 
 /// The version that is wanted, with what is kept to go back.
@@ -105,7 +115,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Deployments {
     /// The versions as the topic has them.
     pub fn table(&self) -> Arc<VersionTable> {
-        Arc::clone(lock(&self.log).table())
+        Arc::clone(&lock(&self.table))
+    }
+
+    /// Reads what the topic has got since.
+    fn refresh(&self) -> Result<(), LogError> {
+        let mut log = lock(&self.log);
+        let refreshed = log.refresh();
+        *lock(&self.table) = Arc::clone(log.table());
+        refreshed.map(drop)
     }
 
     /// The number of the version that this host wants its tasks to run.
@@ -155,16 +173,15 @@ impl Deployments {
 
     /// Has the tasks go over to a version: by a swap where the topology and the settings of the threads are the same,
     /// by a restart of the threads otherwise.
-    fn switch_to(&self, number: u64, loaded: Arc<Loaded>, kind: ChangeKind, on_probation: bool) {
-        let Some(running) = self.running() else { return };
+    fn switch_to(&self, running: &Running, number: u64, loaded: Arc<Loaded>, kind: ChangeKind, on_probation: bool) {
         let old = lock(&running.target).clone();
         // The last confirmed one stays what a rollback returns to, and one that was given up is nothing to return to.
-        let previous = match running.versions.is_on_probation() || running.versions.is_given_up() {
-            true => old.previous,
-            false => Some((old.number, old.loaded)),
+        let previous = match running.is_confirmed() {
+            false => old.previous,
+            true => Some((old.number, old.loaded)),
         };
         if kind != ChangeKind::Swap {
-            self.restart(&running, Start { number, loaded, previous, on_probation });
+            self.restart(running, Start { number, loaded, previous, on_probation });
             return;
         }
         let probation = on_probation.then(|| self.probation(&loaded.manifest));
@@ -184,7 +201,9 @@ impl Deployments {
 
     fn restart(&self, running: &Running, start: Start) {
         let number = start.number;
-        lock(&self.state).next = Some(start);
+        if !self.of_life(running, |state| state.next = Some(start)) {
+            return;
+        }
         let text = format!("version {number} has other topics, stores or settings: starting the application again");
         self.terminal.notice("restarting", &text, json!({ "version": number }));
         running.stop.raise();
@@ -192,13 +211,35 @@ impl Deployments {
 
     /// The application cannot go on: this host leaves the group.
     fn fail(&self, running: &Running, error: anyhow::Error) {
-        lock(&self.state).failure = Some(error);
+        self.of_life(running, |state| state.failure = Some(error));
         running.stop.raise();
+    }
+
+    /// Changes the state while these threads are still what runs: they may have ended while something was looked at.
+    fn of_life(&self, running: &Running, change: impl FnOnce(&mut State)) -> bool {
+        let mut state = lock(&self.state);
+        let is_current = state.running.as_ref().is_some_and(|current| std::ptr::eq(&raw const **current, running));
+        if is_current {
+            change(&mut state);
+        }
+        is_current
+    }
+
+    /// Whether a version that has taken rows over has changed nothing since that the one before would lack.
+    fn may_go_back(&self, before: &Loaded, after: &Loaded) -> Result<bool> {
+        if !has_migrated(before, after) {
+            return Ok(true);
+        }
+        let counts = self.status.wired().map(|wired| Arc::clone(&wired.partition_counts)).unwrap_or_default();
+        Ok(generations::has_current_rows(&self.clients, before.topology(), &counts)?)
     }
 
     /// Appends to the topic as it was when its table had this revision.
     fn append(&self, expected: Revision, entries: &[Entry]) -> Result<(), AppendError> {
-        lock(&self.log).append(expected, entries)
+        let mut log = lock(&self.log);
+        let appended = log.append(expected, entries);
+        *lock(&self.table) = Arc::clone(log.table());
+        appended
     }
 
     /// Appends a new version with its module, as the active one.

@@ -9,7 +9,7 @@ use engine::broker::{BrokerError, BrokerErrorKind, ClientSupplier, OffsetAndMeta
 use engine::record::TopicPartition;
 use engine::topology::generations::OlderGeneration;
 use engine::topology::{PartitionCounts, Topology};
-use engine::version::{Found, older_generations};
+use engine::version::{self, Found, older_generations};
 use kafka::KafkaClients;
 
 use super::stop::Stop;
@@ -55,17 +55,8 @@ fn find(
     topology: &Topology,
     counts: &PartitionCounts,
 ) -> Result<Vec<OlderGeneration>, BrokerError> {
-    let of_topic = |topic: Arc<str>| {
-        let count = counts.of(&topic);
-        (0..count).map(move |partition| TopicPartition::new(Arc::clone(&topic), partition))
-    };
-    let partitions: Vec<TopicPartition> = topology.source_topics().into_iter().flat_map(of_topic).collect();
-    // It joins no group: that is what a poll would do.
-    let mut consumer = clients.consumer(0)?;
-    let committed: Vec<Option<OffsetAndMetadata>> = consumer.committed(&partitions)?;
-    let committed =
-        partitions.iter().zip(&committed).filter_map(|(partition, found)| Some((partition, found.as_ref()?)));
-    let found = older_generations(topology, committed);
+    let committed = committed(clients, topology, counts)?;
+    let found = older_generations(topology, committed.iter().map(|(partition, found)| (partition, found)));
     let mut older = Vec::with_capacity(found.len());
     for found in found {
         if found.is_certain || may_have_rows(application_id, clients, topology, &found)? {
@@ -73,6 +64,35 @@ fn find(
         }
     }
     Ok(older)
+}
+
+/// What the group has committed of the sources.
+fn committed(
+    clients: &KafkaClients,
+    topology: &Topology,
+    counts: &PartitionCounts,
+) -> Result<Vec<(TopicPartition, OffsetAndMetadata)>, BrokerError> {
+    let of_topic = |topic: Arc<str>| {
+        let count = counts.of(&topic);
+        (0..count).map(move |partition| TopicPartition::new(Arc::clone(&topic), partition))
+    };
+    let partitions: Vec<TopicPartition> = topology.source_topics().into_iter().flat_map(of_topic).collect();
+    // It joins no group: that is what a poll would do.
+    let found = clients.consumer(0)?.committed(&partitions)?;
+    Ok(partitions.into_iter().zip(found).filter_map(|(partition, found)| Some((partition, found?))).collect())
+}
+
+/// Whether tasks can go on with the rows of an older topology.
+///
+/// # Errors
+/// When the broker does not say.
+pub fn has_current_rows(
+    clients: &KafkaClients,
+    topology: &Topology,
+    counts: &PartitionCounts,
+) -> Result<bool, BrokerError> {
+    let committed = committed(clients, topology, counts)?;
+    Ok(version::has_current_rows(topology, committed.iter().map(|(partition, found)| (partition, found))))
 }
 
 /// Whether a store that no commit speaks of has been there: its changelog is, or it never had one.

@@ -35,7 +35,8 @@ const STACK_BYTES: usize = 2 << 20;
 /// `max.message.bytes` of a dead letter topic that the embedded broker gets: twice that of the others.
 const DEAD_LETTER_MAX_BYTES: u32 = 2 << 20;
 
-/// Internal topics, tried again while the broker asks for it. `None` when the wish to stop came.
+/// Internal topics, created, checked and remembered; tried again while the broker asks for it. `None` when the wish to
+/// stop came.
 ///
 /// # Errors
 /// When the topics do not fit, cannot be remembered, or no broker answers in time.
@@ -46,20 +47,43 @@ pub fn prepare(
     folder: &Path,
     stop: &Stop,
 ) -> Result<Option<Prepared>> {
+    let known = read_known(folder)?;
+    let prepared = ask(manifest, clients, topology, &known, stop)?;
+    if let Some(prepared) = prepared.as_ref().filter(|prepared| prepared.topics != known) {
+        write_known(folder, &prepared.topics)
+            .with_context(|| format!("cannot write {}", folder.join(TOPICS).display()))?;
+    }
+    Ok(prepared)
+}
+
+/// As `prepare`, for a topology that may never run: what runs stays what is remembered.
+///
+/// # Errors
+/// As `prepare`.
+pub fn look(
+    manifest: &Manifest,
+    clients: &KafkaClients,
+    topology: &Topology,
+    folder: &Path,
+    stop: &Stop,
+) -> Result<Option<Prepared>> {
+    ask(manifest, clients, topology, &read_known(folder)?, stop)
+}
+
+fn ask(
+    manifest: &Manifest,
+    clients: &KafkaClients,
+    topology: &Topology,
+    known: &KnownTopics,
+    stop: &Stop,
+) -> Result<Option<Prepared>> {
     let replication_factor = i32::try_from(manifest.integer("replication.factor")).unwrap_or(-1);
     let deadline = Instant::now() + Duration::from_millis(manifest.count("default.api.timeout.ms"));
-    let known = read_known(folder)?;
     loop {
         let mut admin = clients.admin()?;
         let application_id = manifest.application_id();
-        match internal_topics::prepare_known(admin.as_mut(), application_id, topology, replication_factor, &known) {
-            Ok(prepared) => {
-                if prepared.topics != known {
-                    write_known(folder, &prepared.topics)
-                        .with_context(|| format!("cannot write {}", folder.join(TOPICS).display()))?;
-                }
-                return Ok(Some(prepared));
-            }
+        match internal_topics::prepare_known(admin.as_mut(), application_id, topology, replication_factor, known) {
+            Ok(prepared) => return Ok(Some(prepared)),
             Err(error) if error.remedy() == Remedy::Retry && Instant::now() < deadline => {
                 tracing::warn!(%error, "cannot prepare the topics yet");
             }

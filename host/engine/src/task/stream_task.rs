@@ -123,6 +123,8 @@ pub struct StreamTask {
     version_unmarked: bool,
     /// By store, the version of the schema of its rows where that is not 1, as the group has it.
     committed_schemas: BTreeMap<String, u32>,
+    /// A commit of ours has said it; offsets that others have set do not.
+    is_schema_known: bool,
     /// For each source partition, where the rows got the schemas that they have, if they had others before.
     schema_starts: BTreeMap<TopicPartition, Offset>,
     /// By store, the schema that its rows were taken from there.
@@ -333,6 +335,7 @@ impl StreamTask {
         processed.batches = 1;
         self.options.metrics.add(Metric::RecordsProcessed, processed.records);
         self.options.metrics.add(Metric::ProcessCalls, 1);
+        self.rows_change();
         self.tally(processed.records, outcome.outputs.len())?;
         self.collector.send(outcome.outputs, dropped, producer)?;
         self.finish_outputs(producer, wall_clock_ms, &mut processed)?;
@@ -423,6 +426,7 @@ impl StreamTask {
                 }
             }
             self.schedules.completed(schedule, now);
+            self.rows_change();
             self.commit_needed = true;
             punctuations += 1;
         }

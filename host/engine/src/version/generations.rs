@@ -40,3 +40,23 @@ pub fn older_generations<'a>(
     }
     found.into_iter().map(|(generation, is_certain)| Found { generation, is_certain }).collect()
 }
+
+/// Whether tasks can go on with the rows that `topology`, an older one, has: by what the group has committed, nothing has
+/// changed since newer rows were taken from them.
+pub fn has_current_rows<'a>(
+    topology: &Topology,
+    committed: impl IntoIterator<Item = (&'a TopicPartition, &'a OffsetAndMetadata)>,
+) -> bool {
+    let is_current = |(partition, committed): (&TopicPartition, &OffsetAndMetadata)| {
+        let Some(part) = topology.task_of(partition).and_then(|task| topology.sub_topology(task.sub_topology)) else {
+            return true;
+        };
+        let known = offset_metadata::decode(&committed.metadata);
+        part.stores.iter().filter(|store| store.has_generations() && !store.is_older_generation()).all(|store| {
+            let is_newer = known.schemas.get(&*store.name).is_some_and(|schema| *schema > store.version);
+            let is_source = known.schema_sources.get(&*store.name) == Some(&store.version);
+            !is_newer || (is_source && known.schema_since == Some(committed.offset))
+        })
+    };
+    committed.into_iter().all(is_current)
+}

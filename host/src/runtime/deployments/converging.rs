@@ -13,7 +13,7 @@ use crate::exit::ModuleError;
 use crate::runtime::loader::Loaded;
 use crate::runtime::spawn::spawn;
 use crate::runtime::stop::Stop;
-use crate::versions::{AppendError, Entry, Version, VersionManifest, VersionState};
+use crate::versions::{AppendError, ChangeKind, Entry, LogError, Version, VersionManifest, VersionState};
 
 const STACK_BYTES: usize = 4 << 20;
 
@@ -46,7 +46,7 @@ impl Deployments {
         if self.is_restarting() {
             return;
         }
-        let refreshed = lock(&self.log).refresh();
+        let refreshed = self.refresh();
         let looked = match refreshed {
             Ok(_) => self.hear(&running).and_then(|()| self.converge(&running)).and_then(|()| {
                 self.open_older_rows(&running);
@@ -63,7 +63,8 @@ impl Deployments {
     /// Rows of an older schema turned up that were not there, or not known of, when the threads were started: they are
     /// started again, with those rows open.
     fn open_older_rows(&self, running: &Running) {
-        if !running.versions.misses_older_rows() || self.is_restarting() {
+        let stands_still = lock(&running.target).stands_still || running.versions.is_given_up();
+        if !running.versions.misses_older_rows() || stands_still || self.is_restarting() {
             return;
         }
         let Target { number, loaded, previous, .. } = lock(&running.target).clone();
@@ -83,15 +84,13 @@ impl Deployments {
         if target.stands_still {
             return Ok(());
         }
-        let records = running.versions.target().tally.records();
-        if to.is_none()
-            && records > 0
-            && target.previous.as_ref().is_some_and(|(_, before)| has_migrated(before, &target.loaded))
+        if let (None, Some((_, before))) = (to, &target.previous)
+            && !self.may_go_back(before, &target.loaded)?
         {
             lock(&running.target).stands_still = true;
             let text = format!(
-                "version {number} was given up and stands still: it has taken rows over and processed {records} records \
-                 since, so that no older version could go on; deploy a corrected one, or resume it: {reason}"
+                "version {number} was given up and stands still: it has taken rows over and changed them since, so that no \
+                 older version could go on; deploy a corrected one, or resume it: {reason}"
             );
             self.terminal.notice("stands-still", &text, json!({ "version": number, "reason": reason }));
             return Ok(());
@@ -183,7 +182,7 @@ impl Deployments {
             Ok(Some(loaded)) => self.follow(running, version, loaded),
             Ok(None) => {}
             // Whether it can be had is a question of the broker; whether it can be run is not.
-            Err(error) if error.is::<crate::versions::LogError>() => return Err(error),
+            Err(error) if error.downcast_ref::<LogError>().is_some_and(LogError::is_retriable) => return Err(error),
             Err(error) => {
                 let why = format!("this host cannot run version {}, which is active, and leaves", version.number);
                 self.fail(running, error.context(why));
@@ -197,12 +196,17 @@ impl Deployments {
         let target = Arc::clone(&lock(&running.target).loaded);
         let stores = target.topology().sub_topologies.iter().flat_map(|part| &part.stores);
         let dropped: Vec<String> = stores.map(|store| store.name.to_string()).collect();
-        match compare(&target, &loaded, &dropped_of(&dropped, &loaded)) {
-            Ok((kind, _)) => {
+        let compared = match compare(&target, &loaded, &dropped_of(&dropped, &loaded)) {
+            // Another host has gone back before the newer rows had changed; each task sees to it for itself.
+            Err(_) if has_migrated(&loaded, &target) => Ok(ChangeKind::Restart),
+            compared => compared.map(|(kind, _)| kind),
+        };
+        match compared {
+            Ok(kind) => {
                 let text = format!("version {} takes over, deployed by {}", version.number, version.who);
                 self.terminal.notice("version", &text, json!({ "version": version.number, "by": version.who }));
                 let is_forward = version.number > running.versions.target_number();
-                self.switch_to(version.number, loaded, kind, is_forward);
+                self.switch_to(running, version.number, loaded, kind, is_forward);
             }
             Err(points) => {
                 let why =

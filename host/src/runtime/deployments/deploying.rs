@@ -126,12 +126,12 @@ impl Deployments {
     /// See `DeployError`.
     pub fn deploy(&self, request: &DeployRequest) -> Result<Deployed, DeployError> {
         let Ok(_deploying) = self.deploying.try_lock() else { return Err(DeployError::Busy) };
-        // A look at the topic is short.
+        // Short, unless a version of another host is being compiled.
         let _changing = lock(&self.changing);
         let running = self.ready()?;
         let digest = ModuleDigest::of(&request.module);
         let signature = self.verify(&digest, request.signature.as_deref())?;
-        lock(&self.log).refresh()?;
+        self.refresh()?;
         let table = self.table();
         let active = table.active_version().map_err(|error| DeployError::Host(error.to_string()))?;
         let active = active.ok_or_else(|| DeployError::NotRunning("it has no version yet".to_owned()))?;
@@ -161,10 +161,15 @@ impl Deployments {
             return Ok(Deployed { version: ready, is_known: false, changes, notes });
         }
         let version = moved(ready, VersionState::Swapping, self.now_ms(), "").map_err(host)?;
-        self.append_new(table.revision(), &loaded, &version, Some(active.number))?;
+        // One that is not confirmed is nothing to go back to.
+        let previous = match running.is_confirmed() {
+            true => Some(active.number),
+            false => lock(&running.target).previous.as_ref().map(|(number, _)| *number),
+        };
+        self.append_new(table.revision(), &loaded, &version, previous)?;
         let text = format!("version {number} takes over by a {}", kind.as_str());
         self.terminal.notice("version", &text, json!({ "version": number, "kind": kind.as_str(), "by": request.who }));
-        self.switch_to(number, loaded, kind, !request.without_probation);
+        self.switch_to(&running, number, loaded, kind, !request.without_probation);
         Ok(Deployed { version, is_known: false, changes, notes })
     }
 
@@ -174,10 +179,10 @@ impl Deployments {
     /// See `DeployError`; nothing has changed then.
     pub fn roll_back(&self, request: &RollbackRequest) -> Result<Deployed, DeployError> {
         let Ok(_deploying) = self.deploying.try_lock() else { return Err(DeployError::Busy) };
-        // A look at the topic is short.
+        // Short, unless a version of another host is being compiled.
         let _changing = lock(&self.changing);
         let running = self.ready()?;
-        lock(&self.log).refresh()?;
+        self.refresh()?;
         let table = self.table();
         let active = table.active().ok_or_else(|| DeployError::NotRunning("it has no version yet".to_owned()))?;
         let target = lock(&running.target).clone();
@@ -211,7 +216,7 @@ impl Deployments {
         {
             self.gone_back(&running, number, loaded);
         } else {
-            self.switch_to(number, loaded, kind, false);
+            self.switch_to(&running, number, loaded, kind, false);
         }
         let version = self.table().version(number).cloned().ok_or(DeployError::NoVersion(number))?;
         Ok(Deployed { version, is_known: false, changes, notes: change.notes })
@@ -309,7 +314,7 @@ impl Deployments {
         }
         let stopping = || anyhow!("the host is stopping");
         let prepare = |loaded: &Loaded| {
-            topics::prepare(&loaded.manifest, &self.clients, loaded.topology(), &self.folder, &self.stop)?
+            topics::look(&loaded.manifest, &self.clients, loaded.topology(), &self.folder, &self.stop)?
                 .ok_or_else(stopping)
         };
         let mut counts = prepare(new)?.counts;

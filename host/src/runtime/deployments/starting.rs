@@ -13,7 +13,7 @@ use kafka::KafkaClients;
 use serde_json::json;
 
 use super::deploying::DeployError;
-use super::{Deployments, Running, State, Target, compare, has_migrated, lock, moved};
+use super::{Deployments, Running, State, Target, compare, lock, moved};
 use crate::exit::UnreachableError;
 use crate::runtime::clock::HostClock;
 use crate::runtime::loader::{Loaded, Loader};
@@ -65,6 +65,7 @@ pub fn open(own: Loaded, loader: Loader, opening: &Opening<'_>) -> Result<Option
         status: Arc::clone(status),
         terminal: *terminal,
         clock: HostClock::default(),
+        table: Mutex::new(Arc::clone(log.table())),
         log: Mutex::new(log),
         state: Mutex::new(State::default()),
         deploying: Mutex::default(),
@@ -214,8 +215,9 @@ impl Deployments {
         let Start { number, loaded, previous, on_probation } = start;
         let version = loaded.version(*number);
         let probation = self.probation(&loaded.manifest);
-        // One with other topics or stores cannot be returned to by a swap.
-        let alike = previous.as_ref().filter(|(_, previous)| **previous.topology() == **loaded.topology());
+        // One with other topics, stores or settings of the threads cannot be returned to by a swap.
+        let is_alike = |previous: &Loaded| matches!(compare(previous, loaded, &[]), Ok((ChangeKind::Swap, _)));
+        let alike = previous.as_ref().filter(|(_, previous)| is_alike(previous));
         let versions = match (alike, on_probation) {
             (_, false) => Versions::new(version),
             (None, true) => Versions::on_probation(version, probation),
@@ -232,18 +234,17 @@ impl Deployments {
         versions
     }
 
-    /// The threads have ended. Returns how many records their last version has processed.
-    pub fn end(&self) -> u64 {
-        let running = lock(&self.state).running.take();
-        running.map_or(0, |running| running.versions.target().tally.records())
+    /// The threads have ended.
+    pub fn end(&self) {
+        lock(&self.state).running = None;
     }
 
-    /// What comes after a life of the threads, in which `records` were processed: another one, or nothing. A version
+    /// What comes after a life of the threads: another one, or nothing. A version
     /// that could not be started is taken back, where there is one to go back to that can read its rows.
     ///
     /// # Errors
     /// Why the application has ended.
-    pub fn after(&self, start: &Start, result: Result<()>, records: u64) -> Result<Option<Start>> {
+    pub fn after(&self, start: &Start, result: Result<()>) -> Result<Option<Start>> {
         let (next, failure) = {
             let mut state = lock(&self.state);
             (state.next.take(), state.failure.take())
@@ -256,7 +257,7 @@ impl Deployments {
         else {
             return Err(error);
         };
-        if records > 0 && has_migrated(&loaded, &start.loaded) {
+        if !self.may_go_back(&loaded, &start.loaded).unwrap_or(false) {
             return Err(error);
         }
         let reason = format!("it could not be started: {error:#}");

@@ -96,3 +96,40 @@ fn rows_that_cannot_be_taken_over_leave_everything_as_it_was() -> Result<()> {
     }
     Ok(())
 }
+
+/// The host that was asked can only try the rows that it has itself.
+#[test]
+fn rows_of_another_host_that_cannot_be_taken_over_take_the_version_back_on_all() -> Result<()> {
+    on_both(|mut versions| {
+        let first = versions.manifest("a", "tally", "")?;
+        let fragile = versions.manifest("b", "tally-v2-fragile", "")?;
+        let (one, two) = (versions.host("one", &first)?, versions.host("two", &first)?);
+        versions.produce(2)?;
+        let partition = versions.produce_key("trap")?;
+        let task = format!("0_{partition}");
+        // Which of them has it is the group's choice.
+        let asked = wait_until(LIMIT, || {
+            let tasks = [one.application()?.running_tasks(), two.application()?.running_tasks()];
+            ensure!(tasks.iter().all(|tasks| tasks.len() == 2), "not shared: {tasks:?}");
+            Ok(if tasks[0].contains(&task) { &two } else { &one })
+        })?;
+        wait_until(LIMIT, || {
+            ensure!(asked.store("counts")?.len() == 21, "not all rows are there");
+            Ok(())
+        })?;
+        let taken = deployed(versions.deploy(asked, &fragile, &[])?)?;
+        ensure!(taken["number"] == 2, "{taken}");
+        let back = versions.wait_state(asked, 2, "ROLLED_BACK")?;
+        ensure!(back["moves"].to_string().contains("this row is one too many"), "{back}");
+        for host in [&one, &two] {
+            versions.wait_running(host, 1)?;
+        }
+        versions.produce(1)?;
+        wait_until(LIMIT, || {
+            let rows = one.store("counts")?;
+            let with = |count: u64| rows.values().filter(|value| **value == count).count();
+            ensure!((rows.len(), with(1), with(3)) == (21, 1, 20), "{rows:?}");
+            Ok(())
+        })
+    })
+}

@@ -71,10 +71,13 @@ impl Versions {
         Ok(())
     }
 
-    /// Sends one record of a key of its own.
-    pub(crate) fn produce_key(&self, key: &str) -> Result<()> {
+    /// Sends one record of a key of its own. Returns its partition.
+    pub(crate) fn produce_key(&self, key: &str) -> Result<u64> {
         let line = json!({ "key": key, "value": "x" }).to_string() + "\n";
-        topics::produce(&self.broker, &self.topic("in"), Values::Text, &line)
+        topics::produce(&self.broker, &self.topic("in"), Values::Text, &line)?;
+        let records = topics::read(&self.broker, &self.topic("in"), Values::Text)?;
+        let record = records.iter().find(|record| record.key == key).context("the record is not there")?;
+        Ok(record.partition)
     }
 
     pub(crate) fn sandbar(&self, host: &Host, words: &[&str]) -> Result<Output> {

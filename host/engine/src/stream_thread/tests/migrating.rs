@@ -3,15 +3,16 @@
 
 use super::super::fixture::Fixture;
 use super::super::*;
-use crate::broker::ClientSupplier;
+use crate::broker::{ClientSupplier, OffsetAndMetadata};
 use crate::columns::{Columns, NullableColumns};
 use crate::internal_topics::{self, KnownTopics};
-use crate::processor::{ProcessorContext, ProcessorError};
-use crate::record::{InputBatch, Outcome, TopicPartition};
+use crate::processor::{ProcessorContext, ProcessorError, PunctuationType, ScheduleId};
+use crate::record::{InputBatch, Outcome, Timestamp, TopicPartition};
 use crate::task::offset_metadata::{self, Committed};
 use crate::testing::{NativeProcessor, NativeSupplier, Operation, forward, number, topology};
 use crate::topic_limits::SharedSinkLimits;
 use crate::topology::Topology;
+use crate::topology::generations::OlderGeneration;
 use crate::version::{self, Probation, ProcessorVersion, Versions};
 
 const STRICT: Probation = Probation { failures_max: 0, output_factor: 10.0 };
@@ -28,6 +29,10 @@ enum Fault {
     Large,
     /// It marks what it takes over, as a wrong one.
     Marks,
+    /// Its `init` writes a row.
+    InitWrites,
+    /// It has a schedule that writes a row.
+    ScheduleWrites,
     /// Its `init` fails, which comes after.
     Init,
 }
@@ -50,11 +55,30 @@ impl Counting {
 }
 
 impl NativeProcessor for Counting {
-    fn init(&mut self, _context: &mut ProcessorContext) -> Result<(), ProcessorError> {
+    fn init(&mut self, context: &mut ProcessorContext) -> Result<(), ProcessorError> {
         match self.fault {
-            Fault::Init => Err(ProcessorError::Returned("no licence".to_owned())),
-            _ => Ok(()),
+            Fault::Init => return Err(ProcessorError::Returned("no licence".to_owned())),
+            Fault::InitWrites => {
+                let store = context.store_at(0)?;
+                context.put(store, b"init", Some(&self.written(1)), None)?;
+            }
+            Fault::ScheduleWrites => {
+                context.schedule(100, PunctuationType::WallClockTime);
+            }
+            _ => {}
         }
+        Ok(())
+    }
+
+    fn punctuate(
+        &mut self,
+        context: &mut ProcessorContext,
+        _: ScheduleId,
+        _: Timestamp,
+    ) -> Result<Outcome, ProcessorError> {
+        let store = context.store_at(0)?;
+        context.put(store, b"schedule", Some(&self.written(1)), None)?;
+        Ok(Outcome::default())
     }
 
     fn process(&mut self, context: &mut ProcessorContext, batch: &InputBatch) -> Result<Outcome, ProcessorError> {
@@ -220,7 +244,8 @@ fn rows_are_taken_over_before_anything_is_processed() {
         for partition in 0..2 {
             let committed = migrating.committed(partition);
             assert_eq!((migrating.schema(partition), committed.migrating), (Some(2), None));
-            assert_eq!(committed.schema_since, Some(4));
+            // Where something was processed since, the older rows are nothing to return to.
+            assert_eq!(committed.schema_since, (partition == 1).then_some(4));
             assert!(committed.changelogs.contains_key("counts-v2"), "{committed:?}");
         }
         assert_eq!(migrating.fixture.metrics.get(crate::metrics::Metric::RowsMigrated), 6);
@@ -492,4 +517,51 @@ fn a_version_that_was_given_up_is_not_tried_again_in_a_task_that_runs_another() 
     migrating.versions.deploy(version(4, 2, Fault::None), Some(STRICT));
     migrating.settle();
     assert_eq!(migrating.last_outputs(0, 1), ["a=v2:2"]);
+}
+
+#[test]
+fn what_init_and_schedules_have_written_is_not_lost_by_the_way_back() {
+    for fault in [Fault::InitWrites, Fault::ScheduleWrites] {
+        let mut migrating = Migrating::after(ProcessingGuarantee::ExactlyOnceV2, &["a", "a"]);
+        migrating.migrate_to(version(2, 2, fault));
+        migrating.settle();
+        assert_eq!((migrating.schema(0), migrating.committed(0).schema_since), (Some(2), None), "{fault:?}");
+        migrating.restart(Versions::new(version(1, 1, Fault::None)), Some(CloseMode::Clean));
+        for _ in 0..20 {
+            migrating.thread.run_once().expect("it waits");
+            migrating.fixture.clock.advance_ms(100);
+        }
+        let (trouble, _) = migrating.fixture.progress.read().trouble.expect("it says why");
+        assert!(trouble.contains("has rows of schema version 2"), "{fault:?}: {trouble}");
+    }
+}
+
+#[test]
+fn offsets_that_others_have_set_do_not_have_the_older_rows_taken_again() {
+    let mut migrating = Migrating::after(ProcessingGuarantee::ExactlyOnceV2, &["a", "a"]);
+    migrating.migrate_to(version(2, 2, Fault::None));
+    migrating.fixture.produce(0, &["a"]);
+    migrating.settle();
+    migrating.thread.close(CloseMode::Clean).expect("it closes");
+    // As Kafka's tools do: without metadata.
+    let set = OffsetAndMetadata { offset: 3, metadata: String::new() };
+    migrating.fixture.broker.set_committed(TopicPartition::new("in", 0), Some(set));
+    // The group knows nothing of the rows, and the older changelog is there: a host declares the older generation.
+    let older = OlderGeneration { sub_topology: 0, store: "counts".into(), version: 1 };
+    let topology = Arc::new(declared(2).with_older_generations(&[older]));
+    let versions = Arc::new(Versions::new(version(2, 2, Fault::None)));
+    migrating.fixture.broker.assign_on_subscribe(true);
+    migrating.thread = started_with(&migrating.fixture, &versions, Arc::clone(&topology));
+    let error = (0..20).find_map(|_| migrating.thread.run_once().err()).expect("it does not go on");
+    assert!(matches!(error, EngineError::UnknownSchema { own: 2, .. }), "{error}");
+    assert_eq!(migrating.fixture.texts("app-counts-v2-changelog", 0).last().map(String::as_str), Some("a=n=3"));
+
+    migrating.thread.close(CloseMode::Dirty).expect("it closes");
+    migrating.fixture.config.accept_missing_offsets = true;
+    migrating.fixture.broker.assign_on_subscribe(true);
+    migrating.thread = started_with(&migrating.fixture, &versions, topology);
+    migrating.fixture.produce(0, &["a"]);
+    migrating.settle();
+    assert_eq!(migrating.last_outputs(0, 1), ["a=v2:4"]);
+    assert_eq!(migrating.schema(0), Some(2));
 }

@@ -108,7 +108,7 @@ impl StreamTask {
                     changelogs: changelogs.clone(),
                     version: Some(self.version_mark(&queue.partition, offset)),
                     schemas: self.schemas_to_commit(),
-                    schema_since: self.schema_start(&queue.partition),
+                    schema_since: self.schema_start(&queue.partition, offset),
                     schema_sources: self.schema_sources(),
                     migrating: self.migrating_to_commit(),
                 });

@@ -70,6 +70,7 @@ impl StreamTask {
             version_starts: BTreeMap::new(),
             version_unmarked: false,
             committed_schemas: BTreeMap::new(),
+            is_schema_known: false,
             schema_starts: BTreeMap::new(),
             committed_schema_sources: BTreeMap::new(),
             committed_migrating: None,
@@ -94,10 +95,18 @@ impl StreamTask {
                 let latest = self.committed_changelogs.entry(generation).or_default();
                 *latest = offset.max(*latest);
             }
-            // What they say of rows is committed for all of them together.
-            self.committed_schemas = known.schemas;
-            self.committed_migrating = known.migrating;
-            self.committed_schema_sources = known.schema_sources;
+            // What they say of rows is committed for all of them together. A source that was not read for a while says
+            // what was true then, and offsets that somebody else has set say nothing.
+            self.is_schema_known |= known.version.is_some();
+            for (store, version) in known.schemas {
+                let latest = self.committed_schemas.entry(store).or_default();
+                *latest = version.max(*latest);
+            }
+            for (store, version) in known.schema_sources {
+                let latest = self.committed_schema_sources.entry(store).or_default();
+                *latest = version.max(*latest);
+            }
+            self.committed_migrating = self.committed_migrating.max(known.migrating);
             match known.schema_since {
                 Some(since) => self.schema_starts.insert(partition.clone(), since),
                 None => self.schema_starts.remove(partition),
@@ -356,6 +365,7 @@ impl StreamTask {
         self.stores.iter_mut().for_each(TaskStore::abort);
         self.processor = None;
         self.migration = None;
+        self.forget_schemas();
         self.failures_in_a_row = 0;
         self.failed_punctuations_in_a_row = 0;
         self.wants_fresh = false;

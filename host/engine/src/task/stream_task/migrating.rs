@@ -122,12 +122,11 @@ impl StreamTask {
         stores.map(|store| (store.spec().name.to_string(), store.spec().version)).collect()
     }
 
-    /// Where a partition got the schemas that `schemas_to_commit` says, if it had others before.
-    pub(super) fn schema_start(&self, partition: &TopicPartition) -> Option<Offset> {
+    /// Where a partition got the schemas that `schemas_to_commit` says, if it had others before, as a commit at `offset`
+    /// says it.
+    pub(super) fn schema_start(&self, partition: &TopicPartition, offset: Offset) -> Option<Offset> {
         match &self.migration {
-            Some(migration) if matches!(migration.phase, Phase::Ending | Phase::Ended) => {
-                self.group.queues().iter().find(|queue| queue.partition == *partition).map(RecordQueue::next_offset)
-            }
+            Some(migration) if matches!(migration.phase, Phase::Ending | Phase::Ended) => Some(offset),
             // Back at older rows, there is none.
             _ if self.schemas_to_commit() != self.committed_schemas => None,
             _ => self.schema_starts.get(partition).copied(),
@@ -148,12 +147,12 @@ impl StreamTask {
 
     /// A commit went through that said what `schemas_to_commit` and `migrating_to_commit` say.
     pub(super) fn schemas_committed(&mut self) {
-        let partitions: Vec<TopicPartition> = self.partitions();
-        let starts = partitions.into_iter().filter_map(|partition| {
-            let start = self.schema_start(&partition)?;
-            Some((partition, start))
+        let starts = self.group.queues().iter().filter_map(|queue| {
+            let start = self.schema_start(&queue.partition, queue.committed_offset()?)?;
+            Some((queue.partition.clone(), start))
         });
         (self.schema_starts, self.committed_schema_sources) = (starts.collect(), self.schema_sources());
+        self.is_schema_known = true;
         self.committed_schemas = self.schemas_to_commit();
         self.committed_migrating = self.migrating_to_commit();
         if let Some(migration) = &mut self.migration
@@ -203,6 +202,15 @@ impl StreamTask {
             }
             let committed = self.committed_schemas.get(&*spec.name).copied();
             let found = committed.unwrap_or(1);
+            // Offsets that somebody else has set do not say which schema the rows have: they may have been taken over
+            // long ago.
+            if !self.is_schema_known && spec.version > 1 && store.approximate_entries() > 0 {
+                if self.options.config.accept_missing_offsets {
+                    continue;
+                }
+                let (store, task, own) = (spec.name.to_string(), self.id, spec.version);
+                return Err(EngineError::UnknownSchema { task, store, own });
+            }
             if found > spec.version && !self.older_rows_are_current(&spec.name, spec.version) {
                 let (store, task, own) = (spec.name.to_string(), self.id, spec.version);
                 return Err(EngineError::NewerRows { task, store, found, own });
@@ -231,6 +239,24 @@ impl StreamTask {
             }
         }
         Ok(steps)
+    }
+
+    /// The task may have changed its rows, or told of them: the older ones are not what they were at these offsets any
+    /// more, also where no offset has moved since.
+    pub(super) fn rows_change(&mut self) {
+        if !self.schema_starts.is_empty() {
+            self.schema_starts.clear();
+            self.version_unmarked = true;
+        }
+    }
+
+    /// What the group has is read again.
+    pub(super) fn forget_schemas(&mut self) {
+        self.committed_schemas.clear();
+        self.committed_schema_sources.clear();
+        self.schema_starts.clear();
+        self.committed_migrating = None;
+        self.is_schema_known = false;
     }
 
     /// Whether a store's rows were taken from this schema, and nothing was processed since: these are what they were at
@@ -267,7 +293,10 @@ impl StreamTask {
             self.start_processor(slice.wall_clock_ms).map_err(|error| self.not_started(error))?;
             self.migration = None;
             tracing::info!(task = %self.id, rows = all, ms, "rows are taken over");
-            self.commit_needed |= self.stores().iter().any(TaskStore::is_dirty);
+            if self.stores().iter().any(TaskStore::is_dirty) {
+                self.rows_change();
+                self.commit_needed = true;
+            }
             self.begin_serving();
         } else {
             self.report_migration();
