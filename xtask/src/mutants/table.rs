@@ -416,8 +416,8 @@ pub const MUTANTS: &[Mutant] = &[
         what: "a commit of rows names no offsets, which the group would refuse",
         edits: &[Edit {
             file: MIGRATING,
-            old: "            self.version_unmarked = true;",
-            new: "            self.version_unmarked |= !{on};",
+            old: "            self.version_unmarked = true;\n            self.commit_needed = true;",
+            new: "            self.version_unmarked |= !{on};\n            self.commit_needed = true;",
         }],
     },
     Mutant {

@@ -329,13 +329,12 @@ impl StreamTask {
             self.count_dropped(&info, without_key);
         }
         self.stream_time_moved = true;
-        self.commit_needed = true;
+        self.rows_change();
         processed.records = info.count as u64;
         processed.bytes = info.bytes as u64;
         processed.batches = 1;
         self.options.metrics.add(Metric::RecordsProcessed, processed.records);
         self.options.metrics.add(Metric::ProcessCalls, 1);
-        self.rows_change();
         self.tally(processed.records, outcome.outputs.len())?;
         self.collector.send(outcome.outputs, dropped, producer)?;
         self.finish_outputs(producer, wall_clock_ms, &mut processed)?;
@@ -427,7 +426,6 @@ impl StreamTask {
             }
             self.schedules.completed(schedule, now);
             self.rows_change();
-            self.commit_needed = true;
             punctuations += 1;
         }
         Ok(punctuations)

@@ -41,8 +41,8 @@ pub fn older_generations<'a>(
     found.into_iter().map(|(generation, is_certain)| Found { generation, is_certain }).collect()
 }
 
-/// Whether tasks can go on with the rows that `topology`, an older one, has: by what the group has committed, nothing has
-/// changed since newer rows were taken from them.
+/// Whether tasks can go on with the rows that `topology`, an older one, has: by what the group has committed, nothing
+/// has changed since newer rows were taken from them.
 pub fn has_current_rows<'a>(
     topology: &Topology,
     committed: impl IntoIterator<Item = (&'a TopicPartition, &'a OffsetAndMetadata)>,

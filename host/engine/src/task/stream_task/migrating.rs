@@ -122,8 +122,8 @@ impl StreamTask {
         stores.map(|store| (store.spec().name.to_string(), store.spec().version)).collect()
     }
 
-    /// Where a partition got the schemas that `schemas_to_commit` says, if it had others before, as a commit at `offset`
-    /// says it.
+    /// Where a partition got the schemas that `schemas_to_commit` says, if it had others before, as a commit at
+    /// `offset` says it.
     pub(super) fn schema_start(&self, partition: &TopicPartition, offset: Offset) -> Option<Offset> {
         match &self.migration {
             Some(migration) if matches!(migration.phase, Phase::Ending | Phase::Ended) => Some(offset),
@@ -244,6 +244,7 @@ impl StreamTask {
     /// The task may have changed its rows, or told of them: the older ones are not what they were at these offsets any
     /// more, also where no offset has moved since.
     pub(super) fn rows_change(&mut self) {
+        self.commit_needed = true;
         if !self.schema_starts.is_empty() {
             self.schema_starts.clear();
             self.version_unmarked = true;
@@ -295,7 +296,6 @@ impl StreamTask {
             tracing::info!(task = %self.id, rows = all, ms, "rows are taken over");
             if self.stores().iter().any(TaskStore::is_dirty) {
                 self.rows_change();
-                self.commit_needed = true;
             }
             self.begin_serving();
         } else {
