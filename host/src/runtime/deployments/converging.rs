@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use engine::stream_thread::TaskReport;
+use engine::task::TaskState;
 use engine::version::RolledBack;
 use serde_json::json;
 
@@ -234,7 +236,9 @@ impl Deployments {
         let reports = self.status.reports();
         let tasks: Vec<_> = reports.iter().flat_map(|report| &report.tasks).collect();
         // A host without tasks has seen none go over.
-        if tasks.is_empty() || tasks.iter().any(|task| task.version != number || task.migration.is_some()) {
+        let runs =
+            |task: &&TaskReport| task.state == TaskState::Running && task.version == number && task.migration.is_none();
+        if tasks.is_empty() || !tasks.iter().all(|task| runs(task)) {
             return Ok(());
         }
         let target = lock(&running.target).clone();
