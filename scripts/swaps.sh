@@ -14,7 +14,9 @@ target=${CARGO_TARGET_DIR:-$PWD/target}
 
 cargo build --release --workspace --locked --bins || exit 1
 chaos=$target/release/chaos
-[[ -e $target/guests/versions-b.wasm ]] || scripts/guests.sh || exit 1
+for version in b migrates migrates-fragile; do
+  [[ -e $target/guests/versions-$version.wasm ]] || { scripts/guests.sh || exit 1; break; }
+done
 
 case ${1:-ci} in
   ci) "$chaos" self-test && "$chaos" swaps ci ;;

@@ -64,6 +64,8 @@ pub struct Options {
     /// Entries at least, of all partitions together.
     pub records: u64,
     pub per_second: u64,
+    /// Entries of each partition that come before all others, each of a key of its own.
+    pub preloaded: u32,
     /// One of so many entries is poison, and there is a topic for dead letters; 0 for neither.
     pub poison_one_in: u64,
     pub static_members: bool,
@@ -91,6 +93,7 @@ impl Options {
             keys: 500,
             records: 0,
             per_second: 4_000,
+            preloaded: 0,
             poison_one_in: 0,
             static_members: true,
             settings: settings.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
@@ -211,11 +214,12 @@ impl Campaign {
         hosts.start_all()?;
         hosts.settle(0).context("before the first entry")?;
         let Options { seed, partitions, keys, poison_one_in, .. } = *options;
-        let plan = Plan { seed, partitions, keys, poison_one_in };
+        let plan = Plan { seed, partitions, keys, poison_one_in, preloaded: 0 };
         let load = Load {
             bootstrap: kafka.bootstrap(),
             topic: hosts::input_topic(&name),
             plan,
+            first: 0,
             entries: options.records.div_ceil(u64::from(options.partitions)),
             per_second: options.per_second,
         };

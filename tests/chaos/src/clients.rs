@@ -61,7 +61,9 @@ pub struct Load {
     pub bootstrap: String,
     pub topic: String,
     pub plan: Plan,
-    /// Entries of each partition at least.
+    /// The place of the first one in each partition.
+    pub first: u64,
+    /// Entries of each partition at least, those before the first included.
     pub entries: u64,
     /// Of all partitions together.
     pub per_second: u64,
@@ -97,11 +99,11 @@ impl Load {
         config.set("enable.idempotence", "true").set("linger.ms", "5").set("message.timeout.ms", "0");
         let producer: ThreadedProducer<Failures> = config.create_with_context(failures.clone())?;
         let started = Instant::now();
-        let mut seq = 0;
+        let mut seq = self.first;
         let more = |seq| seq < self.entries || !stop.load(Ordering::Relaxed);
         while more(seq) {
             let due = started.elapsed().as_secs_f64() * self.per_second as f64 / f64::from(self.plan.partitions);
-            while more(seq) && (seq as f64) < due {
+            while more(seq) && ((seq - self.first) as f64) < due {
                 sent.store(seq + 1, Ordering::SeqCst);
                 (0..self.plan.partitions).try_for_each(|partition| self.send(&producer, partition, seq))?;
                 seq += 1;

@@ -86,6 +86,15 @@ pub const ROWS: &[Row] = &[
     row("G3-kills", "the same on two hosts, one of which is killed every 15 s", 250, 500, swaps::kills).records(0),
     row("G3-bad", "bad versions under load, and refusals at rest", 22, 22, swaps::bad).records(0),
     row("G3-hosts", "deployments that reach two hosts, and a third one that joins", 5, 20, swaps::hosts).records(0),
+    row(
+        "G3-migrate",
+        "a store's schema that changes, and hosts killed in the middle of its migration",
+        4,
+        12,
+        swaps::migrate,
+    )
+    .records(0),
+    row("G3-migrate-ci", "the same with fewer rows and one kill", 2, 0, swaps::migrate_short).records(0),
     row("G3-ci", "some of all that in a minute", 20, 0, swaps::short).records(0),
     row("H2", "hosts ended by SIGTERM in any state", 40, 200, processes::terminate),
 ];

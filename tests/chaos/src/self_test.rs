@@ -63,7 +63,7 @@ pub fn run(seeds: u64) -> Result<Outcome> {
 fn recording(random: &mut Random) -> Recording {
     let partitions = u32::try_from(random.between(1, 8)).unwrap_or(1);
     let keys = u32::try_from(random.between(1, 20)).unwrap_or(1);
-    let plan = Plan { seed: random.next(), partitions, keys, poison_one_in: 3 };
+    let plan = Plan { seed: random.next(), partitions, keys, poison_one_in: 3, preloaded: 0 };
     let mut recording = Recording { input_topic: "entries".to_owned(), ..Recording::default() };
     for output in &mut recording.outputs {
         *output = vec![Vec::new(); partitions as usize];

@@ -5,6 +5,7 @@
 pub mod bad;
 pub mod bench;
 pub mod judge;
+pub mod migrating;
 pub mod self_test;
 
 mod commits;
@@ -22,11 +23,13 @@ use e2e::topics::{self, Broker};
 use rdkafka::message::Message;
 use serde_json::Value;
 
+use self::commits::Commit;
 use self::deploying::{Deployer, LABEL, Version};
 use self::judge::{Counts, Known, Recording, judge};
 use self::watching::{Sampler, Witness, parse_output};
 use crate::asking::Directory;
 use crate::campaign::{Options, kafka_settings, stable_ends};
+use crate::checker::{ByPartition, LogEnd};
 use crate::clients::{Load, Loader, Reader};
 use crate::hosts::{self, Guest, Hosts, Setup};
 use crate::random::Random;
@@ -36,6 +39,9 @@ use crate::workload::{Key, Plan};
 pub const STORES: [&str; 2] = ["counts", "last"];
 const OFFSETS: &str = "__consumer_offsets";
 const OFFSETS_PARTITIONS: u32 = 4;
+
+/// More than any loader writes.
+const PRELOADED_PER_SECOND: u64 = 1_000_000_000;
 
 /// How long tasks may take until all of them run what was deployed.
 pub const SWAP_LIMIT: Duration = Duration::from_secs(20);
@@ -59,6 +65,8 @@ pub struct Campaign {
     /// Until the load has ended.
     loader: Option<Loader>,
     entries: u64,
+    /// Whether the counts have the schema of the migrating version.
+    is_migrated: bool,
     witness: Option<Witness>,
     sampler: Option<Sampler>,
     pub figures: BTreeMap<String, u64>,
@@ -123,9 +131,17 @@ impl Campaign {
         let directory = Directory::default();
         directory.set(hosts.addresses()?);
         let deployer = Deployer::new(&name, directory.clone(), options.seed)?;
-        let plan = Plan { seed: options.seed, partitions, keys: options.keys, poison_one_in: 0 };
-        let topic = hosts::input_topic(&name);
-        let load = Load { bootstrap: bootstrap.clone(), topic, plan, entries: 0, per_second: options.per_second };
+        let Options { seed, keys, preloaded, .. } = *options;
+        let plan = Plan { seed, partitions, keys, poison_one_in: 0, preloaded };
+        let load = match preloaded {
+            0 => load(options, &name, &bootstrap, plan, 0),
+            // As fast as they go, and for now no others.
+            _ => Load {
+                entries: u64::from(preloaded),
+                per_second: PRELOADED_PER_SECOND,
+                ..load(options, &name, &bootstrap, plan, 0)
+            },
+        };
         Ok(Self {
             options: options.clone(),
             random: Random::new(options.seed),
@@ -135,6 +151,7 @@ impl Campaign {
             spoiling: Vec::new(),
             loader: Some(Loader::start(load)),
             entries: 0,
+            is_migrated: false,
             witness: Some(Witness::start(&bootstrap, output_topic(&name), partitions)?),
             sampler: Some(Sampler::start(&name, directory.clone())),
             name,
@@ -281,18 +298,34 @@ impl Campaign {
         self.hosts.settle(self.entries * u64::from(self.plan.partitions)).context("after the last entry")
     }
 
-    /// Everything that a refused deployment must leave as it is: the rows of the stores, the ends of all topics, what
-    /// is said of versions and tasks.
+    /// Lets entries flow again after `quiet`.
+    pub fn load_again(&mut self) {
+        let load = load(&self.options, &self.name, &self.kafka.bootstrap(), self.plan, self.entries);
+        self.loader = Some(Loader::start(load));
+    }
+
+    /// Everything that a refused deployment must leave as it is: the rows of the stores, and what is `around` them.
     ///
     /// # Errors
     /// When a host or the broker has no answer.
     pub fn state(&mut self) -> Result<Value> {
-        let mut state = serde_json::Map::new();
+        let mut state = self.around()?;
         for (number, host) in self.hosts.numbered() {
             for store in STORES {
                 let rows = host.entries(store, "&value_format=hex")?;
-                state.insert(format!("host {number} {store}"), serde_json::to_value(rows)?);
+                state[format!("host {number} {store}")] = serde_json::to_value(rows)?;
             }
+        }
+        Ok(state)
+    }
+
+    /// The ends of all topics, changelogs among them, and what is said of versions and tasks.
+    ///
+    /// # Errors
+    /// When a host or the broker has no answer.
+    pub fn around(&mut self) -> Result<Value> {
+        let mut state = serde_json::Map::new();
+        for (number, host) in self.hosts.numbered() {
             let (_, versions) = host.get(&format!("/v1/apps/{}/versions", self.name))?;
             state.insert(format!("host {number} versions"), versions);
         }
@@ -305,7 +338,9 @@ impl Campaign {
         }
         let mut tasks = Vec::new();
         for address in self.directory.all() {
-            let of_host = self.deployer.tasks_of(address, 1).context("a host does not answer")?;
+            // The connection may have been idle for so long that the host has closed it.
+            let first = self.deployer.tasks_of(address, 1);
+            let of_host = first.or_else(|| self.deployer.tasks_of(address, 1)).context("a host does not answer")?;
             tasks.extend(of_host.into_iter().map(|task| format!("{} {}", task.name, task.version)));
         }
         tasks.sort();
@@ -313,9 +348,15 @@ impl Campaign {
         Ok(Value::Object(state))
     }
 
-    /// Input, output and changelogs.
+    /// Input, output and changelogs, that of the counts first, and the one that they had before a migration last.
     fn topics(&self) -> Vec<String> {
         let mut topics = vec![hosts::input_topic(&self.name), output_topic(&self.name)];
+        if self.is_migrated {
+            topics.push(format!("{}-{}-v2-changelog", self.name, STORES[0]));
+            topics.push(format!("{}-{}-changelog", self.name, STORES[1]));
+            topics.push(format!("{}-{}-changelog", self.name, STORES[0]));
+            return topics;
+        }
         topics.extend(STORES.map(|store| format!("{}-{store}-changelog", self.name)));
         topics
     }
@@ -365,34 +406,50 @@ impl Campaign {
         let mut recording = Recording {
             input: vec![Vec::new(); partitions as usize],
             outputs: vec![Vec::new(); partitions as usize],
-            commits: vec![Vec::new(); partitions as usize],
             versions: self.known()?,
             ..Recording::default()
         };
-        self.read_commits(&ends, &mut recording)?;
+        recording.commits = self.commits(&ends)?;
         let mut changelog = Counts { name: "the changelog".to_owned(), ..Counts::default() };
         changelog.partitions = (0..partitions).collect();
-        let topics: Vec<String> = self.topics().into_iter().take(3).collect();
+        let mut older = Counts { name: "the older changelog".to_owned(), ..changelog.clone() };
+        let is_migrated = self.is_migrated;
+        let mut topics = self.topics();
+        // That of the other store says nothing here.
+        topics.remove(3);
         Reader::new(&bootstrap, &topics, partitions)?.read_to_end(&ends, |topic, record| {
             let partition = usize::try_from(record.partition())?;
             let key = record.key().context("a record without a key")?;
             match topic {
                 0 => recording.input[partition].push(Key::parse(key)?),
                 1 => recording.outputs[partition].push(parse_output(record)?),
-                _ => match record.payload() {
-                    Some(value) => drop(changelog.rows.insert(Key::parse(key)?, count_of(value)?)),
-                    None => drop(changelog.rows.remove(&Key::parse(key)?)),
-                },
+                _ => {
+                    let is_newer = topic == 2;
+                    let counts = if is_newer { &mut changelog } else { &mut older };
+                    match record.payload() {
+                        Some(value) => counts.rows.insert(Key::parse(key)?, count_of(value, is_newer && is_migrated)?),
+                        None => counts.rows.remove(&Key::parse(key)?),
+                    };
+                }
             }
             Ok(())
         })?;
         recording.counts = self.stores()?;
         recording.counts.push(changelog);
+        if is_migrated {
+            // It is said until something has changed the rows.
+            let since = |commits: &Vec<Commit>| commits.iter().find_map(|commit| commit.schema_since);
+            let at = recording.commits.iter().map(|of_partition| Some(usize::try_from(since(of_partition)?).ok()?));
+            recording.migrated_at = at.collect::<Option<_>>().context("a commit without the start of its schema")?;
+            recording.older = Some(older);
+        }
         recording.ends = ends;
         Ok(recording)
     }
 
-    fn read_commits(&self, ends: &[crate::checker::LogEnd], recording: &mut Recording) -> Result<()> {
+    /// What was committed of each partition, in its order.
+    fn commits(&self, ends: &[LogEnd]) -> Result<ByPartition<Commit>> {
+        let mut found = vec![Vec::new(); self.plan.partitions as usize];
         let input = hosts::input_topic(&self.name);
         let mut reader = Reader::new(&self.kafka.bootstrap(), &[OFFSETS.to_owned()], OFFSETS_PARTITIONS)?;
         reader.read_to_end(ends, |_, record| {
@@ -401,10 +458,10 @@ impl Campaign {
                 return Ok(());
             };
             ensure!(topic == input, "an offset of {topic} was committed");
-            let of_partition = recording.commits.get_mut(partition as usize).context("a partition too many")?;
-            of_partition.push(commit);
+            found.get_mut(partition as usize).context("a partition too many")?.push(commit);
             Ok(())
-        })
+        })?;
+        Ok(found)
     }
 
     /// The versions with their labels, as the hosts list them.
@@ -430,7 +487,7 @@ impl Campaign {
                 let entries = host.entries(STORES[0], &format!("&value_format=hex&partitions={}", list.join(",")))?;
                 let row = |(key, value): (String, Value)| {
                     let text = value.as_str().context("a row without text")?;
-                    Ok((Key::parse(key.as_bytes())?, u64::from_str_radix(text, 16)?))
+                    Ok((Key::parse(key.as_bytes())?, count_of(&bytes_of(text)?, self.is_migrated)?))
                 };
                 let rows = entries.into_iter().map(row).collect::<Result<_>>()?;
                 Ok(Counts { name: format!("host {number}"), partitions: partitions.into_iter().collect(), rows })
@@ -451,12 +508,29 @@ fn create_topics(broker: &Broker, name: &str, options: &Options) -> Result<()> {
     topics::create_with(broker, &output, options.partitions, &settings)
 }
 
+/// Entries from one on in each partition, at the campaign's rate.
+fn load(options: &Options, name: &str, bootstrap: &str, plan: Plan, first: u64) -> Load {
+    let (bootstrap, topic, per_second) = (bootstrap.to_owned(), hosts::input_topic(name), options.per_second);
+    Load { bootstrap, topic, plan, first, entries: first, per_second }
+}
+
 /// The topic of the guest's one sink.
 pub fn output_topic(application_id: &str) -> String {
     format!("{application_id}-out")
 }
 
-fn count_of(value: &[u8]) -> Result<u64> {
+/// The bytes of hexadecimal digits.
+fn bytes_of(text: &str) -> Result<Vec<u8>> {
+    let digits = |at: usize| text.get(at..at + 2).context("half a byte");
+    (0..text.len()).step_by(2).map(|at| Ok(u8::from_str_radix(digits(at)?, 16)?)).collect()
+}
+
+/// A count as the store has it: eight bytes, or text once it is migrated.
+fn count_of(value: &[u8], is_text: bool) -> Result<u64> {
+    if is_text {
+        let text = std::str::from_utf8(value).ok().filter(|text| text.len() < 8);
+        return text.and_then(|text| text.parse().ok()).with_context(|| format!("a migrated count is {value:?}"));
+    }
     match value.try_into() {
         Ok(bytes) => Ok(u64::from_be_bytes(bytes)),
         Err(_) => bail!("a count has 8 bytes, found {}", value.len()),

@@ -19,6 +19,8 @@ pub struct Plan {
     pub keys: u32,
     /// One of so many entries is poison; 0 for none.
     pub poison_one_in: u64,
+    /// So many entries come first, each of a key of its own.
+    pub preloaded: u32,
 }
 
 /// A key: the partition of its entries, and its number there.
@@ -58,7 +60,10 @@ impl Plan {
         // Half of the entries meet in a tenth of the keys.
         let hot = random & 1 == 0;
         let among = if hot { self.keys.div_ceil(10) } else { self.keys };
-        let number = u32::try_from((random >> 1) % u64::from(among.max(1))).unwrap_or(0);
+        let number = match u32::try_from(seq) {
+            Ok(seq) if seq < self.preloaded => seq,
+            _ => u32::try_from((random >> 1) % u64::from(among.max(1))).unwrap_or(0),
+        };
         let amount = i64::try_from((random >> 40) % 2_001).unwrap_or(0) - 1_000;
         Entry { key: Key { partition, number }, amount, poison: self.poison(random) }
     }

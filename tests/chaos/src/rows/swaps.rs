@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use super::Request;
 use crate::campaign::{self, Options};
 use crate::results::Slice;
-use crate::swaps::{self, Campaign, SWAP_LIMIT, bad, bench};
+use crate::swaps::{self, Campaign, SWAP_LIMIT, bad, bench, migrating};
 
 /// Two swaps in a second.
 const TURN: Duration = Duration::from_millis(500);
@@ -64,6 +64,33 @@ pub fn short(request: &Request) -> Slice {
         bad::under_load(campaign, &bad::BAD[..7])?;
         join(campaign)
     })
+}
+
+/// Rows of each partition that are migrated.
+const PRELOADED: u32 = 10_000;
+const PRELOADED_SHORT: u32 = 3_000;
+
+/// A version whose store has another schema, with kills in the middle of its migration.
+pub fn migrate(request: &Request) -> Slice {
+    migrated(request, PRELOADED)
+}
+
+/// The same with fewer rows.
+pub fn migrate_short(request: &Request) -> Slice {
+    migrated(request, PRELOADED_SHORT)
+}
+
+fn migrated(request: &Request, preloaded: u32) -> Slice {
+    // Commits that are small, so that there are many to be killed between.
+    let mut options = options(request, 1).set("statestore.uncommitted.max.bytes", 256 << 10);
+    // The guest takes its time for each row, so that the middle is long.
+    options = options.set("processor.deadline.ms", 10_000);
+    options.static_members = true;
+    options.partitions = 4;
+    options.preloaded = preloaded;
+    options.keys = preloaded + 1_000;
+    options.per_second = 2_000;
+    run(&options, 1, |campaign| migrating::under_load(campaign, request.faults - 1))
 }
 
 /// Swaps at a steady rate. With kills there is one as soon as the time has passed, and one at least.

@@ -5,11 +5,15 @@
 use anyhow::{Context, Result, bail, ensure};
 
 /// What a commit says of a partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Commit {
     pub offset: i64,
     /// The version that processed what was committed, and the offset with which it began; none where it says nothing.
     pub version: Option<(u64, i64)>,
+    /// The version that is taking rows over into another schema: it is in the middle of that.
+    pub migrating: Option<u64>,
+    /// The offset at which the rows got the schema that they have, where they had another one before.
+    pub schema_since: Option<i64>,
 }
 
 /// A record of the topic that is a commit of this group: topic, partition and what it says. `None` for other records.
@@ -36,22 +40,25 @@ pub fn parse(group: &str, key: &[u8], value: Option<&[u8]>) -> Result<Option<(St
         4 => value.compact_text()?,
         _ => bail!("a committed offset of the form {form}"),
     };
-    Ok(Some((topic, partition, Commit { offset, version: version_of(metadata)? })))
+    Ok(Some((topic, partition, Commit { offset, ..commit_of(metadata)? })))
 }
 
 /// The names of the numbers in the metadata.
 const NUMBER: &[u8] = b"sandbar@version";
 const SINCE: &[u8] = b"sandbar@since";
+const MIGRATING: &[u8] = b"sandbar@migrating";
+const SCHEMA_SINCE: &[u8] = b"sandbar@schema-since";
 
-/// What metadata in the form of Kafka Streams says of the version.
-fn version_of(metadata: &str) -> Result<Option<(u64, i64)>> {
+/// What metadata in the form of Kafka Streams says, but for the offset.
+fn commit_of(metadata: &str) -> Result<Commit> {
     let bytes = base64(metadata).with_context(|| format!("metadata that is no base64: {metadata:?}"))?;
     let mut bytes = Bytes(&bytes);
     if bytes.0.is_empty() || bytes.byte()? != 2 {
-        return Ok(None);
+        return Ok(Commit::default());
     }
     bytes.long().context("the partition time")?;
     let (mut number, mut since) = (None, None);
+    let mut commit = Commit::default();
     if !bytes.0.is_empty() {
         for _ in 0..bytes.int()? {
             let length = usize::try_from(bytes.int()?)?;
@@ -60,12 +67,14 @@ fn version_of(metadata: &str) -> Result<Option<(u64, i64)>> {
             match name {
                 NUMBER => number = Some(u64::try_from(value)?),
                 SINCE => since = Some(value),
+                MIGRATING => commit.migrating = Some(u64::try_from(value)?),
+                SCHEMA_SINCE => commit.schema_since = Some(value),
                 _ => {}
             }
         }
     }
     ensure!(number.is_some() == since.is_some(), "metadata with half of a version");
-    Ok(number.zip(since))
+    Ok(Commit { version: number.zip(since), ..commit })
 }
 
 /// Bytes from which numbers and texts are taken.

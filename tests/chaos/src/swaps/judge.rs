@@ -88,6 +88,9 @@ pub struct Recording {
     pub shown: Vec<Shown>,
     pub ends: Vec<LogEnd>,
     pub counts: Vec<Counts>,
+    /// The counts that a migration has read, and the offsets up to which they were counted.
+    pub older: Option<Counts>,
+    pub migrated_at: Vec<usize>,
 }
 
 /// What was found.
@@ -123,6 +126,12 @@ pub fn judge(recording: &Recording) -> Verdict {
     let seen = check_outputs(recording, &model, &versions, &mut verdict);
     check_all_there(recording, &versions, &seen, &mut verdict);
     recording.counts.iter().for_each(|counts| check_counts(counts, &model, &mut verdict));
+    if let Some(older) = &recording.older {
+        let until = |(entries, at): (&Vec<Key>, &usize)| entries[..(*at).min(entries.len())].to_vec();
+        let before: ByPartition<Key> = recording.input.iter().zip(&recording.migrated_at).map(until).collect();
+        let model = Model::of(&before);
+        check_counts(older, &model, &mut verdict);
+    }
     check_witness(recording, &mut verdict);
     check_shown(recording, &mut verdict);
     verdict
@@ -154,7 +163,7 @@ fn versions_of(recording: &Recording, verdict: &mut Verdict) -> ByPartition<Opti
     let of_partition = |(partition, entries): (usize, &Vec<Key>)| {
         let commits = recording.commits.get(partition).unwrap_or(&none);
         let mut versions = vec![None; entries.len()];
-        let mut before = Commit { offset: 0, version: None };
+        let mut before = Commit::default();
         for commit in commits {
             check_commit(partition, &before, commit, verdict);
             let (from, to) = (before.offset.max(0).cast_unsigned(), commit.offset.max(0).cast_unsigned());

@@ -56,7 +56,7 @@ pub fn run(seeds: u64) -> Result<Outcome> {
 fn recording(random: &mut Random) -> Recording {
     let partitions = u32::try_from(random.between(1, 8)).unwrap_or(1);
     let keys = u32::try_from(random.between(1, 20)).unwrap_or(1);
-    let plan = Plan { seed: random.next(), partitions, keys, poison_one_in: 0 };
+    let plan = Plan { seed: random.next(), partitions, keys, poison_one_in: 0, preloaded: 0 };
     let versions = random.between(2, 6);
     let mut recording = Recording { outputs: vec![Vec::new(); partitions as usize], ..Recording::default() };
     recording.versions = (1..=versions).map(|number| (number, Known { label: 100 + number, spoils: false })).collect();
@@ -88,11 +88,11 @@ fn commits_of(random: &mut Random, entries: usize, versions: u64) -> Vec<Commit>
             mark = (target, offset);
             // A swap is committed also where no record comes.
             if random.one_in(3) {
-                commits.push(Commit { offset, version: Some(mark) });
+                commits.push(Commit { offset, version: Some(mark), ..Commit::default() });
             }
         }
         offset = (offset + i64::try_from(random.between(1, 5)).unwrap_or(1)).min(entries);
-        commits.push(Commit { offset, version: Some(mark) });
+        commits.push(Commit { offset, version: Some(mark), ..Commit::default() });
     }
     commits
 }

@@ -15,6 +15,8 @@
 //! | `versions-store-more` | has a store `extra` beside the others |
 //! | `versions-other-format` | keeps the values of `counts` as text (`utf8`), not as `i64` |
 //! | `versions-higher-schema` | says that `counts` has schema version 2, and has no migration |
+//! | `versions-migrates` | `counts` has schema version 2, whose values are text, and rows of version 1 are migrated |
+//! | `versions-migrates-fragile` | the same, but its `migrate` traps at the row `0-00042` |
 //!
 //! **Config tables** make as many versions of each module as there are tables. All keys may be absent:
 //!
@@ -37,13 +39,17 @@ use sandbar::bindings::sandbar::processor::types::{
 use sandbar::bindings::sandbar::processor::{context, log, state};
 
 mod behaviour;
+#[cfg(any(feature = "migrates", feature = "migrates-fragile"))]
+mod migrating;
 
 use behaviour::Behaviour;
 
 const SOURCE: &str = if cfg!(feature = "other-source") { "in-renamed" } else { "in" };
 const LABEL: &str = if cfg!(feature = "b") { "b" } else { "a" };
-const COUNT_FORMAT: &str = if cfg!(feature = "other-format") { "utf8" } else { "i64" };
-const COUNT_SCHEMA: u32 = if cfg!(feature = "higher-schema") { 2 } else { 1 };
+const MIGRATES: bool = cfg!(any(feature = "migrates", feature = "migrates-fragile"));
+const IS_TEXT: bool = cfg!(feature = "other-format") || MIGRATES;
+const COUNT_FORMAT: &str = if IS_TEXT { "utf8" } else { "i64" };
+const COUNT_SCHEMA: u32 = if cfg!(feature = "higher-schema") || MIGRATES { 2 } else { 1 };
 /// How often `trap-in-punctuate` is called.
 const INTERVAL_MS: u64 = 100;
 
@@ -177,12 +183,12 @@ impl Instance {
 fn read_count(value: &[u8]) -> i64 {
     let text = || -> Option<i64> { std::str::from_utf8(value).ok()?.parse().ok() };
     let number = || -> Option<i64> { value.try_into().ok().map(i64::from_be_bytes) };
-    let count = if cfg!(feature = "other-format") { text() } else { number() };
+    let count = if IS_TEXT { text() } else { number() };
     count.unwrap_or_else(|| panic!("the store has a count that is not {COUNT_FORMAT}: {value:?}"))
 }
 
 fn written_count(count: i64) -> Vec<u8> {
-    if cfg!(feature = "other-format") { count.to_string().into_bytes() } else { count.to_be_bytes().to_vec() }
+    if IS_TEXT { count.to_string().into_bytes() } else { count.to_be_bytes().to_vec() }
 }
 
 fn forward(outputs: &mut OutputBatch, timestamp: i64, key: &[u8], value: &[u8]) {

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const PLAN: Plan = Plan { seed: 5, partitions: 3, keys: 4, poison_one_in: 0 };
+const PLAN: Plan = Plan { seed: 5, partitions: 3, keys: 4, poison_one_in: 0, preloaded: 0 };
 const SENT: u64 = 60;
 
 fn query(begin_us: u64, said: Said) -> Query {

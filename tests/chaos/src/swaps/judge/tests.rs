@@ -27,7 +27,7 @@ fn a_version_that_spoils_outputs_is_not_blamed_on_the_host() {
         |offset, seq: u64, label| Output { offset, appended_ms: 0, origin: 0, seq, key, count: seq + 1, label };
     let outputs = vec![vec![output(0, 0, 10), output(2, 2, 30), output(3, 2, 30)]];
     let known = |label, spoils| Known { label, spoils };
-    let mark = |offset, number| Commit { offset, version: Some((number, offset - 1)) };
+    let mark = |offset, number| Commit { offset, version: Some((number, offset - 1)), ..Commit::default() };
     let recording = Recording {
         input: vec![vec![key; 3]],
         outputs: outputs.clone(),
