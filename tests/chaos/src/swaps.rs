@@ -439,7 +439,7 @@ impl Campaign {
         if is_migrated {
             // It is said until something has changed the rows.
             let since = |commits: &Vec<Commit>| commits.iter().find_map(|commit| commit.schema_since);
-            let at = recording.commits.iter().map(|of_partition| Some(usize::try_from(since(of_partition)?).ok()?));
+            let at = recording.commits.iter().map(|of_partition| usize::try_from(since(of_partition)?).ok());
             recording.migrated_at = at.collect::<Option<_>>().context("a commit without the start of its schema")?;
             recording.older = Some(older);
         }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use engine::state::{StateStore, StoreError, StoreProvider};
+use engine::state::{StoreError, StoreProvider};
 use engine::topology::{StoreChangelog, StoreSpec};
 use rocks::{FORMAT_VERSION, RocksOptions, RocksStoreProvider};
 

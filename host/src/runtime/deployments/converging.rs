@@ -238,7 +238,7 @@ impl Deployments {
         // A host without tasks has seen none go over.
         let runs =
             |task: &&TaskReport| task.state == TaskState::Running && task.version == number && task.migration.is_none();
-        if tasks.is_empty() || !tasks.iter().all(|task| runs(task)) {
+        if tasks.is_empty() || !tasks.iter().all(runs) {
             return Ok(());
         }
         let target = lock(&running.target).clone();
