@@ -169,8 +169,8 @@ pub const MUTANTS: &[Mutant] = &[
         what: "the partition time is not committed with the offset",
         edits: &[Edit {
             file: COMMITTING,
-            old: "                    partition_time: queue.partition_time(),",
-            new: "                    partition_time: if {on} { crate::record::NO_TIMESTAMP } else { queue.partition_time() },",
+            old: "                said.partition_time = queue.partition_time();",
+            new: "                if !{on} { said.partition_time = queue.partition_time(); }",
         }],
     },
     Mutant {

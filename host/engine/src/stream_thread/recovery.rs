@@ -80,14 +80,16 @@ fn corrupt_store(error: &EngineError) -> Option<(TaskId, String)> {
         EngineError::Store(StoreError::Corrupt { task, store, .. }) => Some((*task, store.clone())),
         EngineError::Processing { error, .. }
         | EngineError::Punctuation { error, .. }
-        | EngineError::Start { error, .. } => match &**error {
-            ProcessorError::Store(StoreError::Corrupt { task, store, .. }) => Some((*task, store.clone())),
-            _ => None,
-        },
-        EngineError::Migration(migration) => match &migration.error {
-            ProcessorError::Store(StoreError::Corrupt { task, store, .. }) => Some((*task, store.clone())),
-            _ => None,
-        },
+        | EngineError::Start { error, .. } => met_by_call(error),
+        EngineError::Migration(migration) => met_by_call(&migration.error),
+        _ => None,
+    }
+}
+
+/// The store that a call of the processor has found corrupt.
+fn met_by_call(error: &ProcessorError) -> Option<(TaskId, String)> {
+    match error {
+        ProcessorError::Store(StoreError::Corrupt { task, store, .. }) => Some((*task, store.clone())),
         _ => None,
     }
 }

@@ -33,7 +33,7 @@ mod migrating;
 pub use committing::TaskOffsets;
 pub(crate) use lifecycle::open_or_wipe;
 pub use migrating::{MigrationReport, MigrationSlice};
-pub(crate) use migrating::{migrated, migration_error};
+pub(crate) use migrating::{migrated, migration_error, rows_of_one_call};
 
 /// What one call of `process` did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

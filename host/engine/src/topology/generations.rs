@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::{StoreChangelog, StoreSpec, Topology};
+use super::{StoreSpec, Topology};
 
 /// An older generation that rows are still to be taken from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,9 +40,9 @@ impl StoreSpec {
         self.older_generation_of.is_some()
     }
 
-    /// Whether a migration can write it: others write what its source topic backs.
+    /// Whether a migration can write it: others write what its source topic backs, and nobody an older generation.
     pub fn has_generations(&self) -> bool {
-        !matches!(self.changelog, StoreChangelog::Source(_))
+        !self.is_source_backed() && !self.is_older_generation()
     }
 }
 

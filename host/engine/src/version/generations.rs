@@ -27,7 +27,7 @@ pub fn older_generations<'a>(
         let Some(task) = topology.task_of(partition) else { continue };
         let Some(part) = topology.sub_topology(task.sub_topology) else { continue };
         let committed = offset_metadata::decode(&committed.metadata);
-        for store in part.stores.iter().filter(|store| store.has_generations() && !store.is_older_generation()) {
+        for store in part.stores.iter().filter(|store| store.has_generations()) {
             let schema = committed.schemas.get(&*store.name).copied();
             let version = schema.unwrap_or(1);
             if version < store.version {
@@ -52,7 +52,7 @@ pub fn has_current_rows<'a>(
             return true;
         };
         let known = offset_metadata::decode(&committed.metadata);
-        part.stores.iter().filter(|store| store.has_generations() && !store.is_older_generation()).all(|store| {
+        part.stores.iter().filter(|store| store.has_generations()).all(|store| {
             let is_newer = known.schemas.get(&*store.name).is_some_and(|schema| *schema > store.version);
             let is_source = known.schema_sources.get(&*store.name) == Some(&store.version);
             !is_newer || (is_source && known.schema_since == Some(committed.offset))

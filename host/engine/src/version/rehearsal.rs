@@ -1,20 +1,18 @@
 //! A try of a version's migrations on the rows that are there, before any task runs it: `migrate` is pure, so what it
 //! can do with them now it can do then. What comes of it is thrown away.
 
-use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use super::ProcessorVersion;
 use crate::columns::Columns;
 use crate::error::EngineError;
 use crate::processor::ProcessorError;
-use crate::state::{KeyRange, ReadView, StoreError};
-use crate::task::stream_task::{migrated, migration_error};
+use crate::state::ReadView;
+use crate::task::stream_task::{migrated, migration_error, rows_of_one_call};
 use crate::topology::TaskId;
 use crate::topology::change::StoreMigration;
 
-/// Rows of one call, and their bytes.
-const ROWS_MAX: usize = 512;
+/// Bytes of the rows of one call.
 const BYTES_MAX: usize = 1 << 20;
 
 /// The rows of a task that are to be taken over.
@@ -42,7 +40,7 @@ pub fn rehearse_migrations(
         for rows in rows.iter().filter(|rows| rows.store == migration.store) {
             let mut after: Option<Vec<u8>> = None;
             while !is_stopping() {
-                let (keys, values) = page(&*rows.view, after.as_deref())?;
+                let (keys, values) = rows_of_one_call(&*rows.view, after.as_deref(), BYTES_MAX)?;
                 let Some(last) = keys.iter().last().map(<[u8]>::to_vec) else { break };
                 call(version, migration, rows.task, &keys, &values)?;
                 tried += keys.len() as u64;
@@ -66,16 +64,4 @@ fn call(
         .create(task)
         .and_then(|mut processor| migrated(&mut *processor, &migration.store, migration.from, keys, values));
     called.map(|_| ()).map_err(|error: ProcessorError| migration_error(version, migration, task, keys, error))
-}
-
-fn page(view: &dyn ReadView, after: Option<&[u8]>) -> Result<(Columns, Columns), StoreError> {
-    let (mut keys, mut values) = (Columns::default(), Columns::default());
-    let lower = after.map_or(Bound::Unbounded, Bound::Excluded);
-    view.scan(KeyRange { lower, upper: Bound::Unbounded }, false, &mut |key, value| {
-        keys.push(key);
-        values.push(value);
-        let is_full = keys.len() >= ROWS_MAX || keys.bytes.len() + values.bytes.len() >= BYTES_MAX;
-        if is_full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    })?;
-    Ok((keys, values))
 }

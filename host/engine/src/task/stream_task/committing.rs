@@ -97,25 +97,31 @@ impl StreamTask {
         producer: &StreamsProducer,
     ) -> Result<TaskOffsets, EngineError> {
         let mut offsets = Vec::new();
-        let mut changelogs = None;
+        let mut said = None;
         for queue in self.group.queues() {
             let position = if queue.is_empty() { consumer.position(&queue.partition)? } else { None };
             let offset = queue.offset_to_commit(position);
             if queue.committed_offset() != Some(offset) || self.version_unmarked {
-                let changelogs = changelogs.get_or_insert_with(|| self.changelog_offsets(producer));
-                let metadata = offset_metadata::encode(&Committed {
-                    partition_time: queue.partition_time(),
-                    changelogs: changelogs.clone(),
-                    version: Some(self.version_mark(&queue.partition, offset)),
-                    schemas: self.schemas_to_commit(),
-                    schema_since: self.schema_start(&queue.partition, offset),
-                    schema_sources: self.schema_sources(),
-                    migrating: self.migrating_to_commit(),
-                });
+                let said = said.get_or_insert_with(|| self.said_of_all_partitions(producer));
+                said.partition_time = queue.partition_time();
+                said.version = Some(self.version_mark(&queue.partition, offset));
+                said.schema_since = self.schema_start(&queue.partition, offset);
+                let metadata = offset_metadata::encode(said);
                 offsets.push((queue.partition.clone(), OffsetAndMetadata { offset, metadata }));
             }
         }
         Ok(offsets)
+    }
+
+    /// What the commit of each partition says alike.
+    fn said_of_all_partitions(&self, producer: &StreamsProducer) -> Committed {
+        Committed {
+            changelogs: self.changelog_offsets(producer),
+            schemas: self.schemas_to_commit(),
+            schema_sources: self.schema_sources(),
+            migrating: self.migrating_to_commit(),
+            ..Committed::default()
+        }
     }
 
     /// How far the changelogs of the stores are once the open commit is through.

@@ -5,7 +5,7 @@
 //! the last key of the newer generation. Nothing is processed before the end of it is committed.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 
 use super::StreamTask;
 use crate::columns::{Columns, NullableColumns};
@@ -14,7 +14,7 @@ use crate::metrics::Metric;
 use crate::processor::{Processor, ProcessorError};
 use crate::query::Availability;
 use crate::record::{Offset, Timestamp, TopicPartition};
-use crate::state::{KeyRange, Page, StoreError, TaskStore};
+use crate::state::{KeyRange, ReadView, StoreError, TaskStore};
 use crate::task::record_queue::RecordQueue;
 use crate::topology::TaskId;
 use crate::topology::change::StoreMigration;
@@ -197,7 +197,7 @@ impl StreamTask {
         let stores = self.stores();
         for (to, store) in stores.iter().enumerate() {
             let spec = store.spec();
-            if spec.is_older_generation() || !spec.has_generations() {
+            if !spec.has_generations() {
                 continue;
             }
             let committed = self.committed_schemas.get(&*spec.name).copied();
@@ -329,7 +329,8 @@ impl StreamTask {
             return Ok(Phase::Copying { step: 0, after: None });
         };
         let store = &mut self.stores_mut()[to];
-        let page = rows_after(store, after.as_deref(), ROWS_MAX)?;
+        let lower = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let page = store.range(KeyRange { lower, upper: Bound::Unbounded }, false, ROWS_MAX)?;
         for key in page.keys.iter() {
             store.put(key, None, 0);
         }
@@ -349,8 +350,10 @@ impl StreamTask {
     ) -> Result<Phase, EngineError> {
         let Some(current) = migration.steps.get(step).cloned() else { return Ok(Phase::Ending) };
         let max_bytes = self.options.config.batch_max_bytes;
-        let page = bounded_rows(&mut self.stores_mut()[current.from], after.as_deref(), max_bytes)?;
-        let Some(last) = page.keys.iter().last().map(<[u8]>::to_vec) else {
+        // All of it is committed, as nobody writes it.
+        let view = self.stores()[current.from].read_view();
+        let (keys, values) = rows_of_one_call(&*view, after.as_deref(), max_bytes)?;
+        let Some(last) = keys.iter().last().map(<[u8]>::to_vec) else {
             let next = step + 1;
             let resumed = match migration.steps.get(next) {
                 Some(step) => last_key(&mut self.stores_mut()[step.to])?,
@@ -359,11 +362,11 @@ impl StreamTask {
             return Ok(Phase::Copying { step: next, after: resumed });
         };
         let write_time = self.group.stream_time().unwrap_or(wall_clock_ms).max(0);
-        let taken = migrated(&mut *migration.processor, &current.store, current.from_version, &page.keys, &page.values)
-            .and_then(|values| {
+        let taken = migrated(&mut *migration.processor, &current.store, current.from_version, &keys, &values).and_then(
+            |values| {
                 let store = &mut self.stores_mut()[current.to];
                 store.savepoint();
-                for (key, value) in page.keys.iter().zip(values.iter()) {
+                for (key, value) in keys.iter().zip(values.iter()) {
                     // A row that is left out is not there.
                     if value.is_some() {
                         store.put(key, value, write_time);
@@ -378,16 +381,17 @@ impl StreamTask {
                     }),
                     None => Ok(()),
                 }
-            });
+            },
+        );
         if let Err(error) = taken {
             let migration = StoreMigration {
                 store: current.store.as_str().into(),
                 from: current.from_version,
                 to: current.to_version,
             };
-            return Err(migration_error(&self.version, &migration, self.id, &page.keys, error));
+            return Err(migration_error(&self.version, &migration, self.id, &keys, error));
         }
-        migration.rows += page.keys.len() as u64;
+        migration.rows += keys.len() as u64;
         Ok(Phase::Copying { step, after: Some(last) })
     }
 
@@ -447,21 +451,24 @@ pub(crate) fn migration_error(
     Box::new(failed).into()
 }
 
-fn rows_after(store: &mut TaskStore, after: Option<&[u8]>, rows_max: usize) -> Result<Page, StoreError> {
+/// The rows after a key that `migrate` is given at once: as many as have `max_bytes` together, at least one.
+pub(crate) fn rows_of_one_call(
+    view: &dyn ReadView,
+    after: Option<&[u8]>,
+    max_bytes: usize,
+) -> Result<(Columns, Columns), StoreError> {
+    let (mut keys, mut values) = (Columns::default(), Columns::default());
     let lower = after.map_or(Bound::Unbounded, Bound::Excluded);
-    store.range(KeyRange { lower, upper: Bound::Unbounded }, false, rows_max)
-}
-
-/// Rows of one call: as many as have `max_bytes` together, at least one.
-fn bounded_rows(store: &mut TaskStore, after: Option<&[u8]>, max_bytes: usize) -> Result<Page, StoreError> {
-    let mut rows_max = ROWS_MAX;
-    loop {
-        let page = rows_after(store, after, rows_max)?;
-        if page.keys.len() <= 1 || page.keys.bytes.len() + page.values.bytes.len() <= max_bytes {
-            return Ok(page);
+    view.scan(KeyRange { lower, upper: Bound::Unbounded }, false, &mut |key, value| {
+        let bytes = keys.bytes.len() + values.bytes.len() + key.len() + value.len();
+        if keys.len() >= ROWS_MAX || (keys.len() > 0 && bytes > max_bytes) {
+            return ControlFlow::Break(());
         }
-        rows_max = page.keys.len() / 2;
-    }
+        keys.push(key);
+        values.push(value);
+        ControlFlow::Continue(())
+    })?;
+    Ok((keys, values))
 }
 
 fn last_key(store: &mut TaskStore) -> Result<Option<Vec<u8>>, StoreError> {
