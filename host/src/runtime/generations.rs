@@ -2,7 +2,6 @@
 //! committed, and by the changelogs that are there. Writes nothing.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use engine::broker::{BrokerError, BrokerErrorKind, ClientSupplier, OffsetAndMetadata};
@@ -12,9 +11,9 @@ use engine::topology::{PartitionCounts, Topology};
 use engine::version::{self, Found, older_generations};
 use kafka::KafkaClients;
 
+use super::retrying::until_answered;
 use super::stop::Stop;
 use crate::config::Manifest;
-use crate::exit::UnreachableError;
 
 /// The topology with what a migration has to read. `None` when the wish to stop came first.
 ///
@@ -31,22 +30,11 @@ pub fn with_older_generations(
     if stores.all(|store| store.version <= 1) {
         return Ok(Some(Arc::clone(topology)));
     }
-    let deadline = Instant::now() + Duration::from_millis(manifest.count("default.api.timeout.ms"));
-    loop {
-        match find(manifest.application_id(), clients, topology, counts) {
-            Ok(older) => return Ok(Some(Arc::new(topology.with_older_generations(&older)))),
-            Err(error) if error.kind == BrokerErrorKind::Retriable && Instant::now() < deadline => {
-                tracing::warn!(%error, "cannot look for rows of older schemas yet");
-            }
-            Err(error) if error.kind == BrokerErrorKind::Retriable => {
-                return Err(UnreachableError(error.to_string()).into());
-            }
-            Err(error) => return Err(error.into()),
-        }
-        if stop.wait(Duration::from_millis(manifest.count("retry.backoff.ms"))) {
-            return Ok(None);
-        }
-    }
+    let is_retriable = |error: &BrokerError| error.kind == BrokerErrorKind::Retriable;
+    let older = until_answered(manifest, stop, "look for rows of older schemas", is_retriable, || {
+        find(manifest.application_id(), clients, topology, counts)
+    })?;
+    Ok(older.map(|older| Arc::new(topology.with_older_generations(&older))))
 }
 
 fn find(

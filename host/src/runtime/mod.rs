@@ -11,6 +11,7 @@ mod host;
 mod idle;
 mod lives;
 mod loader;
+mod retrying;
 mod settings;
 mod shared;
 mod spawn;

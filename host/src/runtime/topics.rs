@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use engine::broker::{BrokerError, BrokerErrorKind, ClientSupplier, NewTopic};
@@ -17,10 +17,11 @@ use engine::topology::Topology;
 use kafka::KafkaClients;
 use serde_json::{Value, json};
 
+use super::retrying::until_answered;
 use super::spawn::spawn;
 use super::stop::Stop;
 use crate::config::Manifest;
-use crate::exit::{StateDirectoryError, UnreachableError};
+use crate::exit::StateDirectoryError;
 use crate::terminal::Terminal;
 
 /// The file of the state directory that remembers the topics.
@@ -78,22 +79,12 @@ fn ask(
     stop: &Stop,
 ) -> Result<Option<Prepared>> {
     let replication_factor = i32::try_from(manifest.integer("replication.factor")).unwrap_or(-1);
-    let deadline = Instant::now() + Duration::from_millis(manifest.count("default.api.timeout.ms"));
-    loop {
+    let is_retriable = |error: &EngineError| error.remedy() == Remedy::Retry;
+    until_answered(manifest, stop, "prepare the topics", is_retriable, || {
         let mut admin = clients.admin()?;
         let application_id = manifest.application_id();
-        match internal_topics::prepare_known(admin.as_mut(), application_id, topology, replication_factor, known) {
-            Ok(prepared) => return Ok(Some(prepared)),
-            Err(error) if error.remedy() == Remedy::Retry && Instant::now() < deadline => {
-                tracing::warn!(%error, "cannot prepare the topics yet");
-            }
-            Err(error) if error.remedy() == Remedy::Retry => return Err(UnreachableError(error.to_string()).into()),
-            Err(error) => return Err(error.into()),
-        }
-        if stop.wait(Duration::from_millis(manifest.count("retry.backoff.ms"))) {
-            return Ok(None);
-        }
-    }
+        internal_topics::prepare_known(admin.as_mut(), application_id, topology, replication_factor, known)
+    })
 }
 
 /// Nothing where there is no file.

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use engine::broker::ClientSupplier;
@@ -14,14 +14,14 @@ use serde_json::json;
 
 use super::deploying::DeployError;
 use super::{Deployments, Running, State, Target, compare, lock, moved};
-use crate::exit::UnreachableError;
 use crate::runtime::clock::HostClock;
 use crate::runtime::loader::{Loaded, Loader};
+use crate::runtime::retrying::until_answered;
 use crate::runtime::status::Status;
 use crate::runtime::stop::Stop;
 use crate::terminal::Terminal;
 use crate::versions::{
-    AppendError, ChangeKind, ModuleDigest, NewVersion, Version, VersionLog, VersionLogOptions, VersionState,
+    AppendError, ChangeKind, LogError, ModuleDigest, NewVersion, Version, VersionLog, VersionLogOptions, VersionState,
 };
 
 /// What the threads of an application are to be started with.
@@ -85,21 +85,10 @@ fn open_log(own: &Loaded, clients: &Arc<KafkaClients>, stop: &Stop) -> Result<Op
         timeout: Duration::from_millis(manifest.count("request.timeout.ms")),
         clock: Arc::new(HostClock::default()),
     };
-    let deadline = Instant::now() + Duration::from_millis(manifest.count("default.api.timeout.ms"));
-    loop {
+    until_answered(manifest, stop, "read the versions of the application", LogError::is_retriable, || {
         let clients: Arc<dyn ClientSupplier> = Arc::clone(clients) as _;
-        match VersionLog::open(clients, options.clone()) {
-            Ok(log) => return Ok(Some(log)),
-            Err(error) if error.is_retriable() && Instant::now() < deadline => {
-                tracing::warn!(%error, "cannot read the versions of the application yet");
-            }
-            Err(error) if error.is_retriable() => return Err(UnreachableError(error.to_string()).into()),
-            Err(error) => return Err(error.into()),
-        }
-        if stop.wait(Duration::from_millis(manifest.count("retry.backoff.ms"))) {
-            return Ok(None);
-        }
-    }
+        VersionLog::open(clients, options.clone())
+    })
 }
 
 impl Deployments {
