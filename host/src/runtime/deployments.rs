@@ -284,7 +284,7 @@ fn compare(old: &Loaded, new: &Loaded, dropped_stores: &[String]) -> Result<(Cha
     // Tasks count their stores and sinks by their places in the declaration.
     let same_places = **old.topology() == **new.topology();
     let kind = match change.kind {
-        // Its topology differs by the version of the schema at least.
+        // Where rows are to be taken over the places differ too: a schema's version is one of them.
         TopologyChange::Swap if same_threads && same_places => ChangeKind::Swap,
         TopologyChange::Swap | TopologyChange::Restart => ChangeKind::Restart,
     };
@@ -293,16 +293,17 @@ fn compare(old: &Loaded, new: &Loaded, dropped_stores: &[String]) -> Result<(Cha
 
 /// Whether a version has taken rows over that the one before cannot read.
 fn has_migrated(before: &Loaded, after: &Loaded) -> bool {
-    let stores = before.topology().sub_topologies.iter().flat_map(|part| &part.stores);
-    let dropped: Vec<String> = stores.map(|store| store.name.to_string()).collect();
-    compare(before, after, &dropped_of(&dropped, after)).is_ok_and(|(_, change)| !change.migrations.is_empty())
+    compare(before, after, &dropped_of(before, after)).is_ok_and(|(_, change)| !change.migrations.is_empty())
 }
 
 /// The stores that a version does not have any more.
-fn dropped_of(stores: &[String], new: &Loaded) -> Vec<String> {
-    let kept: Vec<&str> =
-        { new.topology().sub_topologies.iter() }.flat_map(|part| &part.stores).map(|store| &*store.name).collect();
-    stores.iter().filter(|store| !kept.contains(&store.as_str())).cloned().collect()
+fn dropped_of(before: &Loaded, after: &Loaded) -> Vec<String> {
+    let names = |loaded: &Loaded| -> Vec<String> {
+        let stores = loaded.topology().sub_topologies.iter().flat_map(|part| &part.stores);
+        stores.map(|store| store.name.to_string()).collect()
+    };
+    let kept = names(after);
+    names(before).into_iter().filter(|store| !kept.contains(store)).collect()
 }
 
 /// Moves a version on, with a reason; a move that its table does not have is a defect of ours.

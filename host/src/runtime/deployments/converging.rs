@@ -80,10 +80,7 @@ impl Deployments {
         let Some(RolledBack { number, to, reason }) = running.versions.rolled_back() else { return Ok(()) };
         let target = lock(&running.target).clone();
         // Heard before.
-        if target.number != number {
-            return Ok(());
-        }
-        if target.stands_still {
+        if target.number != number || target.stands_still {
             return Ok(());
         }
         if let (None, Some((_, before))) = (to, &target.previous)
@@ -196,9 +193,7 @@ impl Deployments {
     fn follow(&self, running: &Running, version: &Version, loaded: Arc<Loaded>) {
         // Whoever deployed it has said which stores are dropped.
         let target = Arc::clone(&lock(&running.target).loaded);
-        let stores = target.topology().sub_topologies.iter().flat_map(|part| &part.stores);
-        let dropped: Vec<String> = stores.map(|store| store.name.to_string()).collect();
-        let compared = match compare(&target, &loaded, &dropped_of(&dropped, &loaded)) {
+        let compared = match compare(&target, &loaded, &dropped_of(&target, &loaded)) {
             // Another host has gone back before the newer rows had changed; each task sees to it for itself.
             Err(_) if has_migrated(&loaded, &target) => Ok(ChangeKind::Restart),
             compared => compared.map(|(kind, _)| kind),

@@ -461,7 +461,7 @@ pub(crate) fn rows_of_one_call(
     let lower = after.map_or(Bound::Unbounded, Bound::Excluded);
     view.scan(KeyRange { lower, upper: Bound::Unbounded }, false, &mut |key, value| {
         let bytes = keys.bytes.len() + values.bytes.len() + key.len() + value.len();
-        if keys.len() >= ROWS_MAX || (keys.len() > 0 && bytes > max_bytes) {
+        if keys.len() >= ROWS_MAX || (!keys.is_empty() && bytes > max_bytes) {
             return ControlFlow::Break(());
         }
         keys.push(key);
