@@ -31,6 +31,16 @@ fn a_page_of_a_browser_may_not() {
     }
 }
 
+#[test]
+fn what_a_proxy_of_this_machine_passes_on_may_not() {
+    for (name, value) in [("forwarded", "for=10.0.0.1"), ("x-forwarded-for", "10.0.0.1"), ("via", "1.1 front")] {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, HeaderValue::from_static(value));
+        let refused = is_allowed(Some(&peer("127.0.0.1:1")), &headers).expect_err(name);
+        assert!(refused.detail.contains(name), "{}", refused.detail);
+    }
+}
+
 fn request(kind: &str, body: impl Into<Body>) -> Request<Body> {
     Request::builder().header(header::CONTENT_TYPE, kind).body(body.into()).expect("a request")
 }
