@@ -64,6 +64,8 @@ pub struct Package {
     pub application: String,
     pub manifest: String,
     pub module: Vec<u8>,
+    /// The one of the file beside the module, as text.
+    pub signature: Option<String>,
 }
 
 impl Package {
@@ -81,11 +83,13 @@ impl Package {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let module = manifest.path_of("module");
         let limit_bytes = usize::try_from(manifest.count("module.max.bytes")).unwrap_or(usize::MAX);
-        let bytes = components::read(&module, limit_bytes)?;
+        // Whether somebody trusted has signed it is for the host to say.
+        let (bytes, signature) = components::read_signed(&module, limit_bytes, None)?;
         sandbox::check_with_limit(&bytes, limit_bytes)
             .with_context(|| format!("the module {} was refused", module.display()))?;
+        let signature = signature.map(|signature| signature.to_string());
         let application = manifest.application_id().to_owned();
-        Ok(Self { application, manifest: text, module: bytes })
+        Ok(Self { application, manifest: text, module: bytes, signature })
     }
 }
 
@@ -102,6 +106,7 @@ pub fn run(arguments: &Arguments, terminal: Terminal) -> Result<()> {
         application: &package.application,
         module: &package.module,
         manifest: Some(&package.manifest),
+        signature: package.signature.as_deref(),
         why: arguments.why.as_deref(),
         who: who.as_deref(),
         drop_stores: &arguments.drop_store,

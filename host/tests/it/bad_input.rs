@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signer, SigningKey};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::support::{Place, guest};
@@ -77,6 +78,36 @@ fn a_module_that_no_trusted_key_has_signed() {
     place
         .run_until_idle(&["-X", "module.trusted.keys=missing.pem"])
         .failed(2, &["cannot read the public key missing.pem"]);
+}
+
+/// `sandbar deploy` hands over the signature that lies beside the module, and the host asks for it.
+#[test]
+fn a_deployment_that_no_trusted_key_has_signed() {
+    let place = Place::new("unsigned-deployment");
+    let module = std::fs::read(guest("count")).expect("the guest");
+    let release = SigningKey::from_bytes(&[1; 32]);
+    let key = STANDARD.encode(release.verifying_key().to_bytes());
+    let manifest =
+        format!("application.id = \"count\"\nmodule = \"count.wasm\"\n\"module.trusted.keys\" = [\"{key}\"]\n");
+    let sign = |key: &SigningKey, bytes: &[u8]| key.sign(&Sha256::digest(bytes)).to_bytes();
+    place.write("sandbar.toml", manifest);
+    place.write("count.wasm", &module);
+    place.write("count.wasm.sig", sign(&release, &module));
+    let host = place.start_ready(&[]);
+    // The same code with an empty custom section behind it: another version.
+    let other = [&module[..], &[0, 2, 1, b'v']].concat();
+    place.write("count.wasm", &other);
+    std::fs::remove_file(place.folder.join("count.wasm.sig")).expect("removed");
+    let deploy = || place.sandbar(&["deploy", "--wait", "--url", &host.url]);
+    deploy().failed(4, &["has no signature"]);
+    place.write("count.wasm.sig", "no signature");
+    deploy().failed(4, &["expected 64 bytes, or their base64, found 12 other bytes"]);
+    place.write("count.wasm.sig", sign(&SigningKey::from_bytes(&[2; 32]), &other));
+    deploy().failed(4, &["is of none of the 1 keys in module.trusted.keys"]);
+    place.write("count.wasm.sig", sign(&release, &other));
+    deploy().succeeded();
+    let (_, versions) = host.get("/v1/apps/count/versions").expect("an answer");
+    assert_eq!((&versions["active"], &versions["versions"][0]["signed"]), (&json!(2), &json!(true)), "{versions}");
 }
 
 /// A host that trusts certain keys only does not run what others have deployed without a signature.

@@ -25,6 +25,8 @@ pub struct Deploy<'a> {
     pub module: &'a [u8],
     /// The text of the manifest; without it the tables stay those of the active version.
     pub manifest: Option<&'a str>,
+    /// Of the module, where the host asks for one.
+    pub signature: Option<&'a str>,
     pub why: Option<&'a str>,
     pub who: Option<&'a str>,
     /// Stores that may go with all that is in them.
@@ -48,17 +50,27 @@ pub fn deploy(client: &Client, deploy: &Deploy<'_>) -> Result<Version> {
     for (flag, is_set) in [("dry_run", deploy.dry_run), ("no_probation", deploy.no_probation)] {
         query.extend(is_set.then(|| (flag, "true".to_owned())));
     }
-    let answer = match deploy.manifest {
-        None => client.post(&path, &query, Some(("application/wasm", deploy.module)), DEPLOY_TIMEOUT)?,
-        Some(manifest) => {
-            let form = Form::of(&[
-                Part { name: "module", file: "module.wasm", kind: "application/wasm", bytes: deploy.module },
-                Part { name: "manifest", file: "sandbar.toml", kind: "application/toml", bytes: manifest.as_bytes() },
-            ]);
-            client.post(&path, &query, Some((&form.content_type, &form.body)), DEPLOY_TIMEOUT)?
-        }
+    let mut parts = vec![Part { name: "module", file: "module.wasm", kind: "application/wasm", bytes: deploy.module }];
+    parts.extend(deploy.manifest.map(|manifest| Part {
+        name: "manifest",
+        file: "sandbar.toml",
+        kind: "application/toml",
+        bytes: manifest.as_bytes(),
+    }));
+    parts.extend(deploy.signature.map(|signature| Part {
+        name: "signature",
+        file: "module.wasm.sig",
+        kind: "text/plain",
+        bytes: signature.as_bytes(),
+    }));
+    let (form, kind, body);
+    (kind, body) = if let [module] = &parts[..] {
+        (module.kind, module.bytes)
+    } else {
+        form = Form::of(&parts);
+        (&*form.content_type, &*form.body)
     };
-    Version::of(answer)
+    Version::of(client.post(&path, &query, Some((kind, body)), DEPLOY_TIMEOUT)?)
 }
 
 /// Gives an application an earlier version back, by default the one before.

@@ -252,6 +252,7 @@ impl<'a> Cycle<'a> {
             application,
             module: &module,
             manifest: is_new.then_some(text.as_str()),
+            signature: None,
             why: Some(WHY),
             who: who.as_deref(),
             drop_stores: &[],

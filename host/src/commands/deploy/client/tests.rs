@@ -14,6 +14,7 @@ const DEPLOY: Deploy<'_> = Deploy {
     application: "a vote",
     module: b"\0asm\r\n--sandbar-form",
     manifest: Some("module = \"vote.wasm\"\n"),
+    signature: None,
     why: None,
     who: None,
     drop_stores: &[],
@@ -42,6 +43,15 @@ fn a_module_goes_out_with_its_manifest_as_a_form() {
         content-type: application/toml\r\n\r\nmodule = \"vote.wasm\"\n\r\n\
         --sandbar-form---\r\n";
     assert_eq!(String::from_utf8_lossy(&asked.body), String::from_utf8_lossy(expected));
+}
+
+#[test]
+fn a_signature_goes_out_with_the_module() {
+    let asked = asked(|client| deploy(client, &Deploy { manifest: None, signature: Some("c2ln"), ..DEPLOY }));
+    let body = String::from_utf8_lossy(&asked.body);
+    let expected = "content-disposition: form-data; name=\"signature\"; filename=\"module.wasm.sig\"\r\n\
+        content-type: text/plain\r\n\r\nc2ln\r\n--sandbar-form---\r\n";
+    assert!(body.ends_with(expected), "{body}");
 }
 
 #[test]
