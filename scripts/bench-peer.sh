@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # `make bench-peer`: builds both sides, starts a fresh real broker, and prints Kafka Streams beside Sandbar. Shorter or longer
 # with SANDBAR_BENCH_ROUNDS, SANDBAR_BENCH_WARM_UP and SANDBAR_BENCH_KAFKA_RECORDS. SANDBAR_BENCH_ONLY names a part of the
-# table (a pipeline, or `parts`), whose rows alone are measured and replaced.
+# table (a pipeline, or `parts`), whose rows alone are measured and replaced. `bench-peer.sh change`, a part of `make
+# bench-swaps`, prints what the change of a running application costs on both sides instead.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -22,4 +23,4 @@ SANDBAR_KAFKA_BOOTSTRAP=$(scripts/kafka.sh bootstrap)
 export SANDBAR_KAFKA_BOOTSTRAP SANDBAR_GUESTS=${SANDBAR_GUESTS:-$target/guests}
 export SANDBAR_BENCH_RESULTS=${SANDBAR_BENCH_RESULTS-$PWD/docs/benchmarks}
 export SANDBAR_BENCH_BINARY=$target/release/sandbar SANDBAR_BENCH_PEER=$target/peer
-"$target/release/bench" peer
+"$target/release/bench" "${1:-peer}"

@@ -4,7 +4,8 @@
 #   swaps.sh ci       the judge's self-test, then some of all in a minute
 #   swaps.sh long     the next slices of the rows G3 that have had too few swaps, for about ten minutes; run it again until
 #                     it says that nothing is left; adds to docs/reliability/results.json and its table
-#   swaps.sh bench    what a swap costs at 20,000 records a second (docs/benchmarks/swaps.md)
+#   swaps.sh bench    what a swap costs at 20,000 records a second, and a stop and a start of Kafka Streams beside it
+#                     (docs/benchmarks/swaps.md)
 #
 # Ends with a line of counts.
 set -uo pipefail
@@ -26,6 +27,6 @@ case ${1:-ci} in
     outcome=$?
     SANDBAR_UPDATE=1 "$chaos" document && exit "$outcome"
     ;;
-  bench) "$chaos" bench-swaps "${@:2}" ;;
+  bench) "$chaos" bench-swaps "${@:2}" && scripts/bench-peer.sh change ;;
   *) echo "swaps.sh: ci, long or bench, not '$1'" >&2; exit 2 ;;
 esac

@@ -2,7 +2,7 @@
 //! embedded broker's core; part (c) compares the engine with a raw librdkafka loop on a real broker. Runs that are
 //! compared take turns, round by round, and the median of the rounds counts. It prints figures and judges nothing. With
 //! the argument `broker` it measures the embedded broker instead (`brokers`), with `commits` what transactions cost
-//! (`commits`), with `peer` Kafka Streams beside Sandbar (`peer`), with `restore` how fast stores come back
+//! (`commits`), with `peer` Kafka Streams beside Sandbar (`peer`), with `change` the change of a running application on both, with `restore` how fast stores come back
 //! (`restore`), with `restart` how fast a killed host does (`restart`), with `isolation` what the isolation of bad
 //! records and modules costs (`isolation`).
 
@@ -54,6 +54,7 @@ fn main() -> Result<()> {
     match std::env::args().nth(1).as_deref() {
         None => records(),
         Some("broker") => brokers::run(),
+        Some("change") => peer::run_change(),
         Some("commits") => commits::run(),
         Some("isolation") => isolation::run(),
         Some("peer") => peer::run(),
@@ -62,7 +63,10 @@ fn main() -> Result<()> {
         Some("restore") => restore::run(),
         Some("restart") => restart::run(),
         Some(other) => {
-            bail!("nothing, `broker`, `commits`, `isolation`, `peer`, `queries`, `restore` or `restart`, not `{other}`")
+            bail!(
+                "nothing, `broker`, `change`, `commits`, `isolation`, `peer`, `queries`, `restore` or `restart`, not \
+                 `{other}`"
+            )
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `make bench-peer`: the same pipelines as processes of their own, on Kafka Streams and on Sandbar, by turns on one
 //! real broker. The outputs of the first round are read and compared with the input; a wrong one ends the benchmark.
 
+mod change;
 mod checks;
 mod pipelines;
 mod processes;
@@ -24,19 +25,7 @@ const GUARANTEES: [&str; 2] = ["at_least_once", "exactly_once_v2"];
 
 /// Every pipeline under both guarantees, by turns.
 pub fn run() -> Result<()> {
-    let path = |name: &str| std::env::var_os(name).map(PathBuf::from).with_context(|| format!("{name} is not set"));
-    let data = path("SANDBAR_KAFKA_DATA")?;
-    let broker = std::fs::read_to_string(data.join("pid")).context("the broker's number")?.trim().to_owned();
-    let plan = Plan {
-        bootstrap: std::env::var("SANDBAR_KAFKA_BOOTSTRAP").context("SANDBAR_KAFKA_BOOTSTRAP is not set")?,
-        binary: path("SANDBAR_BENCH_BINARY")?,
-        guests: path("SANDBAR_GUESTS")?,
-        peer: path("SANDBAR_BENCH_PEER")?,
-        broker,
-        folder: std::env::temp_dir().join(format!("sandbar-bench-peer-{}", std::process::id())),
-        warm_up: setting("SANDBAR_BENCH_WARM_UP", 400_000)?,
-        records: setting("SANDBAR_BENCH_KAFKA_RECORDS", 600_000)?,
-    };
+    let plan = plan()?;
     let rounds = setting("SANDBAR_BENCH_ROUNDS", 3)?;
     let only = std::env::var("SANDBAR_BENCH_ONLY").unwrap_or_default();
     let facts = facts();
@@ -61,6 +50,32 @@ pub fn run() -> Result<()> {
     }
     println!("\nload {load_before} at the start, {} at the end", measure::load_average()?);
     folder.map_or(Ok(()), |folder| figures.write(&folder))
+}
+
+/// The table of `change`.
+pub fn run_change() -> Result<()> {
+    let plan = plan()?;
+    let measured = change::run(&plan, setting("SANDBAR_BENCH_ROUNDS", 5)?);
+    if plan.folder.exists() && measured.is_ok() {
+        std::fs::remove_dir_all(&plan.folder)?;
+    }
+    measured
+}
+
+fn plan() -> Result<Plan> {
+    let path = |name: &str| std::env::var_os(name).map(PathBuf::from).with_context(|| format!("{name} is not set"));
+    let data = path("SANDBAR_KAFKA_DATA")?;
+    let broker = std::fs::read_to_string(data.join("pid")).context("the broker's number")?.trim().to_owned();
+    Ok(Plan {
+        bootstrap: std::env::var("SANDBAR_KAFKA_BOOTSTRAP").context("SANDBAR_KAFKA_BOOTSTRAP is not set")?,
+        binary: path("SANDBAR_BENCH_BINARY")?,
+        guests: path("SANDBAR_GUESTS")?,
+        peer: path("SANDBAR_BENCH_PEER")?,
+        broker,
+        folder: std::env::temp_dir().join(format!("sandbar-bench-peer-{}", std::process::id())),
+        warm_up: setting("SANDBAR_BENCH_WARM_UP", 400_000)?,
+        records: setting("SANDBAR_BENCH_KAFKA_RECORDS", 600_000)?,
+    })
 }
 
 fn facts() -> String {

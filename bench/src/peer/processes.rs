@@ -82,13 +82,12 @@ pub fn run(plan: &Plan, side: Side, pipeline: &Pipeline, guarantee: &str, applic
     let log_path = plan.folder.join(format!("{application_id}.log"));
     let port = free_port()?;
     let started = Instant::now();
-    let mut command = match side {
-        Side::Sandbar => sandbar_command(plan, pipeline, guarantee, application_id, &state_dir, port)?,
-        _ => streams_command(plan, side, pipeline, guarantee, application_id, &state_dir),
+    let launch = Launch { pipeline, input: pipeline.input(), guarantee, application_id, state_dir: &state_dir };
+    let command = match side {
+        Side::Sandbar => launch.sandbar(plan, port, &launch.module(plan))?,
+        _ => launch.streams(plan, side),
     };
-    let log = std::fs::File::create(&log_path)?;
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-    let mut child = Process(command.spawn().context("start the process")?);
+    let mut child = Process::start(command, &log_path)?;
     let watch = Watch {
         consumer: clients.consumer(0)?,
         ends: clients.restore_consumer(0)?,
@@ -113,7 +112,7 @@ pub fn run(plan: &Plan, side: Side, pipeline: &Pipeline, guarantee: &str, applic
 }
 
 /// The last lines.
-fn tail(text: &str) -> String {
+pub fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(20)..].join("\n")
 }
@@ -133,74 +132,88 @@ fn commits_by_log(log: &str) -> Result<f64> {
     Ok(line.trim().parse()?)
 }
 
-fn partitions(topic: &str) -> Vec<TopicPartition> {
+pub fn partitions(topic: &str) -> Vec<TopicPartition> {
     (0..PARTITIONS).map(|partition| TopicPartition::new(topic, partition)).collect()
 }
 
-/// The process with everything that it is told; both sides get the same values.
-fn streams_command(
-    plan: &Plan,
-    side: Side,
-    pipeline: &Pipeline,
-    guarantee: &str,
-    application_id: &str,
-    state_dir: &Path,
-) -> Command {
-    let mut command = Command::new("java");
-    // A fixed heap, as the documentation advises, so that the collector's growth is not measured.
-    command.args(["-Xms1g", "-Xmx1g", "-XX:+UseG1GC", "-cp"]);
-    command.arg(format!("{}:{}/lib/*", plan.peer.join("peer.jar").display(), plan.peer.display()));
-    command.args(["peer.Peer", pipeline.peer]);
-    let cache_bytes = if side == Side::KafkaStreamsMerging { 10 * 1024 * 1024 } else { 0 };
-    command.args([
-        format!("application.id={application_id}"),
-        format!("bootstrap.servers={}", plan.bootstrap),
-        format!("processing.guarantee={guarantee}"),
-        format!("commit.interval.ms={COMMIT_INTERVAL_MS}"),
-        format!("num.stream.threads={THREADS}"),
-        format!("state.dir={}", state_dir.display()),
-        format!("statestore.cache.max.bytes={cache_bytes}"),
-        format!("input={}", pipeline.input()),
-        format!("table={TABLE}"),
-        format!("output={}", output(application_id)),
-    ]);
-    command
+/// What a process is told; both sides get the same values.
+pub struct Launch<'a> {
+    pub pipeline: &'a Pipeline,
+    pub input: &'a str,
+    pub guarantee: &'a str,
+    pub application_id: &'a str,
+    pub state_dir: &'a Path,
 }
 
-fn sandbar_command(
-    plan: &Plan,
-    pipeline: &Pipeline,
-    guarantee: &str,
-    application_id: &str,
-    state_dir: &Path,
-    port: u16,
-) -> Result<Command> {
-    let manifest = format!(
-        "application.id = {application_id:?}\nmodule = {:?}\nstate.dir = {state_dir:?}\n\
-         application.server = \"127.0.0.1:{port}\"\nprocessing.guarantee = {guarantee:?}\n\
-         commit.interval.ms = {COMMIT_INTERVAL_MS}\nnum.stream.threads = {THREADS}\n\
-         sources.in.topic = {:?}\nsinks.out.topic = {:?}\n{}",
-        plan.guests.join(format!("{}.wasm", pipeline.guest)),
-        pipeline.input(),
-        output(application_id),
-        pipeline.manifest(),
-    );
-    let path = plan.folder.join(format!("{application_id}.toml"));
-    std::fs::write(&path, manifest)?;
-    let mut command = Command::new(&plan.binary);
-    command.args(["run", "-b", &plan.bootstrap, "-f"]).arg(path);
-    Ok(command)
+impl Launch<'_> {
+    pub fn streams(&self, plan: &Plan, side: Side) -> Command {
+        let mut command = Command::new("java");
+        // A fixed heap, as the documentation advises, so that the collector's growth is not measured.
+        command.args(["-Xms1g", "-Xmx1g", "-XX:+UseG1GC", "-cp"]);
+        command.arg(format!("{}:{}/lib/*", plan.peer.join("peer.jar").display(), plan.peer.display()));
+        command.args(["peer.Peer", self.pipeline.peer]);
+        let cache_bytes = if side == Side::KafkaStreamsMerging { 10 * 1024 * 1024 } else { 0 };
+        command.args([
+            format!("application.id={}", self.application_id),
+            format!("bootstrap.servers={}", plan.bootstrap),
+            format!("processing.guarantee={}", self.guarantee),
+            format!("commit.interval.ms={COMMIT_INTERVAL_MS}"),
+            format!("num.stream.threads={THREADS}"),
+            format!("state.dir={}", self.state_dir.display()),
+            format!("statestore.cache.max.bytes={cache_bytes}"),
+            format!("input={}", self.input),
+            format!("table={TABLE}"),
+            format!("output={}", output(self.application_id)),
+        ]);
+        command
+    }
+
+    /// Where the pipeline's module is.
+    pub fn module(&self, plan: &Plan) -> PathBuf {
+        plan.guests.join(format!("{}.wasm", self.pipeline.guest))
+    }
+
+    /// Writes the manifest of a host that listens on `port`; its path.
+    pub fn manifest(&self, plan: &Plan, port: u16, module: &Path) -> Result<PathBuf> {
+        let Self { pipeline, input, guarantee, application_id, state_dir } = self;
+        let manifest = format!(
+            "application.id = {application_id:?}\nmodule = {module:?}\nstate.dir = {state_dir:?}\n\
+             application.server = \"127.0.0.1:{port}\"\nprocessing.guarantee = {guarantee:?}\n\
+             commit.interval.ms = {COMMIT_INTERVAL_MS}\nnum.stream.threads = {THREADS}\n\
+             sources.in.topic = {input:?}\nsinks.out.topic = {:?}\n{}",
+            output(application_id),
+            pipeline.manifest(),
+        );
+        let path = plan.folder.join(format!("{application_id}.toml"));
+        std::fs::write(&path, manifest)?;
+        Ok(path)
+    }
+
+    pub fn sandbar(&self, plan: &Plan, port: u16, module: &Path) -> Result<Command> {
+        let path = self.manifest(plan, port, module)?;
+        let mut command = Command::new(&plan.binary);
+        command.args(["run", "-b", &plan.bootstrap, "-f"]).arg(path);
+        Ok(command)
+    }
 }
 
 /// A process that does not outlive its run.
-struct Process(Child);
+pub struct Process(Child);
 
 impl Process {
+    /// What it says goes to a file, after what that has already.
+    pub fn start(mut command: Command, log_path: &Path) -> Result<Self> {
+        let log = std::fs::File::options().create(true).append(true).open(log_path)?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        Ok(Self(command.spawn().context("start the process")?))
+    }
+
     fn id(&self) -> String {
         self.0.id().to_string()
     }
 
-    fn terminate(&mut self) -> Result<()> {
+    /// Tells it to end, and waits until it has.
+    pub fn terminate(&mut self) -> Result<()> {
         let told = Command::new("kill").args(["-TERM", &self.id()]).status()?;
         ensure!(told.success(), "kill -TERM failed");
         self.0.wait()?;
