@@ -1,10 +1,10 @@
 //! `make bench`: what a record costs, in tables. Part (a)/(b) compares the sandbox with a native processor over the
 //! embedded broker's core; part (c) compares the engine with a raw librdkafka loop on a real broker. Runs that are
-//! compared take turns, round by round, and the median of the rounds counts. It prints figures and judges nothing. With
-//! the argument `broker` it measures the embedded broker instead (`brokers`), with `commits` what transactions cost
-//! (`commits`), with `peer` Kafka Streams beside Sandbar (`peer`), with `change` the change of a running application on both, with `restore` how fast stores come back
-//! (`restore`), with `restart` how fast a killed host does (`restart`), with `isolation` what the isolation of bad
-//! records and modules costs (`isolation`).
+//! compared take turns, round by round, and the median of the rounds counts. It prints figures and judges nothing.
+//! With the argument `broker` it measures the embedded broker instead (`brokers`), with `commits` what transactions
+//! cost (`commits`), with `peer` Kafka Streams beside Sandbar, with `change` the change of a running application on
+//! both (`peer`), with `restore` how fast stores come back (`restore`), with `restart` how fast a killed host does
+//! (`restart`), with `isolation` what the isolation of bad records and modules costs (`isolation`).
 
 mod brokers;
 mod commits;

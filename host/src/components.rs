@@ -70,7 +70,7 @@ pub fn load(bytes: &[u8], request: &LoadRequest, sandbox: &Sandbox, terminal: Te
     let bar = terminal.bar("compiling the module", None);
     let mut stage = |stage: LoadStage| match stage {
         LoadStage::Compiling { size_bytes } => {
-            let text = format!("compiling {name} ({size_bytes} bytes)");
+            let text = format!("compiling the module {name} ({size_bytes} bytes)");
             terminal.notice("compiling", &text, json!({ "bytes": size_bytes }));
         }
         LoadStage::NotCached { reason } => {

@@ -106,14 +106,28 @@ fn row(app: &Value) -> String {
     let [id, state] = ["id", "state"].map(|name| text::escape(app[name].as_str().unwrap_or("-")));
     match app["error"].as_str() {
         Some(error) => format!("{id}\t{state}\t{}", text::short(error, REASON_MAX_CHARACTERS)),
+        None if app["paused"] == true => format!("{id}\t{state}\tpaused"),
         None => format!("{id}\t{state}"),
     }
 }
 
 /// What there is to say of an application, then its tasks.
 fn lines(app: &Value) -> Vec<String> {
-    let known = ["id", "state", "error", "not_ready", "version", "module", "lag", "records_processed", "records_sent"];
-    let told = known.into_iter().filter(|name| !app[*name].is_null());
+    let known = [
+        "id",
+        "state",
+        "error",
+        "not_ready",
+        "version",
+        "on_probation",
+        "paused",
+        "module",
+        "lag",
+        "records_processed",
+        "records_sent",
+    ];
+    // What is not so is not worth a line.
+    let told = known.into_iter().filter(|name| !matches!(app[*name], Value::Null | Value::Bool(false)));
     let told = told.map(|name| format!("{name}\t{}", bare(&app[name])));
     let threads = app["threads"].as_array().into_iter().flatten();
     let tasks = threads.flat_map(|thread| thread["tasks"].as_array().into_iter().flatten()).map(|task| {

@@ -153,14 +153,18 @@ pub fn finish(
 
 /// What became of it in one line.
 pub fn headline(version: &Version) -> String {
-    let kind = version.kind.as_deref().map_or_else(String::new, |kind| format!(", by a {}", kind.to_lowercase()));
+    // The kind is how it came the first time.
+    let kind = version.kind.as_deref().filter(|_| !version.came_back());
+    let kind = kind.map_or_else(String::new, |kind| format!(", by a {}", kind.to_lowercase()));
+    let again = if version.came_back() && version.state == VersionState::Active { " again" } else { "" };
     let tasks = match version.tasks.len() {
         0 => String::new(),
         tasks => format!(", {} of {tasks} tasks run it", version.tasks_on_it()),
     };
     let reason = version.reason().filter(|_| version.state != VersionState::Active);
     let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
-    format!("{} ({}) is {}{kind}{tasks}{reason}", version.name(), version.short_digest(), version.state.as_str())
+    let (name, digest, state) = (version.name(), version.short_digest(), version.state.as_str());
+    format!("{name} ({digest}) is {state}{again}{kind}{tasks}{reason}")
 }
 
 fn show(version: &Version, headline: &str, terminal: Terminal) {

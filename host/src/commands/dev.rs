@@ -34,7 +34,7 @@ pub struct Arguments {
 
     /// Swap in the host at this REST address, instead of starting one
     #[arg(long, value_name = "URL", conflicts_with_all = ["embedded", "brokers", "state_dir", "listen", "set"])]
-    host: Option<String>,
+    url: Option<String>,
 
     // Without one, the embedded broker of `.sandbar/dev/broker` beside the manifest, also where the manifest names a
     // cluster: code that is being written is not let loose on that by accident.
@@ -77,7 +77,7 @@ impl Surroundings {
             overrides.flag("--listen", "application.server", listen);
         }
         // The state of one cluster is none of another.
-        let is_ours = arguments.broker.embedded.is_none() && named.is_none() && arguments.host.is_none();
+        let is_ours = arguments.broker.embedded.is_none() && named.is_none() && arguments.url.is_none();
         match &arguments.state_dir {
             Some(folder) => overrides.flag("--state-dir", "state.dir", folder.display()),
             None if is_ours => overrides.flag("--state-dir", "state.dir", own.join("state").display()),
@@ -107,9 +107,9 @@ pub fn run(arguments: &Arguments, terminal: Terminal) -> Result<()> {
         .build()
         .context("cannot start the thread that listens to signals")?;
     // A host that was named goes on.
-    let farewell = if arguments.host.is_some() { "stopping" } else { stop::FAREWELL };
+    let farewell = if arguments.url.is_some() { "stopping" } else { stop::FAREWELL };
     stop::on_signals(signals.handle(), &stop, farewell).context("cannot listen to signals")?;
-    Cycle::new(builder, path, surroundings, arguments.host.as_deref(), stop, terminal)?.run()
+    Cycle::new(builder, path, surroundings, arguments.url.as_deref(), stop, terminal)?.run()
 }
 
 #[cfg(test)]

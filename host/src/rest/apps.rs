@@ -11,6 +11,7 @@ use engine::topology::{StoreBackend, SubTopology, Topology};
 use serde_json::{Value, json};
 
 use super::{Problem, application_of, json_response};
+use crate::runtime::deployments::Deployments;
 use crate::runtime::status::{Applications, Phase, Readiness, Restoring, Status};
 
 /// `GET /v1/apps`
@@ -24,7 +25,14 @@ fn listed(status: &Status) -> Value {
     if let Some(reason) = status.failure() {
         app["error"] = reason.into();
     }
+    if deployments_of(status).is_some_and(|deployments| deployments.is_paused()) {
+        app["paused"] = true.into();
+    }
     app
+}
+
+fn deployments_of(status: &Status) -> Option<Arc<Deployments>> {
+    status.wired()?.deployments.clone()
 }
 
 /// `GET /v1/apps/{app}`
@@ -38,6 +46,7 @@ pub async fn show(
     let reports = status.reports();
     let lag: Option<u64> = reports.iter().map(ThreadReport::lag).sum();
     let restoring = Restoring::of(&reports);
+    let deployments = deployments_of(&status);
     Ok(json_response(&json!({
         "id": status.application_id,
         "state": state(&status),
@@ -47,6 +56,9 @@ pub async fn show(
             Readiness::NotReady(reason) => reason.into(),
         },
         "module": wired.as_ref().and_then(|wired| wired.module_digest.as_deref()),
+        "version": deployments.as_ref().and_then(|deployments| deployments.target_number()),
+        "on_probation": deployments.as_ref().is_some_and(|deployments| deployments.is_on_probation()),
+        "paused": deployments.as_ref().is_some_and(|deployments| deployments.is_paused()),
         "table": wired.as_ref().map(|wired| wired.module_digest.is_none()),
         "topology": wired.as_ref().map(|wired| topology(&wired.topology)),
         "lag": lag,
@@ -140,6 +152,7 @@ fn task(report: &TaskReport) -> Value {
     json!({
         "task": report.task.to_string(),
         "state": report.state.to_string(),
+        "version": report.version,
         "promoted_with": report.promoted_with,
         "stream_time": report.stream_time,
         "uncommitted_bytes": report.uncommitted_bytes,

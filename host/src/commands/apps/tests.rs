@@ -37,6 +37,8 @@ fn each_command_asks_its_route() {
 #[test]
 fn an_application_is_a_row() {
     assert_eq!(row(&json!({ "id": "vote", "state": "running" })), "vote\trunning");
+    let paused = json!({ "id": "vote", "state": "running", "paused": true });
+    assert_eq!(row(&paused), "vote\trunning\tpaused");
     let failed = json!({ "id": "vote", "state": "errored", "error": "no\nbroker" });
     assert_eq!(row(&failed), "vote\terrored\tno\\nbroker");
 }
@@ -52,7 +54,8 @@ fn an_order_is_answered_with_what_became_of_it() {
 #[test]
 fn an_application_is_shown_with_its_tasks() {
     let app = json!({
-        "id": "vote", "state": "running", "error": null, "not_ready": null, "version": 3, "module": "ab", "lag": 7,
+        "id": "vote", "state": "running", "error": null, "not_ready": null, "version": 3,
+        "on_probation": true, "paused": false, "module": "ab", "lag": 7,
         "threads": [
             { "tasks": [{ "task": "0_0", "state": "running", "version": 3, "partitions": [{ "lag": 3 }, { "lag": 4 }] }] },
             { "tasks": [{ "task": "0_1", "state": "restoring", "partitions": [{ "lag": null }] }] },
@@ -62,6 +65,7 @@ fn an_application_is_shown_with_its_tasks() {
         "id\tvote",
         "state\trunning",
         "version\t3",
+        "on_probation\ttrue",
         "module\tab",
         "lag\t7",
         "task\t0_0\trunning\tversion 3\tlag 7",

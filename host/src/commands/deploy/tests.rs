@@ -35,6 +35,13 @@ fn a_headline_says_where_a_version_is_and_why() {
         "tasks": [{ "task": "0_0", "version": 4 }, { "task": "0_1", "version": 3 }],
     });
     assert_eq!(headline(&version(active)), "version 4 (0123456789ab) is ACTIVE, by a swap, 1 of 2 tasks run it");
+    let back = json!({
+        "number": 3, "module": "ab", "state": "ACTIVE", "kind": "Restart",
+        "moves": [
+            { "state": "ACTIVE", "when_ms": 1 }, { "state": "SUPERSEDED", "when_ms": 2 }, { "state": "ACTIVE", "when_ms": 3 },
+        ],
+    });
+    assert_eq!(headline(&version(back)), "version 3 (ab) is ACTIVE again");
     let refused = json!({
         "number": 5, "module": "ab", "state": "REFUSED",
         "moves": [{ "state": "REFUSED", "when_ms": 1, "reason": "init failed" }],

@@ -45,6 +45,7 @@ pub struct Version {
 /// A step of a version's way.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Move {
+    pub state: Option<VersionState>,
     pub reason: Option<String>,
 }
 
@@ -107,6 +108,11 @@ impl Version {
     /// Why it is where it is, as far as that is said.
     pub fn reason(&self) -> Option<&str> {
         self.moves.last().and_then(|last| last.reason.as_deref())
+    }
+
+    /// Whether it was active before, so that it came back.
+    pub fn came_back(&self) -> bool {
+        self.moves.iter().filter(|one| one.state == Some(VersionState::Active)).count() > 1
     }
 
     /// Whether a task has processed a record with it.

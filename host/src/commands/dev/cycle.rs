@@ -283,7 +283,7 @@ impl<'a> Cycle<'a> {
         let lines: String = effects.iter().map(|line| format!("\n  {line}")).collect();
         let text = format!("{}{after}{lines}", headline(version));
         let fields = json!({ "version": version.json, "effects": effects, "took_ms": took_ms });
-        self.terminal.notice("swapped", &text, fields);
+        self.terminal.notice("deployed", &text, fields);
     }
 
     /// Tells how long it took from the save to the first record that the new version processed, and when it is rolled

@@ -45,9 +45,9 @@ fn a_broker_that_is_named_keeps_the_state_of_the_manifest() {
 
 #[test]
 fn a_host_that_is_named_is_not_started() {
-    assert!(parsed(&["--host", "http://127.0.0.1:7070", "--listen", "127.0.0.1:1"]).is_err());
-    assert!(parsed(&["--host", "http://127.0.0.1:7070", "--embedded", "b"]).is_err());
-    let arguments = parsed(&["guest", "--host", "http://h:1", "-F", "two-thirds,more", "-f", "x.toml"]).expect("fine");
+    assert!(parsed(&["--url", "http://127.0.0.1:7070", "--listen", "127.0.0.1:1"]).is_err());
+    assert!(parsed(&["--url", "http://127.0.0.1:7070", "--embedded", "b"]).is_err());
+    let arguments = parsed(&["guest", "--url", "http://h:1", "-F", "two-thirds,more", "-f", "x.toml"]).expect("fine");
     assert_eq!(arguments.how.features, ["two-thirds", "more"]);
     assert_eq!(arguments.file.as_deref(), Some(Path::new("x.toml")));
 }

@@ -206,7 +206,7 @@ impl Deployments {
             .map_err(|points| DeployError::Incompatible { running: active.number, points })?;
         let changes = effects(&loaded, &change);
         let why = if request.why.is_empty() { "taken back by hand".to_owned() } else { request.why.clone() };
-        let reason = format!("{why} ({})", request.who);
+        let reason = if request.who.is_empty() { why.clone() } else { format!("{why} ({})", request.who) };
         self.write_rollback(active.number, number, &reason)
             .map_err(|error| DeployError::Append(format!("{error:#}")))?;
         self.tell_rollback(active.number, number, &why);

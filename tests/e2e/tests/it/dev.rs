@@ -55,7 +55,7 @@ impl Dev {
         wait_until(limit, || {
             let text = std::fs::read_to_string(&self.log)?;
             let events: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-            let place = events.iter().skip(self.seen).position(|found| is_of_dev(found, event));
+            let place = events.iter().skip(self.seen).position(|found| found["event"] == event);
             let place = place.with_context(|| format!("no event {event}:\n{text}"))? + self.seen;
             self.seen = place + 1;
             Ok(events[place].clone())
@@ -94,11 +94,6 @@ impl Drop for Dev {
     }
 }
 
-/// The host tells of swaps too, task by task.
-fn is_of_dev(found: &Value, event: &str) -> bool {
-    found["event"] == event && (event != "swapped" || found["effects"].is_array())
-}
-
 fn text(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
@@ -111,7 +106,7 @@ fn a_save_is_swapped_in_with_the_state_kept() -> Result<()> {
     dev.expect(1, 10.0)?;
 
     dev.edit("(value - average.mean)", "(2.0 * value - average.mean)")?;
-    let swapped = dev.next("swapped", BUILD_LIMIT)?;
+    let swapped = dev.next("deployed", BUILD_LIMIT)?;
     ensure!(swapped["version"]["number"] == 2 && swapped["effects"].to_string().contains("kept"), "{swapped}");
     dev.report(20.0)?;
     let first = dev.next("first-record", LIMIT)?;
