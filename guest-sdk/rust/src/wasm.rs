@@ -103,7 +103,7 @@ macro_rules! __export {
 
         $crate::bindings::migration::__export_migration!(Module with_types_in $crate::bindings::migration);
     };
-    ($processor:ty $(, $migrates:ident)?) => {
+    (@module $processor:ident $(, $migrates:ident)?) => {
         const _: () = {
             use $crate::bindings::exports::sandbar::processor::processor::{
                 Guest, InputBatch, Outcome, ScheduleId, TaskId, Topology,
@@ -147,6 +147,13 @@ macro_rules! __export {
 
     $crate::bindings::__export_module!(Module with_types_in $crate::bindings);
             $crate::__export!(@migration $($migrates)?);
+        };
+    };
+    ($processor:ty $(, $migrates:ident)?) => {
+        // The processor may have any name, also one that is used below: it is named where nothing of that is in scope.
+        const _: () = {
+            type __SandbarProcessor = $processor;
+            $crate::__export!(@module __SandbarProcessor $(, $migrates)?);
         };
     };
 }

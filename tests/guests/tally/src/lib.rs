@@ -3,15 +3,16 @@
 
 use sandbar::prelude::*;
 
+/// Called as what the SDK makes of it is called, which must not matter.
 #[sandbar::processor(source = "in")]
-struct Tally {
+struct Module {
     #[store(prefetch)]
     counts: Store<Raw, i64>,
     #[sink]
     out: Sink<Raw, i64>,
 }
 
-impl Processor for Tally {
+impl Processor for Module {
     type Key = Raw;
     type Value = Raw;
 
