@@ -33,6 +33,8 @@ use search::Search;
 pub struct RunOnce {
     pub records_processed: u64,
     pub records_restored: u64,
+    /// Rows of an older schema that were taken over.
+    pub rows_migrated: u64,
     pub punctuations: u64,
     /// Calls of the processor that failed.
     pub failed_calls: u64,
@@ -48,6 +50,7 @@ impl RunOnce {
     pub fn is_idle(&self) -> bool {
         self.records_processed == 0
             && self.records_restored == 0
+            && self.rows_migrated == 0
             && self.punctuations == 0
             && self.failed_calls == 0
             && !self.committed
@@ -267,7 +270,7 @@ impl StreamThread {
     /// Lets tasks with rows of an older schema take some over.
     fn migrate(&mut self, turn: &mut RunOnce) -> Result<(), EngineError> {
         let clock = &self.options.clock;
-        turn.records_restored += self.manager.migrate(clock.monotonic_ms(), clock.wall_clock_ms())?;
+        turn.rows_migrated += self.manager.migrate(clock.monotonic_ms(), clock.wall_clock_ms())?;
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{Problem, application_of, json_response};
 use crate::runtime::deployments::Deployments;
-use crate::runtime::status::{Applications, Phase, Readiness, Restoring, Status};
+use crate::runtime::status::{Applications, Migrating, Phase, Readiness, Restoring, Status};
 
 /// `GET /v1/apps`
 pub async fn list(State(applications): State<Arc<Applications>>) -> Response {
@@ -112,8 +112,13 @@ pub fn state(status: &Status) -> &'static str {
         Phase::Stopping => "stopping",
         Phase::Failed(_) => status.failed_word(),
         Phase::Running => {
-            let restoring = Restoring::of(&status.reports());
-            if restoring.tasks_running < restoring.tasks { "restoring" } else { "running" }
+            let reports = status.reports();
+            let restoring = Restoring::of(&reports);
+            match Migrating::of(&reports) {
+                _ if restoring.tasks_running < restoring.tasks => "restoring",
+                Some(_) => "migrating",
+                None => "running",
+            }
         }
     }
 }

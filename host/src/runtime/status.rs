@@ -97,6 +97,16 @@ pub struct Restoring {
     pub offsets: u64,
 }
 
+/// How far the tasks of this host are with taking over rows of an older schema. They process nothing meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Migrating {
+    /// Those that are not done.
+    pub tasks: usize,
+    pub rows: u64,
+    /// A guess.
+    pub rows_expected: u64,
+}
+
 /// Whether the host can do its work now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
@@ -240,6 +250,11 @@ impl Status {
                 "restoring: {tasks_running} of {tasks} tasks ready, {offsets_left} offsets to go"
             ));
         }
+        if let Some(Migrating { tasks, rows, rows_expected }) = Migrating::of(&reports) {
+            return not_ready(format!(
+                "migrating: {tasks} tasks have taken over {rows} of about {rows_expected} rows of an older schema"
+            ));
+        }
         Readiness::Ready
     }
 }
@@ -307,6 +322,20 @@ impl Restoring {
             }
         }
         restoring
+    }
+}
+
+impl Migrating {
+    /// `None` where none does.
+    pub fn of(reports: &[ThreadReport]) -> Option<Self> {
+        let tasks = reports.iter().flat_map(|report| &report.tasks).filter_map(|task| task.migration);
+        let mut all = Self { tasks: 0, rows: 0, rows_expected: 0 };
+        for migration in tasks {
+            all.tasks += 1;
+            all.rows += migration.rows;
+            all.rows_expected += migration.rows_expected;
+        }
+        (all.tasks > 0).then_some(all)
     }
 }
 

@@ -10,7 +10,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::idle::IdleVotes;
-use super::status::{Restoring, Status};
+use super::status::{Migrating, Restoring, Status};
 use super::stop::Stop;
 use super::threads::StreamThreads;
 use super::topics::TopicWatch;
@@ -27,6 +27,8 @@ pub struct Supervisor<'a> {
     idleness: Idleness<'a>,
     restore: Option<RestoreWatch>,
     restored_before: u64,
+    migration: Option<MigrationWatch>,
+    migrated_before: u64,
     announced_running: bool,
     activity: Option<(Activity, Instant)>,
     bar: ProgressBar,
@@ -52,10 +54,16 @@ struct RestoreWatch {
     bar: ProgressBar,
 }
 
+struct MigrationWatch {
+    started: Instant,
+    bar: ProgressBar,
+}
+
 /// Changes whenever records came. Punctuations do not count: those by wall clock never end.
 #[derive(Debug, PartialEq, Eq)]
 struct Activity {
     processed: u64,
+    /// Rows that were taken over included.
     restored: u64,
     tasks: Vec<TaskId>,
 }
@@ -69,6 +77,8 @@ impl<'a> Supervisor<'a> {
             idleness,
             restore: None,
             restored_before: 0,
+            migration: None,
+            migrated_before: 0,
             announced_running: false,
             activity: None,
             bar: terminal.bar("processing", None),
@@ -120,6 +130,11 @@ impl<'a> Supervisor<'a> {
             None => self.last_glance,
         };
         self.end_restore(started, restoring);
+        if let Some(migrating) = Migrating::of(reports) {
+            self.show_migration(migrating);
+            return;
+        }
+        self.end_migration(reports);
         if restoring.tasks == 0 {
             return;
         }
@@ -196,12 +211,49 @@ impl<'a> Supervisor<'a> {
         self.terminal.notice("restored", &text, fields);
     }
 
+    fn show_migration(&mut self, migrating: Migrating) {
+        let (terminal, started) = (self.terminal, self.last_glance);
+        let Migrating { tasks, rows, rows_expected } = migrating;
+        let watch = self.migration.get_or_insert_with(|| MigrationWatch {
+            started,
+            bar: terminal.bar("taking older rows over", Some(rows_expected)),
+        });
+        watch.bar.set_length(rows_expected);
+        watch.bar.set_position(rows);
+        if watch.bar.is_hidden() && self.last_line.elapsed() >= LINE_INTERVAL {
+            self.last_line = Instant::now();
+            let text = format!("migrating: {tasks} tasks have taken over {rows} of about {rows_expected} rows");
+            let fields = json!({ "tasks": tasks, "rows": rows, "rows_expected": rows_expected });
+            self.terminal.notice("migrating", &text, fields);
+        }
+    }
+
+    fn end_migration(&mut self, reports: &[ThreadReport]) {
+        let started = match self.migration.take() {
+            Some(watch) => {
+                watch.bar.finish_and_clear();
+                watch.started
+            }
+            // It was over before a glance could see it.
+            None => self.last_glance,
+        };
+        let all: u64 = reports.iter().map(|report| report.rows_migrated).sum();
+        let rows = all.saturating_sub(self.migrated_before);
+        self.migrated_before = all;
+        if rows == 0 {
+            return;
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        let text = format!("took {rows} rows of an older schema over in {seconds:.2} s");
+        self.terminal.notice("migrated", &text, json!({ "rows": rows, "seconds": seconds }));
+    }
+
     /// Whether every partition was read to its end and nothing happened for the time that was asked for.
     fn is_idle(&mut self, reports: &[ThreadReport]) -> bool {
         let Some(quiet) = self.idleness.after else { return false };
         let activity = Activity {
             processed: reports.iter().map(|report| report.records_processed).sum(),
-            restored: reports.iter().map(|report| report.records_restored).sum(),
+            restored: reports.iter().map(|report| report.records_restored + report.rows_migrated).sum(),
             tasks: reports.iter().flat_map(|report| &report.tasks).map(|task| task.task).collect(),
         };
         let caught_up = self.trouble.is_none()

@@ -35,6 +35,8 @@ pub struct ThreadReport {
     pub batches_processed: u64,
     pub records_sent: u64,
     pub records_restored: u64,
+    /// Rows of an older schema that were taken over.
+    pub rows_migrated: u64,
     pub punctuations: u64,
     pub commits: u64,
     /// How often the thread dropped uncommitted work and went back to the last commit.

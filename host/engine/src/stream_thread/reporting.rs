@@ -68,7 +68,9 @@ impl StreamThread {
         let changed = std::mem::take(&mut self.reporting.tasks_changed) || state != self.reporting.report.state;
         self.reporting.report.state = state;
         self.reporting.report.records_restored += turn.records_restored;
-        if turn.records_processed > 0 || turn.records_restored > 0 || changed {
+        self.reporting.report.rows_migrated += turn.rows_migrated;
+        let has_moved = turn.records_processed > 0 || turn.records_restored > 0 || turn.rows_migrated > 0;
+        if has_moved || changed {
             self.reporting.report.last_activity_ms = now_ms;
         }
         let due = self.reporting.published_ms.is_none_or(|at| now_ms.saturating_sub(at) >= PUBLISH_INTERVAL_MS);

@@ -1,7 +1,7 @@
 //! Readiness and the account of a restore.
 
 use engine::record::TopicPartition;
-use engine::stream_thread::{RestoreReport, TaskReport};
+use engine::stream_thread::{MigrationReport, RestoreReport, TaskReport};
 use engine::topology::TaskId;
 
 use super::*;
@@ -41,4 +41,17 @@ fn a_host_that_starts_stops_or_failed_is_not_ready_and_says_why() {
     status.set_phase(Phase::Failed("no broker".to_owned()));
     status.set_phase(Phase::Stopping);
     assert_eq!(status.readiness(), Readiness::NotReady("failed: no broker".to_owned()));
+}
+
+#[test]
+fn a_host_that_takes_rows_over_is_not_ready() {
+    let migrating = |rows| TaskReport {
+        state: TaskState::Running,
+        migration: Some(MigrationReport { rows, rows_expected: 100 }),
+        ..TaskReport::default()
+    };
+    let running = TaskReport { state: TaskState::Running, ..TaskReport::default() };
+    let report = ThreadReport { tasks: vec![migrating(10), migrating(7), running.clone()], ..Default::default() };
+    assert_eq!(Migrating::of(&[report]), Some(Migrating { tasks: 2, rows: 17, rows_expected: 200 }));
+    assert_eq!(Migrating::of(&[ThreadReport { tasks: vec![running], ..Default::default() }]), None);
 }

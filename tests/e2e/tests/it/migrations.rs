@@ -66,6 +66,40 @@ fn rows_of_another_schema_are_taken_over_and_the_counts_go_on() -> Result<()> {
     })
 }
 
+#[test]
+fn a_store_more_is_filled_by_init_once() -> Result<()> {
+    on_both(|mut versions| {
+        let first = versions.manifest("a", "tally", "")?;
+        let second = versions.manifest("b", "tally-filled", "")?;
+        let mut host = versions.host("one", &first)?;
+        versions.produce(3)?;
+        wait_for_counts(&host, "counts", &json!(3))?;
+        let taken = deployed(versions.deploy(&host, &second, &[])?)?;
+        ensure!(taken["kind"] == "restart" && taken["changes"].to_string().contains("created"), "{taken}");
+        versions.wait_running(&host, 2)?;
+        let wait_for_doubles = |host: &Host, expected: i64| {
+            wait_until(LIMIT, || {
+                let mut rows = host.entries("doubles", "&key_format=utf8")?;
+                ensure!(rows.remove("filled") == Some(json!(1)), "{rows:?}");
+                let all = rows.len() == 20 && rows.values().all(|value| value == expected);
+                ensure!(all, "expected {expected} for each key: {rows:?}\n{}", host.log());
+                Ok(())
+            })
+        };
+        // Before a record has come.
+        wait_for_doubles(&host, 6)?;
+        versions.produce(1)?;
+        wait_for_doubles(&host, 8)?;
+        host.kill()?;
+        // Without its directory, and with instances that look whether all is filled.
+        let other = versions.host("another", &second)?;
+        versions.wait_running(&other, 2)?;
+        wait_for_doubles(&other, 8)?;
+        versions.produce(1)?;
+        wait_for_doubles(&other, 10)
+    })
+}
+
 /// What the migration does at a row of that key, and what is said of it.
 const FRAGILE: [(&str, &str); 4] = [
     ("trap", "this row is one too many"),

@@ -59,7 +59,11 @@ impl Versions {
 
     pub(crate) fn host(&self, name: &str, manifest: &Path) -> Result<Host> {
         let state_dir = self.folder.join(name);
-        Host::start_ready(&Options::new(manifest, &self.broker, &self.id, &state_dir))
+        // So that the group does not wait for long for a host that was killed.
+        let options = Options::new(manifest, &self.broker, &self.id, &state_dir)
+            .set("kafka.consumer.session.timeout.ms", "6000")
+            .set("kafka.consumer.heartbeat.interval.ms", "1000");
+        Host::start_ready(&options)
     }
 
     /// Sends each key so many times.
