@@ -47,13 +47,24 @@ pub struct RolledBack {
     pub reason: String,
 }
 
+/// A version that another one has taken over from.
+struct Former {
+    version: Arc<ProcessorVersion>,
+    /// The one that it was still on.
+    probation: Option<Probation>,
+}
+
+/// How many former versions are kept: the oldest, which is confirmed, and the newest ones.
+pub const FORMER_MAX: usize = 4;
+
 struct State {
     target: Arc<ProcessorVersion>,
-    /// What a rollback returns to: the last version that was confirmed before the wanted one.
-    previous: Option<Arc<ProcessorVersion>>,
+    /// What a rollback returns to, the last one first: the version before the wanted one, and where that was not
+    /// confirmed yet, the one before that, down to one that was.
+    former: Vec<Former>,
     /// Of the wanted one; `None` once it is confirmed.
     probation: Option<Probation>,
-    /// What the previous version does, for the probation to compare with.
+    /// What the last confirmed version does, for the probation to compare with.
     before: Rates,
     rolled_back: Option<RolledBack>,
 }
@@ -88,7 +99,7 @@ impl Versions {
     pub fn new(first: Arc<ProcessorVersion>) -> Self {
         let target_number = AtomicU64::new(first.number);
         let state =
-            State { target: first, previous: None, probation: None, before: Rates::default(), rolled_back: None };
+            State { target: first, former: Vec::new(), probation: None, before: Rates::default(), rolled_back: None };
         Self {
             state: Mutex::new(state),
             target_number,
@@ -129,7 +140,7 @@ impl Versions {
 
     /// The version that a rollback would return to.
     pub fn previous(&self) -> Option<Arc<ProcessorVersion>> {
-        self.state().previous.clone()
+        self.state().former.last().map(|former| Arc::clone(&former.version))
     }
 
     /// Whether the wanted version is on probation.
@@ -137,16 +148,23 @@ impl Versions {
         self.state().probation.is_some()
     }
 
-    /// Wants another version. The last confirmed one is what a rollback returns to, however many come after it; without
-    /// a probation the new one is confirmed at once.
+    /// Wants another version. The one before is what a rollback returns to; where that was on probation it is on it
+    /// again then, and the one before it is next. Without a probation the new one is confirmed at once.
     pub fn deploy(&self, version: Arc<ProcessorVersion>, probation: Option<Probation>) {
         let mut state = self.state();
         let replaced = std::mem::replace(&mut state.target, version);
         let was_given_up = state.rolled_back.take().is_some_and(|back| back.to.is_none());
-        // One that was given up is nothing to return to.
         if state.probation.is_none() && !was_given_up {
             state.before = replaced.tally.rates();
-            state.previous = Some(replaced);
+            state.former.clear();
+        }
+        // One that was given up is nothing to return to.
+        if !was_given_up {
+            let probation = state.probation;
+            state.former.push(Former { version: replaced, probation });
+        }
+        if state.former.len() > FORMER_MAX {
+            state.former.remove(1);
         }
         state.probation = probation;
         // The tasks stood still because there was nothing to return to.
@@ -179,16 +197,18 @@ impl Versions {
         if state.target.number != number {
             return false;
         }
-        let previous = state.previous.take();
+        let previous = state.former.pop();
         if previous.is_none() && state.probation.is_none() {
             return false;
         }
-        let to = previous.as_ref().map(|previous| previous.number);
+        let to = previous.as_ref().map(|previous| previous.version.number);
         state.rolled_back = Some(RolledBack { number, to, reason: reason.to_owned() });
-        state.probation = None;
         match previous {
-            Some(previous) => state.target = previous,
-            None => self.pause(true),
+            Some(Former { version, probation }) => (state.target, state.probation) = (version, probation),
+            None => {
+                state.probation = None;
+                self.pause(true);
+            }
         }
         self.publish(&state);
         true

@@ -106,7 +106,6 @@ fn row(app: &Value) -> String {
     let [id, state] = ["id", "state"].map(|name| text::escape(app[name].as_str().unwrap_or("-")));
     match app["error"].as_str() {
         Some(error) => format!("{id}\t{state}\t{}", text::short(error, REASON_MAX_CHARACTERS)),
-        None if app["paused"] == true => format!("{id}\t{state}\tpaused"),
         None => format!("{id}\t{state}"),
     }
 }
@@ -120,6 +119,7 @@ fn lines(app: &Value) -> Vec<String> {
         "not_ready",
         "version",
         "on_probation",
+        "given_up",
         "paused",
         "module",
         "lag",

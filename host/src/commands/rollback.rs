@@ -19,6 +19,10 @@ pub struct Arguments {
     #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u64).range(1..))]
     to: Option<u64>,
 
+    /// A store that may go, with all that is in it; may be given several times
+    #[arg(long, value_name = "NAME")]
+    drop_store: Vec<String>,
+
     /// Why, for the history
     #[arg(long, value_name = "TEXT")]
     why: Option<String>,
@@ -35,6 +39,7 @@ pub fn run(arguments: &Arguments, terminal: Terminal) -> Result<()> {
     let client = Client::new(&arguments.host.url);
     let application = client.application(arguments.app.as_deref())?;
     let said = (arguments.why.as_deref(), who());
-    let version = client::roll_back(&client, &application, arguments.to, (said.0, said.1.as_deref()))?;
+    let version =
+        client::roll_back(&client, &application, arguments.to, &arguments.drop_store, (said.0, said.1.as_deref()))?;
     finish(&client, &application, version, &arguments.wait, terminal)
 }

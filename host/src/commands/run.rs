@@ -30,6 +30,11 @@ pub struct Arguments {
     #[arg(long, value_name = "DURATION", value_parser = runtime::parse_duration)]
     until_idle: Option<Duration>,
 
+    /// Have the modules of the manifests run, also where other versions of the applications are active; the way out
+    /// where the active one ends the application at once. Dropped stores keep what they have
+    #[arg(long)]
+    deploy: bool,
+
     /// Folder of the state stores; each application has a folder of its own in it
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
@@ -58,7 +63,11 @@ pub fn run(arguments: &Arguments, terminal: Terminal) -> Result<()> {
     if let Some(listen) = &arguments.listen {
         overrides.flag("--listen", "application.server", listen);
     }
-    let options = RunOptions { embedded: arguments.broker.embedded.clone(), until_idle: arguments.until_idle };
+    let options = RunOptions {
+        embedded: arguments.broker.embedded.clone(),
+        until_idle: arguments.until_idle,
+        deploys_own: arguments.deploy,
+    };
     let Some(folder) = &arguments.apps else {
         return runtime::run(together(load(&arguments.file, &overrides)?)?, options, terminal);
     };

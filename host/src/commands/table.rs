@@ -81,7 +81,7 @@ pub fn run(command: &Command, terminal: Terminal) -> Result<()> {
 /// Why it could not start or what it failed of.
 pub fn serve(arguments: &Arguments, terminal: Terminal) -> Result<()> {
     let manifest = manifest(arguments, Overrides::of_environment(&arguments.set))?;
-    let options = RunOptions { embedded: arguments.broker.embedded.clone(), until_idle: None };
+    let options = RunOptions { embedded: arguments.broker.embedded.clone(), until_idle: None, deploys_own: false };
     runtime::run(vec![manifest], options, terminal)
 }
 

@@ -32,6 +32,15 @@ impl Manifest {
         differing.collect()
     }
 
+    /// The keys that belong to no version, that this manifest sets, and that mean something else for a host that runs;
+    /// in order. Where that is reached, and where it has its files, is its own affair.
+    pub fn host_keys_unlike<'a>(&'a self, host: &'a Self) -> Vec<&'a str> {
+        const OWN_AFFAIRS: [&str; 4] = ["application.server", "bootstrap.servers", "state.dir", "advertised.listener"];
+        let mut keys = self.host_differences(host);
+        keys.retain(|key| self.values.contains_key(*key) && !OWN_AFFAIRS.contains(key));
+        keys
+    }
+
     /// Whether another manifest means the same in every key.
     pub fn is_same_as(&self, other: &Self) -> bool {
         self.version_values() == other.version_values()

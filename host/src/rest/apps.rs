@@ -25,9 +25,6 @@ fn listed(status: &Status) -> Value {
     if let Some(reason) = status.failure() {
         app["error"] = reason.into();
     }
-    if deployments_of(status).is_some_and(|deployments| deployments.is_paused()) {
-        app["paused"] = true.into();
-    }
     app
 }
 
@@ -59,6 +56,7 @@ pub async fn show(
         "version": deployments.as_ref().and_then(|deployments| deployments.target_number()),
         "on_probation": deployments.as_ref().is_some_and(|deployments| deployments.is_on_probation()),
         "paused": deployments.as_ref().is_some_and(|deployments| deployments.is_paused()),
+        "given_up": status.given_up(),
         "table": wired.as_ref().map(|wired| wired.module_digest.is_none()),
         "topology": wired.as_ref().map(|wired| topology(&wired.topology)),
         "lag": lag,
@@ -110,7 +108,10 @@ pub fn state(status: &Status) -> &'static str {
     match status.phase() {
         Phase::Starting(_) => "starting",
         Phase::Stopping => "stopping",
+        Phase::Stopped => "stopped",
         Phase::Failed(_) => status.failed_word(),
+        Phase::Running if status.given_up().is_some() => "given-up",
+        Phase::Running if deployments_of(status).is_some_and(|deployments| deployments.is_paused()) => "paused",
         Phase::Running => {
             let reports = status.reports();
             let restoring = Restoring::of(&reports);

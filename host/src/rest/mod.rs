@@ -46,7 +46,7 @@ pub use server::{bind, serve};
 
 use body::BodyLimits;
 
-use crate::runtime::status::{Applications, Readiness, Status};
+use crate::runtime::status::{Applications, Phase, Readiness, Status};
 
 /// A route: its methods, and who answers.
 struct Route {
@@ -153,7 +153,7 @@ async fn readyz(
     let Query(query) = query?;
     let asked = match &query.app {
         Some(application) => vec![application_of(&applications, application)?],
-        None => applications.all().into_iter().filter(|status| !status.is_leaving()).collect(),
+        None => applications.all().into_iter().filter(|status| is_waited_for(status)).collect(),
     };
     let mut reasons = Vec::new();
     for (status, readiness) in asked.iter().zip(apps::readiness_of_each(&asked).await) {
@@ -173,6 +173,11 @@ async fn readyz(
         Some((tasks, lag)) => json!({ "ready": true, "standby": { "tasks": tasks, "lag": lag } }),
         None => json!({ "ready": true }),
     }))
+}
+
+/// Whether a host is unready for want of it: not one whose file is gone, nor one that its operator has stopped.
+fn is_waited_for(status: &Status) -> bool {
+    !status.is_leaving() && (status.is_alone() || status.phase() != Phase::Stopped)
 }
 
 /// What is said of an application, with its id where the host may have several.

@@ -24,9 +24,6 @@ use crate::versions::{Version, VersionTable};
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
-/// Parts of a form at most.
-const PARTS_MAX: usize = 3;
-
 /// Characters of a reason or a name at most.
 const TEXT_MAX_CHARACTERS: usize = 500;
 
@@ -49,6 +46,8 @@ pub struct DeployQuery {
 #[serde(deny_unknown_fields)]
 pub struct RollbackQuery {
     to: Option<u64>,
+    /// Names joined by commas.
+    drop_stores: Option<String>,
     why: Option<String>,
     who: Option<String>,
 }
@@ -85,6 +84,7 @@ pub async fn list(
     let versions: Vec<Value> = table.versions().values().rev().map(document).collect();
     Ok(json_response(&json!({
         "active": table.active().map(|active| active.number),
+        "confirmed": table.active().is_some_and(|active| active.is_confirmed),
         "previous": table.active().and_then(|active| active.previous),
         "running": deployments.target_number(),
         "on_probation": deployments.is_on_probation(),
@@ -126,7 +126,7 @@ pub async fn deploy(
         who: short(query.who),
         why: short(query.why),
         dry_run: query.dry_run,
-        dropped_stores: query.drop_stores.iter().flat_map(|names| names.split(',')).map(str::to_owned).collect(),
+        dropped_stores: names(query.drop_stores.as_deref()),
         without_probation: query.no_probation,
     };
     let dry_run = request.dry_run;
@@ -143,7 +143,12 @@ pub async fn rollback(
 ) -> Result<Response, Problem> {
     let (_, deployments) = to_be_changed(&applications, path, &request)?;
     let Query(query) = query?;
-    let request = RollbackRequest { to: query.to, who: short(query.who), why: short(query.why) };
+    let request = RollbackRequest {
+        to: query.to,
+        who: short(query.who),
+        why: short(query.why),
+        dropped_stores: names(query.drop_stores.as_deref()),
+    };
     let deployed = blocking(move || deployments.roll_back(&request)).await?;
     Ok(answer(&deployed, false))
 }
@@ -218,14 +223,16 @@ impl Parts {
         let unreadable =
             |error: &dyn std::fmt::Display| Problem::bad_request(format!("the form cannot be read: {error}"));
         let mut form = Multipart::from_request(request, &()).await.map_err(|error| unreadable(&error.body_text()))?;
-        let (mut parts, mut count) = (Self::default(), 0);
+        let (mut parts, mut seen) = (Self::default(), Vec::new());
         while let Some(field) = form.next_field().await.map_err(|error| unreadable(&error.body_text()))? {
-            count += 1;
             let name = field.name().unwrap_or_default().to_owned();
+            if seen.contains(&name) {
+                return Err(unreadable(&format!("it has the part {name:?} twice")));
+            }
+            seen.push(name.clone());
             let bytes = field.bytes().await.map_err(|error| unreadable(&error.body_text()))?;
             let text = || String::from_utf8(bytes.to_vec()).map_err(|_| unreadable(&format!("{name} is no UTF-8")));
             match name.as_str() {
-                _ if count > PARTS_MAX => return Err(unreadable(&format!("it has more than {PARTS_MAX} parts"))),
                 "module" => parts.module = bytes,
                 "manifest" => parts.manifest = Some(text()?),
                 "signature" => parts.signature = Some(text()?.trim().to_owned()),
@@ -236,8 +243,16 @@ impl Parts {
                 }
             }
         }
+        if !seen.iter().any(|name| name == "module") {
+            return Err(unreadable(&"it has no part module"));
+        }
         Ok(parts)
     }
+}
+
+/// Names with commas between.
+fn names(text: Option<&str>) -> Vec<String> {
+    text.into_iter().flat_map(|names| names.split(',')).map(str::to_owned).collect()
 }
 
 /// What a user typed, cut.
@@ -307,9 +322,20 @@ fn deployments_of(status: &Status) -> Result<Arc<Deployments>, Problem> {
     let wired = status.wired().ok_or_else(|| {
         Problem::unavailable("not-ready", "not ready", "the application is starting and does not know its versions yet")
     })?;
-    wired.deployments.clone().ok_or_else(|| {
-        let detail = format!("{} serves topics as tables, or has ended: there are no versions", status.application_id);
-        Problem::not_found("no-versions", "the application has no versions", detail)
+    wired.deployments.clone().ok_or_else(|| match (status.failure(), wired.module_digest.is_none()) {
+        (_, true) => {
+            let detail = format!("{} serves topics as tables, which have no versions", status.application_id);
+            Problem::not_found("no-versions", "the application has no versions", detail)
+        }
+        (reason, false) => {
+            let reason = reason.map_or_else(|| "it was stopped".to_owned(), |reason| format!("it has failed: {reason}"));
+            let detail = format!(
+                "{} does not run: {reason}; start it again, with `sandbar run --deploy` or a changed file where another \
+                 version is to run",
+                status.application_id
+            );
+            Problem::unavailable("not-ready", "the application does not run", detail)
+        }
     })
 }
 

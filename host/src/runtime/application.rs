@@ -50,8 +50,6 @@ struct Round<'a> {
     /// With what belongs to the version.
     manifest: &'a Manifest,
     stop: &'a Stop,
-    /// A failure of it is not that of the application: an earlier version takes over.
-    may_return: bool,
     /// `None` where there are no versions.
     deployments: Option<&'a Arc<Deployments>>,
 }
@@ -76,6 +74,8 @@ pub struct Application {
     pub stop: Stop,
     pub terminal: Terminal,
     pub shared: Arc<Shared>,
+    /// What its manifest names is to run, whatever did before.
+    pub deploys_own: bool,
 }
 
 impl Application {
@@ -104,6 +104,7 @@ impl Application {
             folder: stores.path(),
             is_embedded: connected.is_embedded,
             host: &self.endpoint,
+            deploys_own: self.deploys_own,
             status,
             stop,
             terminal: *terminal,
@@ -123,12 +124,7 @@ impl Application {
     ) -> Result<()> {
         loop {
             let stop = self.stop.below();
-            let round = Round {
-                manifest: &start.loaded.manifest,
-                stop: &stop,
-                may_return: start.on_probation && start.previous.is_some(),
-                deployments: Some(deployments),
-            };
+            let round = Round { manifest: &start.loaded.manifest, stop: &stop, deployments: Some(deployments) };
             let versions = deployments.begin(&start, &stop);
             let runs = Runs {
                 topology: Arc::clone(start.loaded.topology()),
@@ -138,7 +134,7 @@ impl Application {
             };
             let result = self.process(&round, &connected, runs, stores);
             deployments.end();
-            start = match deployments.after(&start, result)? {
+            start = match deployments.after(result)? {
                 Some(next) => next,
                 None => return Ok(()),
             };
@@ -159,7 +155,7 @@ impl Application {
         let Some(connected) = self.connect(&topology, stores)? else { return Ok(()) };
         let supplier = Arc::new(TableSupplier::new(Arc::clone(&topology)));
         let versions = Versions::only(supplier, Arc::new(manifest.config.clone()));
-        let round = Round { manifest, stop, may_return: false, deployments: None };
+        let round = Round { manifest, stop, deployments: None };
         self.process(&round, &connected, Runs { topology, versions, usage: None, digest: None }, stores)
     }
 
@@ -265,7 +261,9 @@ impl Application {
             threads.explain(reason.into());
         }
         match threads.failure() {
-            Some(_) if round.may_return => status.set_phase(Phase::Stopping),
+            Some(_) if round.deployments.is_some_and(|deployments| deployments.may_return()) => {
+                status.set_phase(Phase::Stopping)
+            }
             Some(error) => status.set_phase(Phase::Failed(format!("{error:#}"))),
             None => status.set_phase(Phase::Stopping),
         }

@@ -66,6 +66,17 @@ struct Entry {
     delayed: Option<String>,
 }
 
+/// An application that is to be started.
+struct Starting {
+    file: PathBuf,
+    manifest: Manifest,
+    content: Content,
+    /// The one that it has already.
+    status: Option<Arc<Status>>,
+    /// What its manifest names is to run, whatever did before.
+    deploys_own: bool,
+}
+
 /// Where an application of the folder stands.
 enum Life {
     Running,
@@ -92,7 +103,8 @@ impl AppsDirectory {
             // One that could not be read is read again.
             let content = found.and_then(|(_, found)| found.as_ref().ok()).map(|source| source.content.clone());
             let status = self.home.applications.find(manifest.application_id());
-            self.start(file, manifest, content.unwrap_or_default(), status);
+            let deploys_own = self.home.shared.options.deploys_own;
+            self.start(Starting { file, manifest, content: content.unwrap_or_default(), status, deploys_own });
         }
         let mut looked = Instant::now();
         while !self.is_over() {
@@ -202,7 +214,8 @@ impl AppsDirectory {
         let file = source.manifest.path.clone();
         let Some(entry) = self.entries.get_mut(id) else {
             self.terminal_of(id).notice("started-by-file", &format!("{} is new: starting", file.display()), json!({}));
-            return self.start(file, source.manifest, source.content, None);
+            let Source { manifest, content } = source;
+            return self.start(Starting { file, manifest, content, status: None, deploys_own: false });
         };
         entry.file.clone_from(&file);
         match entry.life {
@@ -210,14 +223,17 @@ impl AppsDirectory {
             Life::Over(_) if entry.applied == source.content => {}
             Life::Over(_) => {
                 entry.restart_notice("it has changed");
-                self.start(file, source.manifest, source.content, None);
+                let Source { manifest, content } = source;
+                // As if it had been deployed: whoever changed it wants what it says.
+                self.start(Starting { file, manifest, content, status: None, deploys_own: true });
             }
             Life::Running => entry.change(&source, &self.watch),
         }
     }
 
     /// Starts an application, with the status that it has already or a new one.
-    fn start(&mut self, file: PathBuf, manifest: Manifest, content: Content, status: Option<Arc<Status>>) {
+    fn start(&mut self, starting: Starting) {
+        let Starting { file, manifest, content, status, deploys_own } = starting;
         let Home { applications, port, stop, shared, .. } = &self.home;
         let id = manifest.application_id().to_owned();
         let application = Arc::new(Application {
@@ -227,6 +243,7 @@ impl AppsDirectory {
             stop: stop.below(),
             shared: Arc::clone(shared),
             terminal: self.terminal_of(&id),
+            deploys_own,
             manifest,
         });
         lives::begin(Arc::clone(&application), false, &self.sender);
@@ -286,7 +303,7 @@ impl Entry {
             return self.restart_for_host_keys(source);
         }
         // Its end is on its way by itself.
-        let is_ending = matches!(self.application.status.phase(), Phase::Stopping | Phase::Failed(_));
+        let is_ending = matches!(self.application.status.phase(), Phase::Stopping | Phase::Stopped | Phase::Failed(_));
         if self.refused.as_ref() == Some(&source.content) || is_ending {
             return;
         }

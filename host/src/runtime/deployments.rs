@@ -12,7 +12,7 @@ use anyhow::{Result, anyhow};
 use engine::clock::Clock;
 use engine::processor::ProcessorSupplier;
 use engine::topology::change::{self, Change, ChangeKind as TopologyChange};
-use engine::version::{Probation, Versions};
+use engine::version::{FORMER_MAX, Probation, Versions};
 use kafka::KafkaClients;
 use serde_json::json;
 
@@ -68,6 +68,10 @@ pub struct Deployments {
 #[derive(Default)]
 struct State {
     running: Option<Arc<Running>>,
+    /// What ran last, where its threads have ended.
+    ended: Option<Arc<Running>>,
+    /// Its operator lets it process nothing.
+    is_paused: bool,
     /// What the application is to start again with.
     next: Option<Start>,
     /// Why it cannot go on.
@@ -83,10 +87,37 @@ struct Running {
 }
 
 impl Running {
-    /// Whether what runs is something to go back to.
-    fn is_confirmed(&self) -> bool {
-        !self.versions.is_on_probation() && !self.versions.is_given_up()
+    /// What a version that takes over now could go back to, as `Versions::deploy` has it too.
+    fn former(&self) -> Vec<Former> {
+        let Target { number, loaded, mut former, .. } = lock(&self.target).clone();
+        // One that was given up is nothing to go back to.
+        if self.versions.is_given_up() {
+            return former;
+        }
+        let on_probation = self.versions.is_on_probation();
+        if !on_probation {
+            former.clear();
+        }
+        former.push(Former { number, loaded, on_probation });
+        if former.len() > FORMER_MAX {
+            former.remove(1);
+        }
+        former
     }
+
+    /// Whether the version that is wanted goes back by itself when it fails, and not at once for the second time.
+    fn may_go_back(&self) -> bool {
+        self.versions.is_on_probation() && !lock(&self.target).former.is_empty()
+    }
+}
+
+/// A version that another one has taken over from.
+#[derive(Clone)]
+pub struct Former {
+    pub number: u64,
+    pub loaded: Arc<Loaded>,
+    /// It is again, when it is gone back to.
+    pub on_probation: bool,
 }
 
 /// The version that is wanted, with what is kept to go back.
@@ -95,7 +126,8 @@ struct Target {
     number: u64,
     loaded: Arc<Loaded>,
     since: Instant,
-    previous: Option<(u64, Arc<Loaded>)>,
+    /// What it goes back to, the last one first.
+    former: Vec<Former>,
     /// All tasks were seen with it.
     is_told: bool,
     /// It was given up, and its rows are nothing that another one could go on with.
@@ -103,9 +135,17 @@ struct Target {
 }
 
 impl Target {
-    fn new(number: u64, loaded: Arc<Loaded>, previous: Option<(u64, Arc<Loaded>)>) -> Self {
-        Self { number, loaded, since: Instant::now(), previous, is_told: false, stands_still: false }
+    fn new(number: u64, loaded: Arc<Loaded>, former: Vec<Former>) -> Self {
+        Self { number, loaded, since: Instant::now(), former, is_told: false, stands_still: false }
     }
+}
+
+/// What the topic says of a version beside the version itself.
+#[derive(Debug, Clone, Copy, Default)]
+struct Before {
+    /// What a rollback goes to.
+    previous: Option<u64>,
+    is_confirmed: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -136,15 +176,34 @@ impl Deployments {
         self.running().is_some_and(|running| running.versions.is_on_probation())
     }
 
-    /// Lets the tasks of this host stand still, or go on. False while they are not there.
+    /// Lets the tasks of this host stand still, or go on, also after they were started anew in this process. False
+    /// while they are not there.
     pub fn pause(&self, paused: bool) -> bool {
         let Some(running) = self.running() else { return false };
+        lock(&self.state).is_paused = paused;
         running.versions.pause(paused);
+        let (event, text) = match paused {
+            true => ("paused", "paused: nothing is processed on this host until it is resumed"),
+            false => ("unpaused", "resumed"),
+        };
+        self.terminal.notice(event, text, json!({}));
         true
     }
 
+    /// Whether the operator of this host wants that.
     pub fn is_paused(&self) -> bool {
-        self.running().is_some_and(|running| running.versions.is_paused())
+        lock(&self.state).is_paused
+    }
+
+    /// Why the tasks of this host stand still until another version is deployed; `None` where they do not.
+    pub fn given_up(&self) -> Option<String> {
+        let running = self.running().filter(|running| running.versions.is_given_up())?;
+        running.versions.rolled_back().map(|back| format!("version {} was given up: {}", back.number, back.reason))
+    }
+
+    /// Whether a failure of what runs is not the end of the application: an earlier version takes over.
+    pub fn may_return(&self) -> bool {
+        self.running().is_some_and(|running| running.may_go_back())
     }
 
     /// Ends the application on this host, in good order.
@@ -174,18 +233,13 @@ impl Deployments {
     /// Has the tasks go over to a version: by a swap where the topology and the settings of the threads are the same,
     /// by a restart of the threads otherwise.
     fn switch_to(&self, running: &Running, number: u64, loaded: Arc<Loaded>, kind: ChangeKind, on_probation: bool) {
-        let old = lock(&running.target).clone();
-        // The last confirmed one stays what a rollback returns to, and one that was given up is nothing to return to.
-        let previous = match running.is_confirmed() {
-            false => old.previous,
-            true => Some((old.number, old.loaded)),
-        };
+        let former = running.former();
         if kind != ChangeKind::Swap {
-            self.restart(running, Start { number, loaded, previous, on_probation });
+            self.restart(running, Start { number, loaded, former, on_probation });
             return;
         }
         let probation = on_probation.then(|| self.probation(&loaded.manifest));
-        *lock(&running.target) = Target::new(number, Arc::clone(&loaded), previous);
+        *lock(&running.target) = Target::new(number, Arc::clone(&loaded), former);
         running.versions.deploy(loaded.version(number), probation);
         self.show_module(&loaded);
     }
@@ -248,15 +302,16 @@ impl Deployments {
         expected: Revision,
         loaded: &Loaded,
         version: &Version,
-        previous: Option<u64>,
+        Before { previous, is_confirmed }: Before,
     ) -> Result<(), AppendError> {
-        let active = self.active(version.number, previous, &version.why);
+        let active = Active { is_confirmed, ..self.active(version.number, previous, &version.why) };
         let module = Entry::Module(loaded.bytes.clone());
         self.append(expected, &[module, Entry::Version(version.clone()), Entry::Active(active)])
     }
 
     fn active(&self, number: u64, previous: Option<u64>, why: &str) -> Active {
-        Active { number, previous, when_ms: self.now_ms(), by: self.host.clone(), why: why.to_owned() }
+        let (when_ms, by, why) = (self.now_ms(), self.host.clone(), why.to_owned());
+        Active { number, previous, is_confirmed: false, when_ms, by, why }
     }
 
     /// Tells of trouble with the topic, once until it has ended.

@@ -44,9 +44,10 @@ pub fn begin(application: Arc<Application>, is_alone: bool, ended: &Sender<Ended
 /// The life of an application, with its failure in its status. A panic is one of them.
 fn run_one(application: &Application) -> Result<()> {
     let result = caught(|| application.run());
-    if let Err(error) = &result {
-        application.status.set_phase(Phase::Failed(format!("{error:#}")));
-    }
+    application.status.set_phase(match &result {
+        Ok(()) => Phase::Stopped,
+        Err(error) => Phase::Failed(format!("{error:#}")),
+    });
     // What of it still waits, such as the thread of its writes, need not wait for the others.
     application.stop.raise();
     application.shared.idle.withdraw(application.place);

@@ -21,6 +21,8 @@ pub struct RunOptions {
     /// Folder of the embedded broker, where that is asked for.
     pub embedded: Option<PathBuf>,
     pub until_idle: Option<Duration>,
+    /// What the manifests name is to run, whatever versions did before.
+    pub deploys_own: bool,
 }
 
 /// See the module's head.

@@ -25,6 +25,8 @@ pub enum Phase {
     Starting(&'static str),
     Running,
     Stopping,
+    /// It has ended in good order.
+    Stopped,
     Failed(String),
 }
 
@@ -209,6 +211,11 @@ impl Status {
         self.inner.read().unwrap_or_else(PoisonError::into_inner).wired.clone()
     }
 
+    /// Why what runs stands still until another version is deployed; `None` where it does not.
+    pub fn given_up(&self) -> Option<String> {
+        self.wired()?.deployments.as_ref()?.given_up()
+    }
+
     /// The latest report of each stream thread. Those of an application that has ended have no tasks, whatever they
     /// said last.
     pub fn reports(&self) -> Vec<ThreadReport> {
@@ -233,8 +240,12 @@ impl Status {
         match self.phase() {
             Phase::Starting(step) => return not_ready(format!("starting: {step}")),
             Phase::Stopping => return not_ready("stopping".to_owned()),
+            Phase::Stopped => return not_ready("stopped".to_owned()),
             Phase::Failed(error) => return not_ready(format!("{}: {error}", self.failed_word())),
             Phase::Running => {}
+        }
+        if let Some(why) = self.given_up() {
+            return not_ready(format!("given up: {why}; deploy another version"));
         }
         let reports = self.reports();
         if let Some((trouble, _)) = reports.iter().find_map(|report| report.trouble.as_ref()) {

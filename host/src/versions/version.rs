@@ -141,6 +141,9 @@ pub struct Active {
     pub number: u64,
     /// The one that was active before, to which a rollback goes.
     pub previous: Option<u64>,
+    /// It has come through its probation, or had none.
+    #[serde(default, rename = "confirmed")]
+    pub is_confirmed: bool,
     /// Milliseconds since the epoch.
     pub when_ms: Timestamp,
     pub by: String,

@@ -134,7 +134,7 @@ impl Deployments {
         if self.active == self.confirmed || back.to.is_none() && versions.target().tally.records() > 0 {
             return None;
         }
-        self.active = self.confirmed;
+        self.active = back.to.unwrap_or(self.confirmed);
         Some(back.number)
     }
 

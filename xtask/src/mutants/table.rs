@@ -426,8 +426,8 @@ pub const MUTANTS: &[Mutant] = &[
         what: "a rollback returns to a version that was given up",
         edits: &[Edit {
             file: VERSION,
-            old: "        if state.probation.is_none() && !was_given_up {",
-            new: "        if state.probation.is_none() && (!was_given_up || {on}) {",
+            old: "        if !was_given_up {\n            let probation",
+            new: "        if !was_given_up || {on} {\n            let probation",
         }],
     },
 ];

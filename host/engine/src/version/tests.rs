@@ -22,18 +22,32 @@ fn trap() -> ProcessorError {
 }
 
 #[test]
-fn a_rollback_returns_to_the_last_confirmed_version() {
+fn a_rollback_returns_to_the_version_before_and_from_there_to_the_one_before_that() {
     let versions = Versions::new(version(1));
     assert!(!versions.roll_back(1, "no other"), "there is nothing to return to");
     versions.deploy(version(2), Some(STRICT));
-    // The second one is on probation still: it is nothing to return to.
     versions.deploy(version(3), Some(STRICT));
     assert_eq!(versions.target_number(), 3);
     assert!(!versions.roll_back(2, "not wanted any more"));
     assert!(versions.roll_back(3, "it traps"));
-    assert_eq!(versions.target_number(), 1);
-    let expected = RolledBack { number: 3, to: Some(1), reason: "it traps".to_owned() };
-    assert_eq!(versions.rolled_back(), Some(expected));
+    let expected = RolledBack { number: 3, to: Some(2), reason: "it traps".to_owned() };
+    assert_eq!((versions.target_number(), versions.rolled_back()), (2, Some(expected)));
+    // It was not confirmed, and may fail as well.
+    assert!(versions.is_on_probation() && versions.failed(&versions.target(), &trap()).is_some());
+    assert!(versions.roll_back(2, "it traps too"));
+    assert_eq!((versions.target_number(), versions.is_on_probation()), (1, false));
+    assert!(!versions.roll_back(1, "no other"));
+}
+
+#[test]
+fn of_many_former_versions_the_confirmed_one_is_kept() {
+    let versions = Versions::new(version(1));
+    (2..=20).for_each(|number| versions.deploy(version(number), Some(STRICT)));
+    let mut way = Vec::new();
+    while versions.roll_back(versions.target_number(), "it traps") {
+        way.push(versions.target_number());
+    }
+    assert_eq!(way, [19, 18, 17, 1]);
 }
 
 #[test]

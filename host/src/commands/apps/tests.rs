@@ -37,8 +37,6 @@ fn each_command_asks_its_route() {
 #[test]
 fn an_application_is_a_row() {
     assert_eq!(row(&json!({ "id": "vote", "state": "running" })), "vote\trunning");
-    let paused = json!({ "id": "vote", "state": "running", "paused": true });
-    assert_eq!(row(&paused), "vote\trunning\tpaused");
     let failed = json!({ "id": "vote", "state": "errored", "error": "no\nbroker" });
     assert_eq!(row(&failed), "vote\terrored\tno\\nbroker");
 }

@@ -81,10 +81,12 @@ pub fn roll_back(
     client: &Client,
     application: &str,
     to: Option<u64>,
+    drop_stores: &[String],
     (why, who): (Option<&str>, Option<&str>),
 ) -> Result<Version> {
     let mut query: Vec<(&str, String)> = Vec::new();
     query.extend(to.map(|number| ("to", number.to_string())));
+    query.extend((!drop_stores.is_empty()).then(|| ("drop_stores", drop_stores.join(","))));
     query.extend(why.map(|why| ("why", why.to_owned())));
     query.extend(who.map(|who| ("who", who.to_owned())));
     Version::of(client.post(&path(application, "rollback"), &query, None, DEPLOY_TIMEOUT)?)

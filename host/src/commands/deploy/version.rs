@@ -11,7 +11,7 @@ use crate::versions::VersionState;
 
 /// Of a sha-256, for people.
 const DIGEST_CHARACTERS: usize = 12;
-const REASON_MAX_CHARACTERS: usize = 120;
+const REASON_MAX_CHARACTERS: usize = 400;
 
 /// See the module's head.
 #[derive(Debug, Clone, Deserialize)]

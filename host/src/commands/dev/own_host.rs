@@ -53,7 +53,7 @@ impl HostStarter {
         let (sender, listening) = channel();
         let (folder, broker) = self.embedded.clone().unzip();
         let beside = Beside { stop: self.stop.clone(), listening: sender, broker };
-        let options = RunOptions { embedded: folder, until_idle: None };
+        let options = RunOptions { embedded: folder, until_idle: None, deploys_own: false };
         let terminal = self.terminal;
         let life = move || runtime::run_beside(vec![manifest], options, Some(beside), terminal);
         let thread = std::thread::Builder::new().name("host".to_owned()).stack_size(STACK_BYTES).spawn(life);

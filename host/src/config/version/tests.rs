@@ -22,6 +22,9 @@ fn what_a_host_would_have_to_be_started_again_for() {
     assert_eq!(manifest.host_differences(&other), differing);
     assert_eq!(other.host_differences(&manifest), differing);
     assert_eq!(parse("").host_differences(&parse("num.stream.threads = 1\n[config]\nagents = 3\n")), [""; 0]);
+    // What a deployment says of it: only what its manifest sets, and not where the host is.
+    assert_eq!(manifest.host_keys_unlike(&other), ["num.stream.threads"]);
+    assert_eq!(other.host_keys_unlike(&manifest), ["kafka.security.protocol"]);
     assert!(parse("").is_same_as(&parse("# nothing\nnum.stream.threads = 1\n")));
     assert!(!manifest.is_same_as(&other) && !parse("").is_same_as(&parse("[config]\nagents = 3\n")));
 }

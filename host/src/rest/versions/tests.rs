@@ -69,4 +69,9 @@ async fn another_body_is_refused() {
     assert!(refusal("multipart/form-data; boundary=X", broken).await.contains("cannot be read"));
     let unknown = "--X\r\nContent-Disposition: form-data; name=\"modul\"\r\n\r\nabc\r\n--X--\r\n";
     assert!(refusal("multipart/form-data; boundary=X", unknown).await.contains("found \"modul\""));
+    let part = "--X\r\nContent-Disposition: form-data; name=\"module\"\r\n\r\nabc\r\n";
+    let twice: &'static str = format!("{part}{part}--X--\r\n").leak();
+    assert!(refusal("multipart/form-data; boundary=X", twice).await.contains("the part \"module\" twice"));
+    let without = "--X\r\nContent-Disposition: form-data; name=\"manifest\"\r\n\r\nabc\r\n--X--\r\n";
+    assert!(refusal("multipart/form-data; boundary=X", without).await.contains("no part module"));
 }

@@ -17,6 +17,10 @@ use crate::versions::{ModuleDigest, Signature};
 /// How long a file must be left alone before it is read.
 const QUIET: Duration = Duration::from_secs(1);
 
+/// How long a file that is gone may wait for others that are being written: one of them may be the same under another
+/// name.
+const GONE_MAX: Duration = Duration::from_secs(10);
+
 /// The manifests of a folder, in the order of their names. Hidden ones are not meant: editors and mounts make those.
 ///
 /// # Errors
@@ -127,29 +131,31 @@ impl Watch {
         for path in &listed {
             self.files.entry(path.clone()).or_default();
         }
-        let (overrides, mut has_changed) = (&self.overrides, false);
-        self.files.retain(|path, file| {
-            let is_listed = listed.binary_search(path).is_ok();
-            let seen = if is_listed { look(path, &file.beside) } else { Look::new() };
+        let is_listed = |path: &PathBuf| listed.binary_search(path).is_ok();
+        let mut has_changed = false;
+        for (path, file) in &mut self.files {
+            let seen = if is_listed(path) { look(path, &file.beside) } else { Look::new() };
             if seen != file.seen {
                 (file.seen, file.moved) = (seen, Some(now));
-                return true;
+            } else if is_listed(path) && file.has_been_quiet(now, QUIET) {
+                has_changed = true;
+                file.take(path, &self.overrides, now);
             }
-            let is_quiet = file.moved.is_some_and(|moved| now.saturating_duration_since(moved) >= QUIET);
-            if !is_quiet {
-                return true;
-            }
-            has_changed = true;
-            if is_listed {
-                file.take(path, overrides, now);
-            }
-            is_listed
-        });
-        Ok(has_changed)
+        }
+        let are_moving = self.files.iter().any(|(path, file)| is_listed(path) && file.moved.is_some());
+        let wait = if are_moving { GONE_MAX } else { QUIET };
+        let before = self.files.len();
+        self.files.retain(|path, file| is_listed(path) || !file.has_been_quiet(now, wait));
+        Ok(has_changed || self.files.len() < before)
     }
 }
 
 impl File {
+    /// Whether it has changed, and not since so long.
+    fn has_been_quiet(&self, now: Instant, time: Duration) -> bool {
+        self.moved.is_some_and(|moved| now.saturating_duration_since(moved) >= time)
+    }
+
     /// Reads it, unless it changes meanwhile.
     fn take(&mut self, path: &Path, overrides: &Overrides, now: Instant) {
         let (beside, found) = read(path, overrides);

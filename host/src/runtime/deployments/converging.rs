@@ -2,7 +2,7 @@
 //! given up is written there, and a version that has proved itself is confirmed.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use engine::stream_thread::TaskReport;
@@ -10,12 +10,14 @@ use engine::task::TaskState;
 use engine::version::RolledBack;
 use serde_json::json;
 
-use super::{Deployments, LOOK_INTERVAL, Running, Start, Target, compare, dropped_of, has_migrated, lock, moved};
+use super::{
+    Deployments, Former, LOOK_INTERVAL, Running, Start, Target, compare, dropped_of, has_migrated, lock, moved,
+};
 use crate::exit::ModuleError;
 use crate::runtime::loader::Loaded;
 use crate::runtime::spawn::spawn;
 use crate::runtime::stop::Stop;
-use crate::versions::{AppendError, ChangeKind, Entry, LogError, Version, VersionManifest, VersionState};
+use crate::versions::{Active, AppendError, ChangeKind, Entry, LogError, Version, VersionManifest, VersionState};
 
 const STACK_BYTES: usize = 4 << 20;
 
@@ -69,22 +71,22 @@ impl Deployments {
         if !running.versions.misses_older_rows() || stands_still || self.is_restarting() {
             return;
         }
-        let Target { number, loaded, previous, .. } = lock(&running.target).clone();
+        let Target { number, loaded, former, .. } = lock(&running.target).clone();
         let on_probation = running.versions.is_on_probation();
         tracing::info!(version = number, "tasks wait for rows of an older schema, which are opened with a new start");
-        self.restart(running, Start { number, loaded, previous, on_probation });
+        self.restart(running, Start { number, loaded, former, on_probation });
     }
 
     /// Writes down what the threads have given up by themselves.
-    fn hear(&self, running: &Running) -> Result<()> {
+    pub(super) fn hear(&self, running: &Running) -> Result<()> {
         let Some(RolledBack { number, to, reason }) = running.versions.rolled_back() else { return Ok(()) };
-        let target = lock(&running.target).clone();
+        let mut target = lock(&running.target).clone();
         // Heard before.
         if target.number != number || target.stands_still {
             return Ok(());
         }
-        if let (None, Some((_, before))) = (to, &target.previous)
-            && !self.may_go_back(before, &target.loaded)?
+        if let (None, Some(before)) = (to, target.former.last())
+            && !self.may_go_back(&before.loaded, &target.loaded)?
         {
             lock(&running.target).stands_still = true;
             let text = format!(
@@ -96,29 +98,28 @@ impl Deployments {
         }
         // Otherwise another host gave it up as well and was faster; the tasks of this one have gone back all the same.
         let is_active = self.table().active().is_some_and(|active| active.number == number);
-        let previous = target.previous.filter(|(previous, _)| to.is_none_or(|to| to == *previous));
-        let Some((previous_number, loaded)) = previous else {
+        let before = target.former.pop().filter(|before| to.is_none_or(|to| to == before.number));
+        let Some(before) = before else {
             if is_active {
                 let why = format!("version {number} was given up, and there is none to go back to: {reason}");
                 self.fail(running, anyhow!(why));
             }
             return Ok(());
         };
-        self.write_rollback(number, previous_number, &reason)?;
-        self.tell_rollback(number, previous_number, &reason);
-        self.gone_back(running, previous_number, Arc::clone(&loaded));
+        self.write_rollback(number, &Back::to(&before, &target.former), &reason)?;
+        self.tell_rollback(number, before.number, &reason);
+        self.gone_back(running, before.clone(), target.former.clone());
         if to.is_none() {
-            self.restart(running, Start { number: previous_number, loaded, previous: None, on_probation: false });
+            let Former { number, loaded, on_probation } = before;
+            self.restart(running, Start { number, loaded, former: target.former, on_probation });
         }
         Ok(())
     }
 
     /// The tasks go back, or have gone already.
-    pub(super) fn gone_back(&self, running: &Running, number: u64, loaded: Arc<Loaded>) {
-        self.show_module(&loaded);
-        let mut target = lock(&running.target);
-        (target.number, target.loaded, target.previous) = (number, loaded, None);
-        (target.since, target.is_told, target.stands_still) = (Instant::now(), false, false);
+    pub(super) fn gone_back(&self, running: &Running, to: Former, former: Vec<Former>) {
+        self.show_module(&to.loaded);
+        *lock(&running.target) = Target::new(to.number, to.loaded, former);
     }
 
     pub(super) fn tell_rollback(&self, number: u64, to: u64, reason: &str) {
@@ -126,8 +127,9 @@ impl Deployments {
         self.terminal.notice("rolled-back", &text, json!({ "version": number, "to": to, "reason": reason }));
     }
 
-    /// Writes that `number` was taken back in favour of `to`. Nothing where another host has done so.
-    pub(super) fn write_rollback(&self, number: u64, to: u64, reason: &str) -> Result<()> {
+    /// Writes that `number` was taken back in favour of another one. Nothing where another host has done so.
+    pub(super) fn write_rollback(&self, number: u64, back: &Back, reason: &str) -> Result<()> {
+        let to = back.to;
         for _ in 0..CONFLICTS_MAX {
             let table = self.table();
             if table.active().is_none_or(|active| active.number != number) {
@@ -137,13 +139,14 @@ impl Deployments {
                 |number| table.version(number).cloned().with_context(|| format!("the topic has no version {number}"));
             let now_ms = self.now_ms();
             let mut entries = vec![Entry::Version(moved(version(number)?, VersionState::RolledBack, now_ms, reason)?)];
-            let back = version(to)?;
+            let before = version(to)?;
             // One that the other had not taken over from is active still.
-            if !matches!(back.state(), VersionState::Active | VersionState::Swapping) {
+            if !matches!(before.state(), VersionState::Active | VersionState::Swapping) {
                 let why = format!("version {number} was taken back");
-                entries.push(Entry::Version(moved(back, VersionState::Swapping, now_ms, &why)?));
+                entries.push(Entry::Version(moved(before, VersionState::Swapping, now_ms, &why)?));
             }
-            entries.push(Entry::Active(self.active(to, None, reason)));
+            let active = self.active(to, back.previous, reason);
+            entries.push(Entry::Active(Active { is_confirmed: back.is_confirmed, ..active }));
             match self.append(table.revision(), &entries) {
                 Ok(()) => return Ok(()),
                 Err(AppendError::Conflict { .. }) => {}
@@ -166,15 +169,16 @@ impl Deployments {
             return Ok(());
         }
         let why = table.active().map(|active| active.why.clone()).unwrap_or_default();
-        let previous = lock(&running.target).previous.clone().filter(|(number, _)| *number == version.number);
+        let mut former = lock(&running.target).former.clone();
+        let before = former.pop().filter(|before| before.number == version.number);
         // Threads that run another topology are started again.
         let may_swap = running.versions.previous().is_some_and(|before| before.number == version.number);
-        if let Some((number, loaded)) = previous
+        if let Some(before) = before
             && may_swap
             && running.versions.roll_back(target, &why)
         {
-            self.tell_rollback(target, number, &why);
-            self.gone_back(running, number, loaded);
+            self.tell_rollback(target, before.number, &why);
+            self.gone_back(running, before, former);
             return Ok(());
         }
         match self.load_version(version) {
@@ -200,10 +204,12 @@ impl Deployments {
         };
         match compared {
             Ok(kind) => {
-                let text = format!("version {} takes over, deployed by {}", version.number, version.who);
+                let by = if version.who.is_empty() { String::new() } else { format!(", deployed by {}", version.who) };
+                let text = format!("version {} takes over{by}", version.number);
                 self.terminal.notice("version", &text, json!({ "version": version.number, "by": version.who }));
-                let is_forward = version.number > running.versions.target_number();
-                self.switch_to(running, version.number, loaded, kind, is_forward);
+                let table = self.table();
+                let is_confirmed = table.active().is_none_or(|active| active.is_confirmed);
+                self.switch_to(running, version.number, loaded, kind, !is_confirmed);
             }
             Err(points) => {
                 let why =
@@ -244,23 +250,41 @@ impl Deployments {
             let fields = json!({ "version": number, "tasks": tasks.len(), "ms": ms as u64 });
             self.terminal.notice("swapped", &text, fields);
         }
-        self.end_probation(running, &target);
+        self.end_probation(running, &target)?;
         self.write_active(number)
     }
 
-    fn end_probation(&self, running: &Running, target: &super::Target) {
+    fn end_probation(&self, running: &Running, target: &Target) -> Result<()> {
         if !running.versions.is_on_probation() {
-            return;
+            return Ok(());
         }
         let manifest = &target.loaded.manifest;
         let records = running.versions.target().tally.records();
         let is_over = target.since.elapsed() >= Duration::from_millis(manifest.count("probation.ms"))
             && records >= manifest.count("probation.records");
-        if is_over && running.versions.confirm(target.number) {
+        if !is_over {
+            return Ok(());
+        }
+        // First, so that a host that starts later does not put it on probation again.
+        self.write_confirmed(target.number)?;
+        if running.versions.confirm(target.number) {
             let number = target.number;
             let text = format!("version {number} is confirmed after {records} records");
             self.terminal.notice("confirmed", &text, json!({ "version": number, "records": records }));
         }
+        Ok(())
+    }
+
+    /// Writes that a version has come through its probation on this host. Nothing where another one is active by now,
+    /// or that was said before.
+    fn write_confirmed(&self, number: u64) -> Result<()> {
+        let table = self.table();
+        let Some(active) = table.active().filter(|active| active.number == number && !active.is_confirmed) else {
+            return Ok(());
+        };
+        let active = Active { is_confirmed: true, ..active.clone() };
+        // Where another host came before, the next look decides again.
+        Ok(self.append(table.revision(), &[Entry::Active(active)])?)
     }
 
     /// Writes that the version has taken over, where it is for this host to say.
@@ -287,6 +311,22 @@ impl Deployments {
             Ok(()) | Err(AppendError::Conflict { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// What is gone back to.
+pub(super) struct Back {
+    pub to: u64,
+    /// What that could go back to.
+    pub previous: Option<u64>,
+    pub is_confirmed: bool,
+}
+
+impl Back {
+    /// To a version with those before it.
+    pub fn to(before: &Former, former: &[Former]) -> Self {
+        let previous = former.last().map(|former| former.number);
+        Self { to: before.number, previous, is_confirmed: !before.on_probation }
     }
 }
 

@@ -2,6 +2,7 @@
 //! and state beside the version that runs, compiler, a try on empty stores, and only then the topic. Whatever is
 //! refused before that has changed nothing.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::anyhow;
@@ -12,9 +13,11 @@ use engine::topology::change::Change;
 use engine::version::{Rows, rehearse_migrations, warm_up};
 use serde_json::json;
 
-use super::{Deployments, Running, compare, lock, moved};
+use super::converging::Back;
+use super::{Before, Deployments, Former, Running, Start, compare, lock, moved};
 use crate::config::{ConfigError, Manifest, Overrides};
 use crate::runtime::loader::Loaded;
+use crate::runtime::status::Phase;
 use crate::runtime::topics;
 use crate::versions::{
     AppendError, ChangeKind, LogError, ModuleDigest, NewVersion, Signature, SignatureError, TrustedKeys, Version,
@@ -48,6 +51,8 @@ pub struct RollbackRequest {
     pub to: Option<u64>,
     pub who: String,
     pub why: String,
+    /// Stores that the other version does not have and whose content is given up.
+    pub dropped_stores: Vec<String>,
 }
 
 /// What came of a deployment.
@@ -66,7 +71,7 @@ pub struct Deployed {
 /// Why nothing was deployed.
 #[derive(Debug, thiserror::Error)]
 pub enum DeployError {
-    #[error("the application is not running yet: {0}")]
+    #[error("the application is not running: {0}")]
     NotRunning(String),
     #[error("another deployment of this application is on its way; wait for it")]
     Busy,
@@ -132,18 +137,23 @@ impl Deployments {
         let digest = ModuleDigest::of(&request.module);
         let signature = self.verify(&digest, request.signature.as_deref())?;
         self.refresh()?;
+        self.hear(&running).map_err(|error| DeployError::Append(format!("{error:#}")))?;
         let table = self.table();
         let active = table.active_version().map_err(|error| DeployError::Host(error.to_string()))?;
         let active = active.ok_or_else(|| DeployError::NotRunning("it has no version yet".to_owned()))?;
-        let tables = match &request.manifest {
-            Some(text) => VersionManifest::of(&self.parse(text, &request.overrides)?),
-            None => active.manifest.clone(),
-        };
+        let manifest = request.manifest.as_ref().map(|text| self.parse(text, &request.overrides)).transpose()?;
+        let tables = manifest.as_ref().map_or_else(|| active.manifest.clone(), VersionManifest::of);
         if active.is_same(&digest, &tables) {
             return Ok(Deployed { version: active.clone(), is_known: true, changes: Vec::new(), notes: Vec::new() });
         }
         let started_ms = self.now_ms();
-        let Prepared { loaded, kind, changes, notes } = self.prepare(&running, request, &tables)?;
+        let Prepared { loaded, kind, changes, mut notes } = self.prepare(&running, request, &tables)?;
+        let of_host = manifest.map(|manifest| manifest.host_keys_unlike(&self.manifest).join(", "));
+        if let Some(keys) = of_host.filter(|keys| !keys.is_empty()) {
+            notes.push(format!(
+                "{keys} of this manifest are a host's, which reads them at its start: they do not count now"
+            ));
+        }
         let number = table.next_number();
         let version = Version::new(NewVersion {
             number,
@@ -161,12 +171,9 @@ impl Deployments {
             return Ok(Deployed { version: ready, is_known: false, changes, notes });
         }
         let version = moved(ready, VersionState::Swapping, self.now_ms(), "").map_err(host)?;
-        // One that is not confirmed is nothing to go back to.
-        let previous = match running.is_confirmed() {
-            true => Some(active.number),
-            false => lock(&running.target).previous.as_ref().map(|(number, _)| *number),
-        };
-        self.append_new(table.revision(), &loaded, &version, previous)?;
+        let previous = running.former().last().map(|former| former.number);
+        let before = Before { previous, is_confirmed: request.without_probation };
+        self.append_new(table.revision(), &loaded, &version, before)?;
         let text = format!("version {number} takes over by a {}", kind.as_str());
         self.terminal.notice("version", &text, json!({ "version": number, "kind": kind.as_str(), "by": request.who }));
         self.switch_to(&running, number, loaded, kind, !request.without_probation);
@@ -183,6 +190,7 @@ impl Deployments {
         let _changing = lock(&self.changing);
         let running = self.ready()?;
         self.refresh()?;
+        self.hear(&running).map_err(|error| DeployError::Append(format!("{error:#}")))?;
         let table = self.table();
         let active = table.active().ok_or_else(|| DeployError::NotRunning("it has no version yet".to_owned()))?;
         let target = lock(&running.target).clone();
@@ -196,27 +204,34 @@ impl Deployments {
         if number == active.number {
             return Ok(Deployed { version: version.clone(), is_known: true, changes: Vec::new(), notes: Vec::new() });
         }
-        let warm = target.previous.filter(|(previous, _)| *previous == number).map(|(_, loaded)| loaded);
-        let loaded = match warm {
-            Some(loaded) => loaded,
+        let mut former = target.former;
+        let before = former.pop().filter(|before| before.number == number);
+        let loaded = match &before {
+            Some(before) => Arc::clone(&before.loaded),
             None => self.load_version(version).map_err(refused)?.ok_or_else(stopping)?,
         };
         // What the active version has and that one has not was not there when that one ran.
-        let (kind, change) = compare(&target.loaded, &loaded, &[])
+        let (kind, change) = compare(&target.loaded, &loaded, &request.dropped_stores)
             .map_err(|points| DeployError::Incompatible { running: active.number, points })?;
         let changes = effects(&loaded, &change);
+        // Another one than the version before was chosen by somebody who knows it.
+        let (before, former) = match before {
+            Some(before) => (before, former),
+            None => (Former { number, loaded, on_probation: false }, Vec::new()),
+        };
         let why = if request.why.is_empty() { "taken back by hand".to_owned() } else { request.why.clone() };
         let reason = if request.who.is_empty() { why.clone() } else { format!("{why} ({})", request.who) };
-        self.write_rollback(active.number, number, &reason)
+        self.write_rollback(active.number, &Back::to(&before, &former), &reason)
             .map_err(|error| DeployError::Append(format!("{error:#}")))?;
         self.tell_rollback(active.number, number, &why);
-        if kind == ChangeKind::Swap
-            && running.versions.roll_back(active.number, &reason)
-            && running.versions.target_number() == number
-        {
-            self.gone_back(&running, number, loaded);
+        let is_warm = running.versions.previous().is_some_and(|previous| previous.number == number);
+        if kind == ChangeKind::Swap && is_warm && running.versions.roll_back(active.number, &reason) {
+            self.gone_back(&running, before, former);
+        } else if kind == ChangeKind::Swap {
+            self.switch_to(&running, number, before.loaded, kind, before.on_probation);
         } else {
-            self.switch_to(&running, number, loaded, kind, false);
+            let Former { number, loaded, on_probation } = before;
+            self.restart(&running, Start { number, loaded, former, on_probation });
         }
         let version = self.table().version(number).cloned().ok_or(DeployError::NoVersion(number))?;
         Ok(Deployed { version, is_known: false, changes, notes: change.notes })
@@ -227,7 +242,11 @@ impl Deployments {
         match self.running() {
             Some(running) if !self.is_restarting() => Ok(running),
             Some(_) => Err(DeployError::Busy),
-            None => Err(DeployError::NotRunning("it is starting".to_owned())),
+            None => Err(DeployError::NotRunning(match self.status.phase() {
+                Phase::Stopping | Phase::Stopped => "it was stopped".to_owned(),
+                Phase::Failed(reason) => format!("it has failed: {reason}"),
+                Phase::Starting(_) | Phase::Running => "it is starting".to_owned(),
+            })),
         }
     }
 
@@ -242,7 +261,7 @@ impl Deployments {
 
     /// The manifest of a request. Its paths mean nothing here.
     fn parse(&self, text: &str, overrides: &Overrides) -> Result<Manifest, DeployError> {
-        let manifest = Manifest::parse(&self.manifest.path, text, overrides)?;
+        let manifest = Manifest::parse(Path::new("the deployed manifest"), text, overrides)?;
         if manifest.application_id() != self.application_id {
             let (found, own) = (manifest.application_id(), &self.application_id);
             return Err(DeployError::Manifest(manifest.fault_at(

@@ -12,8 +12,9 @@ use engine::version::Versions;
 use kafka::KafkaClients;
 use serde_json::json;
 
+use super::converging::Back;
 use super::deploying::DeployError;
-use super::{Deployments, Running, State, Target, compare, lock, moved};
+use super::{Before, Deployments, Former, Running, State, Target, compare, dropped_of, lock, moved};
 use crate::runtime::clock::HostClock;
 use crate::runtime::loader::{Loaded, Loader};
 use crate::runtime::retrying::until_answered;
@@ -22,14 +23,15 @@ use crate::runtime::stop::Stop;
 use crate::terminal::Terminal;
 use crate::versions::{
     AppendError, ChangeKind, LogError, ModuleDigest, NewVersion, Version, VersionLog, VersionLogOptions, VersionState,
+    VersionTable,
 };
 
 /// What the threads of an application are to be started with.
 pub struct Start {
     pub number: u64,
     pub loaded: Arc<Loaded>,
-    /// What a rollback goes to.
-    pub previous: Option<(u64, Arc<Loaded>)>,
+    /// What it goes back to, the last one first.
+    pub former: Vec<Former>,
     pub on_probation: bool,
 }
 
@@ -40,6 +42,8 @@ pub struct Opening<'a> {
     pub folder: PathBuf,
     pub is_embedded: bool,
     pub host: &'a str,
+    /// What this host's manifest names is to run, whatever did before.
+    pub deploys_own: bool,
     pub status: &'a Arc<Status>,
     pub stop: &'a Stop,
     pub terminal: Terminal,
@@ -50,7 +54,7 @@ pub struct Opening<'a> {
 /// # Errors
 /// When the topic cannot be read, or the version cannot be run.
 pub fn open(own: Loaded, loader: Loader, opening: &Opening<'_>) -> Result<Option<(Arc<Deployments>, Start)>> {
-    let Opening { clients, folder, is_embedded, host, status, stop, terminal } = opening;
+    let Opening { clients, folder, is_embedded, host, deploys_own, status, stop, terminal } = opening;
     let manifest = own.manifest.clone();
     let Some(log) = open_log(&own, clients, stop)? else { return Ok(None) };
     let deployments = Deployments {
@@ -72,7 +76,7 @@ pub fn open(own: Loaded, loader: Loader, opening: &Opening<'_>) -> Result<Option
         changing: Mutex::default(),
         is_troubled: Default::default(),
     };
-    let Some(start) = deployments.first(Arc::new(own))? else { return Ok(None) };
+    let Some(start) = deployments.first(Arc::new(own), *deploys_own)? else { return Ok(None) };
     Ok(Some((Arc::new(deployments), start)))
 }
 
@@ -93,27 +97,27 @@ fn open_log(own: &Loaded, clients: &Arc<KafkaClients>, stop: &Stop) -> Result<Op
 
 impl Deployments {
     /// What to start with, written down where it is new.
-    fn first(&self, own: Arc<Loaded>) -> Result<Option<Start>> {
+    fn first(&self, own: Arc<Loaded>, deploys_own: bool) -> Result<Option<Start>> {
         for _ in 0..super::converging::CONFLICTS_MAX {
             let table = self.table();
             let Some(active) = table.active_version()? else {
                 let version = self.new_version(1, &own, ChangeKind::Restart)?;
-                match self.write_first(&own, version, None)? {
-                    true => return Ok(Some(Start { number: 1, loaded: own, previous: None, on_probation: false })),
+                match self.write_first(&own, version, Before { previous: None, is_confirmed: true })? {
+                    true => return Ok(Some(Start { number: 1, loaded: own, former: Vec::new(), on_probation: false })),
                     false => continue,
                 }
             };
             if active.is_same(&own.digest, &own.tables) {
                 return self.start_active(active, Some(own));
             }
-            if let Some(known) = table.find(&own.digest, &own.tables) {
-                let (own, active_number) = (known.number, active.number);
-                let text = format!(
-                    "{} is version {own} of the application; version {active_number} is active and runs instead; \
-                     deploy it to have it run",
-                    self.manifest.path.display()
-                );
-                self.terminal.notice("other-version", &text, json!({ "own": own, "active": active_number }));
+            if deploys_own {
+                match self.deploy_whatever_ran(active, Arc::clone(&own))? {
+                    Some(start) => return Ok(Some(start)),
+                    None => continue,
+                }
+            }
+            if let Some(known) = known(&table, &own, active) {
+                self.tell_other(known, &own, active);
                 return self.start_active(active, None);
             }
             let Some(running) = self.load_version(active)? else { return Ok(None) };
@@ -137,14 +141,65 @@ impl Deployments {
         let number = self.table().next_number();
         let version = self.new_version(number, &own, kind)?;
         // Other settings of the same module are what its operator has just chosen: nothing is to take them back.
-        let previous = (own.digest != running.digest).then_some((active.number, running));
-        if !self.write_first(&own, version, previous.as_ref().map(|(number, _)| *number))? {
+        let is_other = own.digest != running.digest;
+        let former = Former { number: active.number, loaded: running, on_probation: false };
+        let former = if is_other { vec![former] } else { Vec::new() };
+        let previous = former.last().map(|former| former.number);
+        if !self.write_first(&own, version, Before { previous, is_confirmed: !is_other })? {
             return Ok(None);
         }
         let text = format!("{} is new: it is version {number} from now on", self.manifest.path.display());
         self.terminal.notice("version", &text, json!({ "version": number, "by": self.host }));
-        let on_probation = previous.is_some();
-        Ok(Some(Start { number, loaded: own, previous, on_probation }))
+        Ok(Some(Start { number, loaded: own, former, on_probation: is_other }))
+    }
+
+    /// The module of this host's manifest is to run, as its operator says, also where it ran before or the active one
+    /// cannot be run. `None` when another host was faster.
+    fn deploy_whatever_ran(&self, active: &Version, own: Arc<Loaded>) -> Result<Option<Start>> {
+        let mut kind = ChangeKind::Restart;
+        match self.load_version(active) {
+            Ok(None) => return Ok(None),
+            Ok(Some(running)) => {
+                // As with a way back, what the other one does not have is let go.
+                let compared = compare(&running, &own, &dropped_of(&running, &own));
+                let (compared, change) = compared.map_err(|points| {
+                    anyhow!(DeployError::Incompatible { running: active.number, points })
+                        .context(format!("{} cannot take over", self.manifest.path.display()))
+                })?;
+                kind = compared;
+                if kind == ChangeKind::Restart {
+                    self.check_restart(&running, &own, &change)?;
+                }
+            }
+            // What cannot be loaded cannot be compared; the rows say for themselves whether they can be read.
+            Err(error) => {
+                tracing::warn!(version = active.number, error = format!("{error:#}"), "cannot be compared with");
+            }
+        }
+        let number = self.table().next_number();
+        let version = self.new_version(number, &own, kind)?;
+        if !self.write_first(&own, version, Before { previous: None, is_confirmed: true })? {
+            return Ok(None);
+        }
+        let before = active.number;
+        let text = format!("{} is version {number} from now on, in place of {before}", self.manifest.path.display());
+        self.terminal.notice("version", &text, json!({ "version": number, "by": self.host }));
+        Ok(Some(Start { number, loaded: own, former: Vec::new(), on_probation: false }))
+    }
+
+    /// What this host's manifest names ran before, and something else is active.
+    fn tell_other(&self, known: &Version, own: &Loaded, active: &Version) {
+        let (number, active) = (known.number, active.number);
+        let what = match known.is_same(&own.digest, &own.tables) {
+            true => format!("is version {number} of the application"),
+            false => format!("has the module of version {number} of the application, with other settings"),
+        };
+        let text = format!(
+            "{} {what}; version {active} is active and runs instead; `sandbar run --deploy`, or `sandbar deploy` while \
+             it runs, has this one run",
+            self.manifest.path.display()
+        );
+        self.terminal.notice("other-version", &text, json!({ "own": number, "active": active }));
     }
 
     /// The active version, with what a rollback goes to while its probation lasts.
@@ -157,21 +212,20 @@ impl Deployments {
             },
         };
         let table = self.table();
-        let said = table.active();
-        let age_ms = said.map_or(i64::MAX, |said| self.now_ms().saturating_sub(said.when_ms));
-        let is_young = u64::try_from(age_ms).unwrap_or(0) < loaded.manifest.count("probation.ms");
-        let before = said.and_then(|said| said.previous).filter(|_| is_young).and_then(|number| table.version(number));
-        let previous = match before.map(|before| (before.number, self.load_version(before))) {
-            Some((number, Ok(Some(previous)))) => Some((number, previous)),
+        let said = table.active().filter(|said| !said.is_confirmed);
+        let before = said.and_then(|said| said.previous).and_then(|number| table.version(number));
+        let former = match before.map(|before| (before.number, self.load_version(before))) {
+            // What came before that one is not read.
+            Some((number, Ok(Some(loaded)))) => vec![Former { number, loaded, on_probation: false }],
             Some((_, Ok(None))) => return Ok(None),
             Some((number, Err(error))) => {
                 tracing::warn!(version = number, error = format!("{error:#}"), "cannot be returned to");
-                None
+                Vec::new()
             }
-            None => None,
+            None => Vec::new(),
         };
-        let on_probation = previous.is_some();
-        Ok(Some(Start { number: active.number, loaded, previous, on_probation }))
+        let on_probation = !former.is_empty();
+        Ok(Some(Start { number: active.number, loaded, former, on_probation }))
     }
 
     fn new_version(&self, number: u64, own: &Loaded, kind: ChangeKind) -> Result<Version> {
@@ -191,8 +245,8 @@ impl Deployments {
     }
 
     /// False when another host was faster.
-    fn write_first(&self, own: &Loaded, version: Version, previous: Option<u64>) -> Result<bool> {
-        match self.append_new(self.table().revision(), own, &version, previous) {
+    fn write_first(&self, own: &Loaded, version: Version, before: Before) -> Result<bool> {
+        match self.append_new(self.table().revision(), own, &version, before) {
             Ok(()) => Ok(true),
             Err(AppendError::Conflict { .. }) => Ok(false),
             Err(error) => Err(error.into()),
@@ -201,31 +255,37 @@ impl Deployments {
 
     /// What the engine's threads are to ask for their version, from now on that of this start.
     pub fn begin(&self, start: &Start, stop: &Stop) -> Arc<Versions> {
-        let Start { number, loaded, previous, on_probation } = start;
-        let version = loaded.version(*number);
-        let probation = self.probation(&loaded.manifest);
+        let Start { number, loaded, former, on_probation } = start;
         // One with other topics, stores or settings of the threads cannot be returned to by a swap.
-        let is_alike = |previous: &Loaded| matches!(compare(previous, loaded, &[]), Ok((ChangeKind::Swap, _)));
-        let alike = previous.as_ref().filter(|(_, previous)| is_alike(previous));
-        let versions = match (alike, on_probation) {
-            (_, false) => Versions::new(version),
-            (None, true) => Versions::on_probation(version, probation),
-            (Some((before, previous)), true) => {
-                let versions = Versions::new(previous.version(*before));
-                versions.deploy(version, Some(probation));
-                versions
-            }
+        let is_alike = |other: &Loaded| matches!(compare(other, loaded, &[]), Ok((ChangeKind::Swap, _)));
+        let others = former.iter().rev().take_while(|former| *on_probation && is_alike(&former.loaded)).count();
+        let former_alike = former[former.len() - others..].iter();
+        let mut all = former_alike
+            .map(|former| (former.number, &former.loaded, former.on_probation))
+            .chain([(*number, loaded, *on_probation)])
+            .map(|(number, loaded, on_probation)| {
+                (loaded.version(number), on_probation.then(|| self.probation(&loaded.manifest)))
+            });
+        let versions = match all.next() {
+            Some((version, Some(probation))) => Versions::on_probation(version, probation),
+            Some((version, None)) => Versions::new(version),
+            // There is one at least.
+            None => Versions::new(loaded.version(*number)),
         };
+        all.for_each(|(version, probation)| versions.deploy(version, probation));
         let versions = Arc::new(versions);
-        let target = Target { is_told: !on_probation, ..Target::new(*number, Arc::clone(loaded), previous.clone()) };
+        let target = Target { is_told: !on_probation, ..Target::new(*number, Arc::clone(loaded), former.clone()) };
         let running = Running { versions: Arc::clone(&versions), stop: stop.clone(), target: Mutex::new(target) };
-        lock(&self.state).running = Some(Arc::new(running));
+        let mut state = lock(&self.state);
+        versions.pause(state.is_paused);
+        state.running = Some(Arc::new(running));
         versions
     }
 
     /// The threads have ended.
     pub fn end(&self) {
-        lock(&self.state).running = None;
+        let mut state = lock(&self.state);
+        state.ended = state.running.take();
     }
 
     /// What comes after a life of the threads: another one, or nothing. A version
@@ -233,25 +293,37 @@ impl Deployments {
     ///
     /// # Errors
     /// Why the application has ended.
-    pub fn after(&self, start: &Start, result: Result<()>) -> Result<Option<Start>> {
-        let (next, failure) = {
+    pub fn after(&self, result: Result<()>) -> Result<Option<Start>> {
+        let (next, failure, ended) = {
             let mut state = lock(&self.state);
-            (state.next.take(), state.failure.take())
+            (state.next.take(), state.failure.take(), state.ended.take())
         };
         if let Some(failure) = failure {
             return Err(failure);
         }
         let Err(error) = result else { return Ok(next) };
-        let Some((number, loaded)) = start.previous.clone().filter(|_| start.on_probation && !self.stop.is_raised())
-        else {
+        let Some(ended) = ended.filter(|ended| ended.may_go_back() && !self.stop.is_raised()) else {
             return Err(error);
         };
-        if !self.may_go_back(&loaded, &start.loaded).unwrap_or(false) {
+        let Target { number, loaded, mut former, is_told, .. } = lock(&ended.target).clone();
+        // What the threads have given up by themselves is for the next start to find out.
+        let Some(before) = former.pop().filter(|_| ended.versions.target_number() == number) else { return Err(error) };
+        if !self.may_go_back(&before.loaded, &loaded).unwrap_or(false) {
             return Err(error);
         }
-        let reason = format!("it could not be started: {error:#}");
-        self.tell_rollback(start.number, number, &reason);
-        self.write_rollback(start.number, number, &reason).context(reason)?;
-        Ok(Some(Start { number, loaded, previous: None, on_probation: false }))
+        let what = if is_told { "the application failed with it" } else { "it could not be started" };
+        let reason = format!("{what}: {error:#}");
+        self.tell_rollback(number, before.number, &reason);
+        self.write_rollback(number, &Back::to(&before, &former), &reason).context(reason)?;
+        let Former { number, loaded, on_probation } = before;
+        Ok(Some(Start { number, loaded, former, on_probation }))
     }
+}
+
+/// The version that has this host's module, if it ran before: the same settings first. Other settings of the active one
+/// are new, whoever had others of an older one.
+fn known<'a>(table: &'a VersionTable, own: &Loaded, active: &Version) -> Option<&'a Version> {
+    let same = table.find(&own.digest, &own.tables);
+    let of_module = || table.versions().values().rev().find(|version| version.module == own.digest);
+    same.or_else(|| of_module().filter(|_| active.module != own.digest))
 }

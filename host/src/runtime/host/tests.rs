@@ -18,7 +18,7 @@ fn applications(ids: &[&str]) -> Vec<Arc<Application>> {
         );
         Manifest::parse(Path::new(&format!("{id}.toml")), &text, &Overrides::default()).expect("a manifest")
     };
-    let options = RunOptions { embedded: None, until_idle: None };
+    let options = RunOptions { embedded: None, until_idle: None, deploys_own: false };
     let terminal = Terminal::new(Format::Text);
     let shared = Arc::new(Shared::new(&manifest("shared"), options, terminal));
     let stop = Stop::default();
@@ -31,6 +31,7 @@ fn applications(ids: &[&str]) -> Vec<Arc<Application>> {
             stop: stop.below(),
             terminal,
             shared: Arc::clone(&shared),
+            deploys_own: false,
         })
     };
     ids.iter().map(application).collect()

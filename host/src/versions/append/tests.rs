@@ -17,7 +17,14 @@ fn version(number: u64, module: &[u8]) -> Version {
 }
 
 fn active(number: u64) -> Entry {
-    Entry::Active(Active { number, previous: None, when_ms: 1, by: String::new(), why: String::new() })
+    Entry::Active(Active {
+        number,
+        previous: None,
+        is_confirmed: false,
+        when_ms: 1,
+        by: String::new(),
+        why: String::new(),
+    })
 }
 
 fn apply(table: &mut VersionTable, records: &[PlannedRecord]) {

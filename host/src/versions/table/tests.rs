@@ -51,7 +51,7 @@ impl Fold {
 }
 
 fn active(number: u64, previous: Option<u64>) -> Active {
-    Active { number, previous, when_ms: 1, by: "ada".to_owned(), why: String::new() }
+    Active { number, previous, is_confirmed: false, when_ms: 1, by: "ada".to_owned(), why: String::new() }
 }
 
 fn version(number: u64, module: &[u8]) -> Version {

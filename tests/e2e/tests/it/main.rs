@@ -10,6 +10,7 @@ mod count;
 mod dead_letters;
 mod dev;
 mod full_disk;
+mod going_back;
 mod invoices;
 mod java_tools;
 mod kcat;

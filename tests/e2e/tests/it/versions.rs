@@ -19,8 +19,8 @@ const KEYS: u64 = 20;
 /// An application with the guest whose versions are good and bad.
 pub(crate) struct Versions {
     pub(crate) id: String,
-    broker: Broker,
-    folder: PathBuf,
+    pub(crate) broker: Broker,
+    pub(crate) folder: PathBuf,
     produced: u64,
 }
 
@@ -29,6 +29,15 @@ impl Versions {
         let id = repository::unique("versions");
         let folder = repository::scratch(&id)?;
         let broker = broker.unwrap_or_else(|| Broker::Embedded(folder.join("broker")));
+        let versions = Self { id, broker, folder, produced: 0 };
+        topics::create(&versions.broker, &versions.topic("in"), PARTITIONS)?;
+        topics::create(&versions.broker, &versions.topic("out"), PARTITIONS)?;
+        Ok(versions)
+    }
+
+    /// Another application on the same broker, with manifests in the same folder.
+    pub(crate) fn beside(&self) -> Result<Self> {
+        let (id, broker, folder) = (repository::unique("beside"), self.broker.clone(), self.folder.clone());
         let versions = Self { id, broker, folder, produced: 0 };
         topics::create(&versions.broker, &versions.topic("in"), PARTITIONS)?;
         topics::create(&versions.broker, &versions.topic("out"), PARTITIONS)?;
@@ -75,10 +84,15 @@ impl Versions {
         Ok(())
     }
 
+    /// Sends one record of a key of its own, after which the host may be gone with its broker.
+    pub(crate) fn send_key(&self, key: &str) -> Result<()> {
+        let line = json!({ "key": key, "value": "x" }).to_string() + "\n";
+        topics::produce(&self.broker, &self.topic("in"), Values::Text, &line)
+    }
+
     /// Sends one record of a key of its own. Returns its partition.
     pub(crate) fn produce_key(&self, key: &str) -> Result<u64> {
-        let line = json!({ "key": key, "value": "x" }).to_string() + "\n";
-        topics::produce(&self.broker, &self.topic("in"), Values::Text, &line)?;
+        self.send_key(key)?;
         let records = topics::read(&self.broker, &self.topic("in"), Values::Text)?;
         let record = records.iter().find(|record| record.key == key).context("the record is not there")?;
         Ok(record.partition)
@@ -129,7 +143,7 @@ impl Versions {
 
     /// Waits for an output to every record, and checks that each key counts from one on without a gap. Returns the
     /// versions of the outputs of each key, in order.
-    fn outputs(&self) -> Result<BTreeMap<String, Vec<String>>> {
+    pub(crate) fn outputs(&self) -> Result<BTreeMap<String, Vec<String>>> {
         let mut found = BTreeMap::<String, Vec<String>>::new();
         wait_until(LIMIT, || {
             found.clear();

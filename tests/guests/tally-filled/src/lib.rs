@@ -1,5 +1,5 @@
-//! A second version of `tally` with a store more, `doubles`, which `init` fills from `counts`: every key has twice its count
-//! there, also those that came before this version did.
+//! A second version of `tally` with a store more, `doubles`, which `init` fills from `counts`: every key has twice its
+//! count there, also those that came before this version did.
 
 use sandbar::prelude::*;
 

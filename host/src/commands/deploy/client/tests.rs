@@ -78,10 +78,10 @@ fn a_module_alone_goes_out_as_it_is() {
 
 #[test]
 fn a_rollback_names_the_version_where_one_is_meant() {
-    assert_eq!(asked(|client| roll_back(client, "v", None, (None, None))).what(), "POST /v1/apps/v/rollback");
+    assert_eq!(asked(|client| roll_back(client, "v", None, &[], (None, None))).what(), "POST /v1/apps/v/rollback");
     assert_eq!(
-        asked(|client| roll_back(client, "v", Some(2), (Some("no"), Some("ada")))).what(),
-        "POST /v1/apps/v/rollback?to=2&why=no&who=ada"
+        asked(|client| roll_back(client, "v", Some(2), &["old".to_owned()], (Some("no"), Some("ada")))).what(),
+        "POST /v1/apps/v/rollback?to=2&drop_stores=old&why=no&who=ada"
     );
 }
 

@@ -77,6 +77,30 @@ fn a_file_is_read_once_it_was_left_alone() {
 }
 
 #[test]
+fn a_file_under_another_name_does_not_seem_gone_meanwhile() {
+    let folder = Folder::new("renamed");
+    folder.write("m.wasm", "one");
+    let old = folder.write("b.toml", "application.id = \"a\"\nmodule = \"m.wasm\"\n");
+    let mut watch = folder.watch();
+    settle(&mut watch, 10.0);
+    fs::rename(&old, folder.0.join("z.toml")).expect("a file");
+    // The new one is read twice, since its module is looked at from the first time on.
+    for seconds in [100.0, 101.1, 102.2, 103.3] {
+        watch.look(after(seconds)).expect("readable");
+        assert_eq!(ids(&watch), ["a"], "{seconds}");
+    }
+    let paths: Vec<_> = watch.found().map(|(path, _)| path.to_owned()).collect();
+    assert_eq!(paths, [folder.0.join("z.toml")]);
+    // One that is always being written keeps nothing for ever.
+    fs::remove_file(folder.0.join("z.toml")).expect("a file");
+    for seconds in 200..215 {
+        folder.write("busy.toml", &"#".repeat(seconds));
+        watch.look(after(seconds as f64)).expect("readable");
+    }
+    assert_eq!(ids(&watch), Vec::<String>::new());
+}
+
+#[test]
 fn a_module_is_part_of_its_manifest_and_its_file_is_not() {
     let folder = Folder::new("module");
     folder.write("a.toml", "application.id = \"a\"\nmodule = \"m.wasm\"\n");
