@@ -26,10 +26,10 @@ Exit codes:
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
-const BROKER: u8 = 3;
+pub const BROKER: u8 = 3;
 const MODULE: u8 = 4;
-const STATE: u8 = 5;
-const ADDRESS: u8 = 6;
+pub const STATE: u8 = 5;
+pub const ADDRESS: u8 = 6;
 /// As shells report a process that SIGINT ended.
 pub const SECOND_SIGNAL: i32 = 130;
 

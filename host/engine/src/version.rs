@@ -54,19 +54,24 @@ struct Former {
     probation: Option<Probation>,
 }
 
-/// How many former versions are kept: the oldest, which is confirmed, and the newest ones.
-pub const FORMER_MAX: usize = 4;
-
 struct State {
     target: Arc<ProcessorVersion>,
-    /// What a rollback returns to, the last one first: the version before the wanted one, and where that was not
-    /// confirmed yet, the one before that, down to one that was.
+    /// What a rollback returns to: the last one first, which is the version before the wanted one. Where that was not
+    /// confirmed, the last version that was is behind it. So they are two at most.
     former: Vec<Former>,
     /// Of the wanted one; `None` once it is confirmed.
     probation: Option<Probation>,
     /// What the last confirmed version does, for the probation to compare with.
     before: Rates,
-    rolled_back: Option<RolledBack>,
+    /// Since the last deployment.
+    rollbacks: Vec<RolledBack>,
+}
+
+impl State {
+    /// Whether the wanted version was given up, and there was none to return to.
+    fn is_given_up(&self) -> bool {
+        self.rollbacks.last().is_some_and(|back| back.to.is_none())
+    }
 }
 
 /// How often a version fails, per record.
@@ -98,8 +103,13 @@ impl Versions {
     /// With one version, which needs no probation.
     pub fn new(first: Arc<ProcessorVersion>) -> Self {
         let target_number = AtomicU64::new(first.number);
-        let state =
-            State { target: first, former: Vec::new(), probation: None, before: Rates::default(), rolled_back: None };
+        let state = State {
+            target: first,
+            former: Vec::new(),
+            probation: None,
+            before: Rates::default(),
+            rollbacks: Vec::new(),
+        };
         Self {
             state: Mutex::new(state),
             target_number,
@@ -148,30 +158,57 @@ impl Versions {
         self.state().probation.is_some()
     }
 
-    /// Wants another version. The one before is what a rollback returns to; where that was on probation it is on it
-    /// again then, and the one before it is next. Without a probation the new one is confirmed at once.
+    /// Wants another version. The one before is what a rollback returns to; where that is on probation it is on it
+    /// again then, and the last confirmed one is next. Without a probation the new one is confirmed at once.
     pub fn deploy(&self, version: Arc<ProcessorVersion>, probation: Option<Probation>) {
         let mut state = self.state();
-        let replaced = std::mem::replace(&mut state.target, version);
-        let was_given_up = state.rolled_back.take().is_some_and(|back| back.to.is_none());
-        if state.probation.is_none() && !was_given_up {
-            state.before = replaced.tally.rates();
-            state.former.clear();
+        self.want(&mut state, version, probation, true);
+    }
+
+    /// As `deploy`, if this version is wanted still: what comes next rests on it, and threads may have gone back since.
+    /// False where it is not; nothing has changed then.
+    pub fn deploy_after(
+        &self,
+        expected: u64,
+        version: Arc<ProcessorVersion>,
+        probation: Option<Probation>,
+        is_kept: bool,
+    ) -> bool {
+        let mut state = self.state();
+        let is_expected = state.target.number == expected;
+        if is_expected {
+            self.want(&mut state, version, probation, is_kept);
         }
-        // One that was given up is nothing to return to.
-        if !was_given_up {
+        is_expected
+    }
+
+    /// One that is not kept was given up somewhere else, and is nothing to return to.
+    fn want(&self, state: &mut State, version: Arc<ProcessorVersion>, probation: Option<Probation>, is_kept: bool) {
+        let number = version.number;
+        let replaced = std::mem::replace(&mut state.target, version);
+        let was_given_up = state.is_given_up();
+        state.rollbacks.clear();
+        // One that was given up here neither.
+        let is_kept = is_kept && !was_given_up;
+        match (is_kept, state.probation) {
+            (true, None) => {
+                state.before = replaced.tally.rates();
+                state.former.clear();
+            }
+            // It takes the place of the one before it that was not confirmed either.
+            (true, Some(_)) => state.former.retain(|former| former.probation.is_none()),
+            (false, _) => state.former.retain(|former| former.version.number < number),
+        }
+        if is_kept {
             let probation = state.probation;
             state.former.push(Former { version: replaced, probation });
-        }
-        if state.former.len() > FORMER_MAX {
-            state.former.remove(1);
         }
         state.probation = probation;
         // The tasks stood still because there was nothing to return to.
         if was_given_up {
-            self.pause(false);
+            self.is_paused.store(false, Relaxed);
         }
-        self.publish(&state);
+        self.publish(state);
     }
 
     fn publish(&self, state: &State) {
@@ -202,12 +239,12 @@ impl Versions {
             return false;
         }
         let to = previous.as_ref().map(|previous| previous.version.number);
-        state.rolled_back = Some(RolledBack { number, to, reason: reason.to_owned() });
+        state.rollbacks.push(RolledBack { number, to, reason: reason.to_owned() });
         match previous {
             Some(Former { version, probation }) => (state.target, state.probation) = (version, probation),
             None => {
                 state.probation = None;
-                self.pause(true);
+                self.is_paused.store(true, Relaxed);
             }
         }
         self.publish(&state);
@@ -222,11 +259,16 @@ impl Versions {
     /// Whether tasks stand still because the wanted version was given up and there is none to return to: none is to be
     /// started, as that would fail too.
     pub fn is_given_up(&self) -> bool {
-        self.is_paused() && self.state().rolled_back.as_ref().is_some_and(|back| back.to.is_none())
+        self.is_paused() && self.state().is_given_up()
     }
 
-    /// Lets the tasks stand still, or go on.
+    /// Lets the tasks stand still, or go on. One that was given up goes on at the word of its operator, and is on no
+    /// probation any more.
     pub fn pause(&self, paused: bool) {
+        let mut state = self.state();
+        if !paused && state.is_given_up() {
+            state.rollbacks.clear();
+        }
         self.is_paused.store(paused, Relaxed);
     }
 
@@ -242,7 +284,12 @@ impl Versions {
 
     /// The last rollback, until the next deployment.
     pub fn rolled_back(&self) -> Option<RolledBack> {
-        self.state().rolled_back.clone()
+        self.state().rollbacks.last().cloned()
+    }
+
+    /// The rollbacks since the last deployment, in their order.
+    pub fn rollbacks(&self) -> Vec<RolledBack> {
+        self.state().rollbacks.clone()
     }
 
     /// Why the wanted version is past the bounds of its probation; `None` where it is within them, is on none, or is

@@ -9,7 +9,7 @@ use anyhow::Result;
 use crate::config::{ConfigError, Manifest, Overrides, together};
 use crate::exit::UsageError;
 use crate::runtime::brokers::BrokerArguments;
-use crate::runtime::{self, RunOptions, Watch};
+use crate::runtime::{self, OwnModule, RunOptions, Watch};
 use crate::terminal::Terminal;
 
 #[derive(Debug, clap::Args)]
@@ -66,7 +66,7 @@ pub fn run(arguments: &Arguments, terminal: Terminal) -> Result<()> {
     let options = RunOptions {
         embedded: arguments.broker.embedded.clone(),
         until_idle: arguments.until_idle,
-        deploys_own: arguments.deploy,
+        own_module: if arguments.deploy { OwnModule::Always } else { OwnModule::New },
     };
     let Some(folder) = &arguments.apps else {
         return runtime::run(together(load(&arguments.file, &overrides)?)?, options, terminal);

@@ -10,7 +10,7 @@ use clap::Subcommand;
 use crate::config::{Manifest, Overrides, STORE_NAME_MAX_LENGTH, is_kafka_name};
 use crate::exit::UsageError;
 use crate::runtime::brokers::BrokerArguments;
-use crate::runtime::{self, RunOptions};
+use crate::runtime::{self, OwnModule, RunOptions};
 use crate::terminal::Terminal;
 
 #[derive(Debug, Subcommand)]
@@ -81,7 +81,8 @@ pub fn run(command: &Command, terminal: Terminal) -> Result<()> {
 /// Why it could not start or what it failed of.
 pub fn serve(arguments: &Arguments, terminal: Terminal) -> Result<()> {
     let manifest = manifest(arguments, Overrides::of_environment(&arguments.set))?;
-    let options = RunOptions { embedded: arguments.broker.embedded.clone(), until_idle: None, deploys_own: false };
+    let options =
+        RunOptions { embedded: arguments.broker.embedded.clone(), until_idle: None, own_module: OwnModule::New };
     runtime::run(vec![manifest], options, terminal)
 }
 

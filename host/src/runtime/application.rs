@@ -19,7 +19,7 @@ use kafka::KafkaClients;
 use serde_json::json;
 
 use super::brokers::Broker;
-use super::deployments::{self, Deployments, Opening, Start};
+use super::deployments::{self, Deployments, Opening, OwnModule, Start};
 use super::loader::Loader;
 use super::shared::Shared;
 use super::standby::Standby;
@@ -74,8 +74,7 @@ pub struct Application {
     pub stop: Stop,
     pub terminal: Terminal,
     pub shared: Arc<Shared>,
-    /// What its manifest names is to run, whatever did before.
-    pub deploys_own: bool,
+    pub own_module: OwnModule,
 }
 
 impl Application {
@@ -104,7 +103,7 @@ impl Application {
             folder: stores.path(),
             is_embedded: connected.is_embedded,
             host: &self.endpoint,
-            deploys_own: self.deploys_own,
+            own_module: self.own_module,
             status,
             stop,
             terminal: *terminal,

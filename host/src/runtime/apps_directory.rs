@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::application::Application;
+use super::deployments::OwnModule;
 use super::host::{Failure, Home};
 use super::lives::{self, Ended};
 use super::settings;
@@ -73,8 +74,7 @@ struct Starting {
     content: Content,
     /// The one that it has already.
     status: Option<Arc<Status>>,
-    /// What its manifest names is to run, whatever did before.
-    deploys_own: bool,
+    own_module: OwnModule,
 }
 
 /// Where an application of the folder stands.
@@ -103,8 +103,8 @@ impl AppsDirectory {
             // One that could not be read is read again.
             let content = found.and_then(|(_, found)| found.as_ref().ok()).map(|source| source.content.clone());
             let status = self.home.applications.find(manifest.application_id());
-            let deploys_own = self.home.shared.options.deploys_own;
-            self.start(Starting { file, manifest, content: content.unwrap_or_default(), status, deploys_own });
+            let own_module = self.home.shared.options.own_module;
+            self.start(Starting { file, manifest, content: content.unwrap_or_default(), status, own_module });
         }
         let mut looked = Instant::now();
         while !self.is_over() {
@@ -215,7 +215,7 @@ impl AppsDirectory {
         let Some(entry) = self.entries.get_mut(id) else {
             self.terminal_of(id).notice("started-by-file", &format!("{} is new: starting", file.display()), json!({}));
             let Source { manifest, content } = source;
-            return self.start(Starting { file, manifest, content, status: None, deploys_own: false });
+            return self.start(Starting { file, manifest, content, status: None, own_module: OwnModule::New });
         };
         entry.file.clone_from(&file);
         match entry.life {
@@ -224,8 +224,7 @@ impl AppsDirectory {
             Life::Over(_) => {
                 entry.restart_notice("it has changed");
                 let Source { manifest, content } = source;
-                // As if it had been deployed: whoever changed it wants what it says.
-                self.start(Starting { file, manifest, content, status: None, deploys_own: true });
+                self.start(Starting { file, manifest, content, status: None, own_module: OwnModule::Changed });
             }
             Life::Running => entry.change(&source, &self.watch),
         }
@@ -233,7 +232,7 @@ impl AppsDirectory {
 
     /// Starts an application, with the status that it has already or a new one.
     fn start(&mut self, starting: Starting) {
-        let Starting { file, manifest, content, status, deploys_own } = starting;
+        let Starting { file, manifest, content, status, own_module } = starting;
         let Home { applications, port, stop, shared, .. } = &self.home;
         let id = manifest.application_id().to_owned();
         let application = Arc::new(Application {
@@ -243,7 +242,7 @@ impl AppsDirectory {
             stop: stop.below(),
             shared: Arc::clone(shared),
             terminal: self.terminal_of(&id),
-            deploys_own,
+            own_module,
             manifest,
         });
         lives::begin(Arc::clone(&application), false, &self.sender);

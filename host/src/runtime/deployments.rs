@@ -12,7 +12,7 @@ use anyhow::{Result, anyhow};
 use engine::clock::Clock;
 use engine::processor::ProcessorSupplier;
 use engine::topology::change::{self, Change, ChangeKind as TopologyChange};
-use engine::version::{FORMER_MAX, Probation, Versions};
+use engine::version::{Probation, Versions};
 use kafka::KafkaClients;
 use serde_json::json;
 
@@ -32,7 +32,7 @@ mod deploying;
 mod starting;
 
 pub use deploying::{DeployError, DeployRequest, Deployed, RollbackRequest};
-pub use starting::{Opening, Start, open};
+pub use starting::{Opening, OwnModule, Start, open};
 
 /// How often the topic is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -87,21 +87,18 @@ struct Running {
 }
 
 impl Running {
-    /// What a version that takes over now could go back to, as `Versions::deploy` has it too.
-    fn former(&self) -> Vec<Former> {
-        let Target { number, loaded, mut former, .. } = lock(&self.target).clone();
-        // One that was given up is nothing to go back to.
-        if self.versions.is_given_up() {
+    /// What a version could go back to that takes over from the one of this host, as `Versions` has it too. `is_kept`
+    /// where that one was not given up by another host.
+    fn former(&self, number: u64, is_kept: bool) -> Vec<Former> {
+        let target = lock(&self.target).clone();
+        let mut former = target.former;
+        if !is_kept || self.versions.is_given_up() {
+            former.retain(|former| former.number < number);
             return former;
         }
         let on_probation = self.versions.is_on_probation();
-        if !on_probation {
-            former.clear();
-        }
-        former.push(Former { number, loaded, on_probation });
-        if former.len() > FORMER_MAX {
-            former.remove(1);
-        }
+        former.retain(|former| on_probation && !former.on_probation);
+        former.push(Former { number: target.number, loaded: target.loaded, on_probation });
         former
     }
 
@@ -145,7 +142,21 @@ impl Target {
 struct Before {
     /// What a rollback goes to.
     previous: Option<u64>,
+    /// The last confirmed one, where the previous one is not.
+    confirmed_before: Option<u64>,
     is_confirmed: bool,
+}
+
+impl Before {
+    fn of(former: &[Former], is_confirmed: bool) -> Self {
+        match former {
+            [] => Self { is_confirmed, ..Self::default() },
+            [first, .., last] => {
+                Self { previous: Some(last.number), confirmed_before: Some(first.number), is_confirmed }
+            }
+            [only] => Self { previous: Some(only.number), confirmed_before: None, is_confirmed },
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -179,9 +190,12 @@ impl Deployments {
     /// Lets the tasks of this host stand still, or go on, also after they were started anew in this process. False
     /// while they are not there.
     pub fn pause(&self, paused: bool) -> bool {
-        let Some(running) = self.running() else { return false };
-        lock(&self.state).is_paused = paused;
+        let mut state = lock(&self.state);
+        let Some(running) = state.running.clone() else { return false };
+        state.is_paused = paused;
         running.versions.pause(paused);
+        drop(state);
+        lock(&running.target).stands_still &= paused;
         let (event, text) = match paused {
             true => ("paused", "paused: nothing is processed on this host until it is resumed"),
             false => ("unpaused", "resumed"),
@@ -233,14 +247,31 @@ impl Deployments {
     /// Has the tasks go over to a version: by a swap where the topology and the settings of the threads are the same,
     /// by a restart of the threads otherwise.
     fn switch_to(&self, running: &Running, number: u64, loaded: Arc<Loaded>, kind: ChangeKind, on_probation: bool) {
-        let former = running.former();
-        if kind != ChangeKind::Swap {
-            self.restart(running, Start { number, loaded, former, on_probation });
-            return;
+        loop {
+            // Threads go back by themselves whenever they must: what they have is where the new version begins.
+            if let Err(error) = self.hear(running) {
+                self.tell_trouble(&format!("{error:#}"));
+            }
+            let before = lock(&running.target).number;
+            let state = { self.table() }.version(before).map(Version::state);
+            let is_kept = state != Some(VersionState::RolledBack);
+            let former = running.former(number, is_kept);
+            if kind != ChangeKind::Swap {
+                self.restart(running, Start { number, loaded, former, on_probation });
+                return;
+            }
+            let expected = running.versions.target_number();
+            let probation = on_probation.then(|| self.probation(&loaded.manifest));
+            if running.versions.deploy_after(expected, loaded.version(number), probation, is_kept) && expected == before
+            {
+                *lock(&running.target) = Target::new(number, Arc::clone(&loaded), former);
+                break;
+            }
         }
-        let probation = on_probation.then(|| self.probation(&loaded.manifest));
-        *lock(&running.target) = Target::new(number, Arc::clone(&loaded), former);
-        running.versions.deploy(loaded.version(number), probation);
+        // What stood still for want of another version goes on with this one, unless its operator wants otherwise.
+        if lock(&self.state).is_paused {
+            running.versions.pause(true);
+        }
         self.show_module(&loaded);
     }
 
@@ -302,16 +333,17 @@ impl Deployments {
         expected: Revision,
         loaded: &Loaded,
         version: &Version,
-        Before { previous, is_confirmed }: Before,
+        before: Before,
     ) -> Result<(), AppendError> {
-        let active = Active { is_confirmed, ..self.active(version.number, previous, &version.why) };
+        let active = self.active(version.number, before, &version.why);
         let module = Entry::Module(loaded.bytes.clone());
         self.append(expected, &[module, Entry::Version(version.clone()), Entry::Active(active)])
     }
 
-    fn active(&self, number: u64, previous: Option<u64>, why: &str) -> Active {
+    fn active(&self, number: u64, before: Before, why: &str) -> Active {
+        let Before { previous, confirmed_before, is_confirmed } = before;
         let (when_ms, by, why) = (self.now_ms(), self.host.clone(), why.to_owned());
-        Active { number, previous, is_confirmed: false, when_ms, by, why }
+        Active { number, previous, confirmed_before, is_confirmed, when_ms, by, why }
     }
 
     /// Tells of trouble with the topic, once until it has ended.

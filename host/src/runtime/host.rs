@@ -54,7 +54,7 @@ pub fn run_beside(
     let stop = beside.as_ref().map_or_else(Stop::default, |beside| beside.stop.below());
     let applications = Arc::new(Applications::new(manifests.iter().map(Manifest::application_id)));
     let services = Services::start(first, &applications, &stop, beside.as_ref(), terminal)?;
-    let deploys_own = options.deploys_own;
+    let own_module = options.own_module;
     let shared = Arc::new(Shared::new(first, options, terminal));
     if let Some(broker) = beside.and_then(|beside| beside.broker) {
         shared.lend(broker);
@@ -68,7 +68,7 @@ pub fn run_beside(
         stop: stop.below(),
         terminal: if is_alone { terminal } else { terminal.of_application(manifest.application_id()) },
         shared: Arc::clone(&shared),
-        deploys_own,
+        own_module,
         manifest,
     });
     let failures = run_all(runs.map(Arc::new).collect());

@@ -27,6 +27,7 @@ pub mod writer;
 
 pub use apps_directory::{Watch, manifests_in};
 pub use clock::wall_clock_ms;
+pub use deployments::OwnModule;
 pub use host::{Beside, run, run_beside, run_folder};
 pub use settings::{cache_dir, compile_limits, parse_duration};
 pub use shared::RunOptions;

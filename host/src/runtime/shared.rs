@@ -9,6 +9,7 @@ use anyhow::Result;
 use rocks::RocksMemory;
 
 use super::brokers::{self, Broker};
+use super::deployments::OwnModule;
 use super::idle::IdleVotes;
 use super::settings;
 use crate::components::Sandbox;
@@ -21,8 +22,7 @@ pub struct RunOptions {
     /// Folder of the embedded broker, where that is asked for.
     pub embedded: Option<PathBuf>,
     pub until_idle: Option<Duration>,
-    /// What the manifests name is to run, whatever versions did before.
-    pub deploys_own: bool,
+    pub own_module: OwnModule,
 }
 
 /// See the module's head.

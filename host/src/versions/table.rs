@@ -231,7 +231,8 @@ impl VersionTable {
             self.versions.iter().map(|(number, version)| (*number, version)).collect();
         versions.extend(written.iter().map(|version| (version.number, *version)));
         let active = active.or(self.active.as_ref());
-        let named = active.iter().flat_map(|active| [Some(active.number), active.previous]).flatten();
+        let numbers = |active: &&Active| [Some(active.number), active.previous, active.confirmed_before];
+        let named = active.iter().flat_map(numbers).flatten();
         let named = named.filter_map(|number| versions.get(&number));
         let newest = versions.values().rev().take(MODULES_KEPT);
         let on_their_way = versions.values().filter(|version| version.state().is_on_its_way());

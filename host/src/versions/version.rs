@@ -141,6 +141,9 @@ pub struct Active {
     pub number: u64,
     /// The one that was active before, to which a rollback goes.
     pub previous: Option<u64>,
+    /// The last confirmed one before it, where the previous one is not confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmed_before: Option<u64>,
     /// It has come through its probation, or had none.
     #[serde(default, rename = "confirmed")]
     pub is_confirmed: bool,

@@ -130,7 +130,7 @@ impl Deployments {
     /// Hears what a host has given up by itself. Returns the number where that is news. Where it has processed records
     /// in a schema of its own already nothing could go on, and it stands still.
     pub fn hear(&mut self, versions: &Versions) -> Option<u64> {
-        let back = versions.rolled_back().filter(|back| back.number == self.active)?;
+        let back = versions.rollbacks().into_iter().find(|back| back.number == self.active)?;
         if self.active == self.confirmed || back.to.is_none() && versions.target().tally.records() > 0 {
             return None;
         }

@@ -426,8 +426,8 @@ pub const MUTANTS: &[Mutant] = &[
         what: "a rollback returns to a version that was given up",
         edits: &[Edit {
             file: VERSION,
-            old: "        if !was_given_up {\n            let probation",
-            new: "        if !was_given_up || {on} {\n            let probation",
+            old: "        let is_kept = is_kept && !was_given_up;",
+            new: "        let is_kept = is_kept && (!was_given_up || {on});",
         }],
     },
 ];

@@ -40,14 +40,40 @@ fn a_rollback_returns_to_the_version_before_and_from_there_to_the_one_before_tha
 }
 
 #[test]
-fn of_many_former_versions_the_confirmed_one_is_kept() {
+fn what_others_have_given_up_is_nothing_to_return_to() {
+    let versions = Versions::new(version(1));
+    versions.deploy(version(3), Some(STRICT));
+    // Another host has gone back to one that this host has not seen.
+    assert!(!versions.deploy_after(1, version(2), Some(STRICT), false), "another one is wanted");
+    assert!(versions.deploy_after(3, version(2), Some(STRICT), false));
+    assert_eq!((versions.target_number(), versions.previous().map(|previous| previous.number)), (2, Some(1)));
+    assert!(versions.roll_back(2, "it traps"));
+    assert_eq!(versions.target_number(), 1);
+}
+
+#[test]
+fn of_many_former_versions_the_last_one_and_the_confirmed_one_are_kept() {
     let versions = Versions::new(version(1));
     (2..=20).for_each(|number| versions.deploy(version(number), Some(STRICT)));
     let mut way = Vec::new();
     while versions.roll_back(versions.target_number(), "it traps") {
         way.push(versions.target_number());
     }
-    assert_eq!(way, [19, 18, 17, 1]);
+    assert_eq!(way, [19, 1]);
+    let told: Vec<u64> = versions.rollbacks().iter().map(|back| back.number).collect();
+    assert_eq!(told, [20, 19], "whoever looks late hears of both");
+}
+
+#[test]
+fn one_that_was_given_up_goes_on_where_its_operator_says_so() {
+    let versions = Versions::on_probation(version(4), STRICT);
+    assert!(versions.roll_back(4, "it traps") && versions.is_given_up());
+    versions.pause(false);
+    assert!(!versions.is_given_up() && !versions.is_on_probation() && versions.rolled_back().is_none());
+    versions.pause(true);
+    assert!(!versions.is_given_up(), "it is only paused");
+    versions.deploy(version(5), Some(STRICT));
+    assert_eq!(versions.previous().map(|previous| previous.number), Some(4));
 }
 
 #[test]

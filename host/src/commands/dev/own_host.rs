@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow};
 use crate::config::Manifest;
 use crate::runtime::brokers::Broker;
 use crate::runtime::stop::Stop;
-use crate::runtime::{self, Beside, RunOptions};
+use crate::runtime::{self, Beside, OwnModule, RunOptions};
 use crate::terminal::Terminal;
 
 /// As a process's first thread has.
@@ -53,7 +53,7 @@ impl HostStarter {
         let (sender, listening) = channel();
         let (folder, broker) = self.embedded.clone().unzip();
         let beside = Beside { stop: self.stop.clone(), listening: sender, broker };
-        let options = RunOptions { embedded: folder, until_idle: None, deploys_own: false };
+        let options = RunOptions { embedded: folder, until_idle: None, own_module: OwnModule::New };
         let terminal = self.terminal;
         let life = move || runtime::run_beside(vec![manifest], options, Some(beside), terminal);
         let thread = std::thread::Builder::new().name("host".to_owned()).stack_size(STACK_BYTES).spawn(life);

@@ -11,7 +11,7 @@ use engine::version::RolledBack;
 use serde_json::json;
 
 use super::{
-    Deployments, Former, LOOK_INTERVAL, Running, Start, Target, compare, dropped_of, has_migrated, lock, moved,
+    Before, Deployments, Former, LOOK_INTERVAL, Running, Start, Target, compare, dropped_of, has_migrated, lock, moved,
 };
 use crate::exit::ModuleError;
 use crate::runtime::loader::Loaded;
@@ -79,10 +79,16 @@ impl Deployments {
 
     /// Writes down what the threads have given up by themselves.
     pub(super) fn hear(&self, running: &Running) -> Result<()> {
-        let Some(RolledBack { number, to, reason }) = running.versions.rolled_back() else { return Ok(()) };
+        for back in running.versions.rollbacks() {
+            self.hear_of(running, back)?;
+        }
+        Ok(())
+    }
+
+    fn hear_of(&self, running: &Running, RolledBack { number, to, reason }: RolledBack) -> Result<()> {
         let mut target = lock(&running.target).clone();
         // Heard before.
-        if target.number != number || target.stands_still {
+        if target.number != number || target.stands_still || self.is_restarting() {
             return Ok(());
         }
         if let (None, Some(before)) = (to, target.former.last())
@@ -145,8 +151,7 @@ impl Deployments {
                 let why = format!("version {number} was taken back");
                 entries.push(Entry::Version(moved(before, VersionState::Swapping, now_ms, &why)?));
             }
-            let active = self.active(to, back.previous, reason);
-            entries.push(Entry::Active(Active { is_confirmed: back.is_confirmed, ..active }));
+            entries.push(Entry::Active(self.active(to, back.before, reason)));
             match self.append(table.revision(), &entries) {
                 Ok(()) => return Ok(()),
                 Err(AppendError::Conflict { .. }) => {}
@@ -164,8 +169,8 @@ impl Deployments {
         if version.number == target || self.is_restarting() {
             return Ok(());
         }
-        // It was given up here, and the topic does not know yet.
-        if running.versions.rolled_back().is_some_and(|back| back.number == version.number) {
+        // It was given up here, and stands still or has not been written down yet.
+        if lock(&running.target).number == version.number {
             return Ok(());
         }
         let why = table.active().map(|active| active.why.clone()).unwrap_or_default();
@@ -243,6 +248,10 @@ impl Deployments {
             return Ok(());
         }
         let target = lock(&running.target).clone();
+        // They have gone back since this look began.
+        if target.number != number {
+            return Ok(());
+        }
         if !target.is_told {
             lock(&running.target).is_told = true;
             let ms = target.since.elapsed().as_millis();
@@ -258,6 +267,13 @@ impl Deployments {
         if !running.versions.is_on_probation() {
             return Ok(());
         }
+        let table = self.table();
+        let is_confirmed = table.active().is_some_and(|active| active.number == target.number && active.is_confirmed);
+        // Another host has had enough of its records.
+        if is_confirmed {
+            running.versions.confirm(target.number);
+            return Ok(());
+        }
         let manifest = &target.loaded.manifest;
         let records = running.versions.target().tally.records();
         let is_over = target.since.elapsed() >= Duration::from_millis(manifest.count("probation.ms"))
@@ -266,8 +282,7 @@ impl Deployments {
             return Ok(());
         }
         // First, so that a host that starts later does not put it on probation again.
-        self.write_confirmed(target.number)?;
-        if running.versions.confirm(target.number) {
+        if self.write_confirmed(target.number)? && running.versions.confirm(target.number) {
             let number = target.number;
             let text = format!("version {number} is confirmed after {records} records");
             self.terminal.notice("confirmed", &text, json!({ "version": number, "records": records }));
@@ -275,16 +290,17 @@ impl Deployments {
         Ok(())
     }
 
-    /// Writes that a version has come through its probation on this host. Nothing where another one is active by now,
-    /// or that was said before.
-    fn write_confirmed(&self, number: u64) -> Result<()> {
+    /// Writes that a version has come through its probation on this host. False where another host wrote something
+    /// meanwhile, so that the next look decides again, or another version is active by now.
+    fn write_confirmed(&self, number: u64) -> Result<bool> {
         let table = self.table();
-        let Some(active) = table.active().filter(|active| active.number == number && !active.is_confirmed) else {
-            return Ok(());
-        };
+        let Some(active) = table.active().filter(|active| active.number == number) else { return Ok(false) };
         let active = Active { is_confirmed: true, ..active.clone() };
-        // Where another host came before, the next look decides again.
-        Ok(self.append(table.revision(), &[Entry::Active(active)])?)
+        match self.append(table.revision(), &[Entry::Active(active)]) {
+            Ok(()) => Ok(true),
+            Err(AppendError::Conflict { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Writes that the version has taken over, where it is for this host to say.
@@ -317,16 +333,13 @@ impl Deployments {
 /// What is gone back to.
 pub(super) struct Back {
     pub to: u64,
-    /// What that could go back to.
-    pub previous: Option<u64>,
-    pub is_confirmed: bool,
+    pub before: Before,
 }
 
 impl Back {
     /// To a version with those before it.
-    pub fn to(before: &Former, former: &[Former]) -> Self {
-        let previous = former.last().map(|former| former.number);
-        Self { to: before.number, previous, is_confirmed: !before.on_probation }
+    pub fn to(version: &Former, former: &[Former]) -> Self {
+        Self { to: version.number, before: Before::of(former, !version.on_probation) }
     }
 }
 

@@ -137,7 +137,7 @@ impl Deployments {
         let digest = ModuleDigest::of(&request.module);
         let signature = self.verify(&digest, request.signature.as_deref())?;
         self.refresh()?;
-        self.hear(&running).map_err(|error| DeployError::Append(format!("{error:#}")))?;
+        self.settle_before(&running)?;
         let table = self.table();
         let active = table.active_version().map_err(|error| DeployError::Host(error.to_string()))?;
         let active = active.ok_or_else(|| DeployError::NotRunning("it has no version yet".to_owned()))?;
@@ -171,8 +171,9 @@ impl Deployments {
             return Ok(Deployed { version: ready, is_known: false, changes, notes });
         }
         let version = moved(ready, VersionState::Swapping, self.now_ms(), "").map_err(host)?;
-        let previous = running.former().last().map(|former| former.number);
-        let before = Before { previous, is_confirmed: request.without_probation };
+        // Compiling takes its time, and threads go back by themselves.
+        self.settle_before(&running)?;
+        let before = Before::of(&running.former(number, true), request.without_probation);
         self.append_new(table.revision(), &loaded, &version, before)?;
         let text = format!("version {number} takes over by a {}", kind.as_str());
         self.terminal.notice("version", &text, json!({ "version": number, "kind": kind.as_str(), "by": request.who }));
@@ -190,7 +191,7 @@ impl Deployments {
         let _changing = lock(&self.changing);
         let running = self.ready()?;
         self.refresh()?;
-        self.hear(&running).map_err(|error| DeployError::Append(format!("{error:#}")))?;
+        self.settle_before(&running)?;
         let table = self.table();
         let active = table.active().ok_or_else(|| DeployError::NotRunning("it has no version yet".to_owned()))?;
         let target = lock(&running.target).clone();
@@ -235,6 +236,19 @@ impl Deployments {
         }
         let version = self.table().version(number).cloned().ok_or(DeployError::NoVersion(number))?;
         Ok(Deployed { version, is_known: false, changes, notes: change.notes })
+    }
+
+    /// What the threads have given up by themselves is written down before anything is changed that rests on it.
+    fn settle_before(&self, running: &Running) -> Result<(), DeployError> {
+        self.hear(running).map_err(|error| DeployError::Host(format!("{error:#}")))?;
+        self.ready()?;
+        let (target, wanted) = (lock(&running.target).number, running.versions.target_number());
+        let active = self.table().active().map(|active| active.number);
+        if target != wanted || active.is_some_and(|active| active != target) {
+            let what = "the application is about to go over to another version; try again";
+            return Err(DeployError::Conflict(what.to_owned()));
+        }
+        Ok(())
     }
 
     /// What the application runs, where it runs at all.

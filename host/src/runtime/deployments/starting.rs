@@ -15,6 +15,7 @@ use serde_json::json;
 use super::converging::Back;
 use super::deploying::DeployError;
 use super::{Before, Deployments, Former, Running, State, Target, compare, dropped_of, lock, moved};
+use crate::exit;
 use crate::runtime::clock::HostClock;
 use crate::runtime::loader::{Loaded, Loader};
 use crate::runtime::retrying::until_answered;
@@ -35,6 +36,18 @@ pub struct Start {
     pub on_probation: bool,
 }
 
+/// When the module that a host's manifest names is to run in place of the active one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OwnModule {
+    /// When it was never deployed, as a new jar would.
+    #[default]
+    New,
+    /// Its file has changed since the application ended: as a deployment, so not where it was taken back.
+    Changed,
+    /// Its operator says so, whatever ran before; stores that it does not have are let go.
+    Always,
+}
+
 /// What `open` needs to know.
 pub struct Opening<'a> {
     pub clients: &'a Arc<KafkaClients>,
@@ -42,8 +55,7 @@ pub struct Opening<'a> {
     pub folder: PathBuf,
     pub is_embedded: bool,
     pub host: &'a str,
-    /// What this host's manifest names is to run, whatever did before.
-    pub deploys_own: bool,
+    pub own_module: OwnModule,
     pub status: &'a Arc<Status>,
     pub stop: &'a Stop,
     pub terminal: Terminal,
@@ -54,7 +66,7 @@ pub struct Opening<'a> {
 /// # Errors
 /// When the topic cannot be read, or the version cannot be run.
 pub fn open(own: Loaded, loader: Loader, opening: &Opening<'_>) -> Result<Option<(Arc<Deployments>, Start)>> {
-    let Opening { clients, folder, is_embedded, host, deploys_own, status, stop, terminal } = opening;
+    let Opening { clients, folder, is_embedded, host, own_module, status, stop, terminal } = opening;
     let manifest = own.manifest.clone();
     let Some(log) = open_log(&own, clients, stop)? else { return Ok(None) };
     let deployments = Deployments {
@@ -76,7 +88,7 @@ pub fn open(own: Loaded, loader: Loader, opening: &Opening<'_>) -> Result<Option
         changing: Mutex::default(),
         is_troubled: Default::default(),
     };
-    let Some(start) = deployments.first(Arc::new(own), *deploys_own)? else { return Ok(None) };
+    let Some(start) = deployments.first(Arc::new(own), *own_module)? else { return Ok(None) };
     Ok(Some((Arc::new(deployments), start)))
 }
 
@@ -97,12 +109,12 @@ fn open_log(own: &Loaded, clients: &Arc<KafkaClients>, stop: &Stop) -> Result<Op
 
 impl Deployments {
     /// What to start with, written down where it is new.
-    fn first(&self, own: Arc<Loaded>, deploys_own: bool) -> Result<Option<Start>> {
+    fn first(&self, own: Arc<Loaded>, own_module: OwnModule) -> Result<Option<Start>> {
         for _ in 0..super::converging::CONFLICTS_MAX {
             let table = self.table();
             let Some(active) = table.active_version()? else {
                 let version = self.new_version(1, &own, ChangeKind::Restart)?;
-                match self.write_first(&own, version, Before { previous: None, is_confirmed: true })? {
+                match self.write_first(&own, version, Before { is_confirmed: true, ..Before::default() })? {
                     true => return Ok(Some(Start { number: 1, loaded: own, former: Vec::new(), on_probation: false })),
                     false => continue,
                 }
@@ -110,13 +122,21 @@ impl Deployments {
             if active.is_same(&own.digest, &own.tables) {
                 return self.start_active(active, Some(own));
             }
-            if deploys_own {
-                match self.deploy_whatever_ran(active, Arc::clone(&own))? {
+            let known = known(&table, &own, active);
+            let was_taken_back = known.is_some_and(|known| known.state() == VersionState::RolledBack);
+            let is_wanted = match own_module {
+                OwnModule::Always => true,
+                OwnModule::Changed => !was_taken_back,
+                OwnModule::New => false,
+            };
+            if is_wanted {
+                let drops_stores = own_module == OwnModule::Always;
+                match self.deploy_whatever_ran(active, Arc::clone(&own), drops_stores)? {
                     Some(start) => return Ok(Some(start)),
                     None => continue,
                 }
             }
-            if let Some(known) = known(&table, &own, active) {
+            if let Some(known) = known {
                 self.tell_other(known, &own, active);
                 return self.start_active(active, None);
             }
@@ -142,10 +162,8 @@ impl Deployments {
         let version = self.new_version(number, &own, kind)?;
         // Other settings of the same module are what its operator has just chosen: nothing is to take them back.
         let is_other = own.digest != running.digest;
-        let former = Former { number: active.number, loaded: running, on_probation: false };
-        let former = if is_other { vec![former] } else { Vec::new() };
-        let previous = former.last().map(|former| former.number);
-        if !self.write_first(&own, version, Before { previous, is_confirmed: !is_other })? {
+        let former = if is_other { self.former_at_start(active, running) } else { Vec::new() };
+        if !self.write_first(&own, version, Before::of(&former, !is_other))? {
             return Ok(None);
         }
         let text = format!("{} is new: it is version {number} from now on", self.manifest.path.display());
@@ -155,13 +173,14 @@ impl Deployments {
 
     /// The module of this host's manifest is to run, as its operator says, also where it ran before or the active one
     /// cannot be run. `None` when another host was faster.
-    fn deploy_whatever_ran(&self, active: &Version, own: Arc<Loaded>) -> Result<Option<Start>> {
+    fn deploy_whatever_ran(&self, active: &Version, own: Arc<Loaded>, drops_stores: bool) -> Result<Option<Start>> {
         let mut kind = ChangeKind::Restart;
         match self.load_version(active) {
             Ok(None) => return Ok(None),
             Ok(Some(running)) => {
                 // As with a way back, what the other one does not have is let go.
-                let compared = compare(&running, &own, &dropped_of(&running, &own));
+                let dropped = if drops_stores { dropped_of(&running, &own) } else { Vec::new() };
+                let compared = compare(&running, &own, &dropped);
                 let (compared, change) = compared.map_err(|points| {
                     anyhow!(DeployError::Incompatible { running: active.number, points })
                         .context(format!("{} cannot take over", self.manifest.path.display()))
@@ -171,6 +190,7 @@ impl Deployments {
                     self.check_restart(&running, &own, &change)?;
                 }
             }
+            Err(error) if error.downcast_ref::<LogError>().is_some_and(LogError::is_retriable) => return Err(error),
             // What cannot be loaded cannot be compared; the rows say for themselves whether they can be read.
             Err(error) => {
                 tracing::warn!(version = active.number, error = format!("{error:#}"), "cannot be compared with");
@@ -178,7 +198,7 @@ impl Deployments {
         }
         let number = self.table().next_number();
         let version = self.new_version(number, &own, kind)?;
-        if !self.write_first(&own, version, Before { previous: None, is_confirmed: true })? {
+        if !self.write_first(&own, version, Before { is_confirmed: true, ..Before::default() })? {
             return Ok(None);
         }
         let before = active.number;
@@ -213,19 +233,39 @@ impl Deployments {
         };
         let table = self.table();
         let said = table.active().filter(|said| !said.is_confirmed);
-        let before = said.and_then(|said| said.previous).and_then(|number| table.version(number));
-        let former = match before.map(|before| (before.number, self.load_version(before))) {
-            // What came before that one is not read.
-            Some((number, Ok(Some(loaded)))) => vec![Former { number, loaded, on_probation: false }],
-            Some((_, Ok(None))) => return Ok(None),
-            Some((number, Err(error))) => {
-                tracing::warn!(version = number, error = format!("{error:#}"), "cannot be returned to");
-                Vec::new()
-            }
-            None => Vec::new(),
-        };
+        let mut former = Vec::new();
+        let confirmed = said.and_then(|said| said.confirmed_before.or(said.previous));
+        former.extend(confirmed.and_then(|number| self.load_former(number, false)));
+        let other = said.filter(|said| said.confirmed_before.is_some()).and_then(|said| said.previous);
+        former.extend(other.and_then(|number| self.load_former(number, true)));
+        if self.stop.is_raised() {
+            return Ok(None);
+        }
         let on_probation = !former.is_empty();
         Ok(Some(Start { number: active.number, loaded, former, on_probation }))
+    }
+
+    /// What a version that takes over from the active one at a start could go back to.
+    fn former_at_start(&self, active: &Version, running: Arc<Loaded>) -> Vec<Former> {
+        let table = self.table();
+        let said = table.active().filter(|said| said.number == active.number && !said.is_confirmed);
+        let confirmed = said.and_then(|said| said.confirmed_before.or(said.previous));
+        let mut former: Vec<Former> =
+            confirmed.and_then(|number| self.load_former(number, false)).into_iter().collect();
+        former.push(Former { number: active.number, loaded: running, on_probation: said.is_some() });
+        former
+    }
+
+    /// A version that could be gone back to; one that cannot be loaded is none, with a word in the log.
+    fn load_former(&self, number: u64, on_probation: bool) -> Option<Former> {
+        let table = self.table();
+        match self.load_version(table.version(number)?) {
+            Ok(loaded) => loaded.map(|loaded| Former { number, loaded, on_probation }),
+            Err(error) => {
+                tracing::warn!(version = number, error = format!("{error:#}"), "cannot be returned to");
+                None
+            }
+        }
     }
 
     fn new_version(&self, number: u64, own: &Loaded, kind: ChangeKind) -> Result<Version> {
@@ -302,22 +342,36 @@ impl Deployments {
             return Err(failure);
         }
         let Err(error) = result else { return Ok(next) };
-        let Some(ended) = ended.filter(|ended| ended.may_go_back() && !self.stop.is_raised()) else {
-            return Err(error);
-        };
-        let Target { number, loaded, mut former, is_told, .. } = lock(&ended.target).clone();
-        // What the threads have given up by themselves is for the next start to find out.
-        let Some(before) = former.pop().filter(|_| ended.versions.target_number() == number) else { return Err(error) };
-        if !self.may_go_back(&before.loaded, &loaded).unwrap_or(false) {
-            return Err(error);
+        if let Some(next) = next {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "the threads failed while another version was about to take over"
+            );
+            return Ok(Some(next));
         }
-        let what = if is_told { "the application failed with it" } else { "it could not be started" };
-        let reason = format!("{what}: {error:#}");
+        let may_go_back = |ended: &Arc<Running>| ended.may_go_back() && !self.stop.is_raised() && is_of_version(&error);
+        let Some(ended) = ended.filter(may_go_back) else { return Err(error) };
+        let Target { number, loaded, mut former, is_told, .. } = lock(&ended.target).clone();
+        // What failed later than at its start was judged by the threads, and what they have given up by themselves is
+        // for the next start to find out.
+        let was_starting = !is_told && ended.versions.target_number() == number;
+        let Some(before) = former.pop().filter(|_| was_starting) else { return Err(error) };
+        match self.may_go_back(&before.loaded, &loaded) {
+            Ok(true) => {}
+            Ok(false) => return Err(error),
+            Err(why) => return Err(error.context(format!("and nobody can say whether it may go back: {why:#}"))),
+        }
+        let reason = format!("it could not be started: {error:#}");
         self.tell_rollback(number, before.number, &reason);
         self.write_rollback(number, &Back::to(&before, &former), &reason).context(reason)?;
         let Former { number, loaded, on_probation } = before;
         Ok(Some(Start { number, loaded, former, on_probation }))
     }
+}
+
+/// Whether another version could fare better: not where the broker, the disk or an address is the reason.
+fn is_of_version(error: &anyhow::Error) -> bool {
+    ![exit::BROKER, exit::STATE, exit::ADDRESS].contains(&exit::number_of(error))
 }
 
 /// The version that has this host's module, if it ran before: the same settings first. Other settings of the active one

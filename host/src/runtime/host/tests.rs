@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::super::deployments::OwnModule;
 use super::super::status::Status;
 use super::*;
 use crate::config::Overrides;
@@ -18,7 +19,7 @@ fn applications(ids: &[&str]) -> Vec<Arc<Application>> {
         );
         Manifest::parse(Path::new(&format!("{id}.toml")), &text, &Overrides::default()).expect("a manifest")
     };
-    let options = RunOptions { embedded: None, until_idle: None, deploys_own: false };
+    let options = RunOptions { embedded: None, until_idle: None, own_module: OwnModule::New };
     let terminal = Terminal::new(Format::Text);
     let shared = Arc::new(Shared::new(&manifest("shared"), options, terminal));
     let stop = Stop::default();
@@ -31,7 +32,7 @@ fn applications(ids: &[&str]) -> Vec<Arc<Application>> {
             stop: stop.below(),
             terminal,
             shared: Arc::clone(&shared),
-            deploys_own: false,
+            own_module: OwnModule::New,
         })
     };
     ids.iter().map(application).collect()

@@ -21,6 +21,7 @@ fn active(number: u64) -> Entry {
         number,
         previous: None,
         is_confirmed: false,
+        confirmed_before: None,
         when_ms: 1,
         by: String::new(),
         why: String::new(),

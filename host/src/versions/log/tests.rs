@@ -69,8 +69,15 @@ fn deploy(table: &VersionTable, module: &Bytes, who: &str) -> Vec<Entry> {
         signature: None,
     });
     let previous = table.active().map(|active| active.number);
-    let active =
-        Active { number, previous, is_confirmed: false, when_ms: 1_000, by: who.to_owned(), why: String::new() };
+    let active = Active {
+        number,
+        previous,
+        confirmed_before: None,
+        is_confirmed: false,
+        when_ms: 1_000,
+        by: who.to_owned(),
+        why: String::new(),
+    };
     vec![Entry::Module(module.clone()), Entry::Version(version), Entry::Active(active)]
 }
 

@@ -51,7 +51,15 @@ impl Fold {
 }
 
 fn active(number: u64, previous: Option<u64>) -> Active {
-    Active { number, previous, is_confirmed: false, when_ms: 1, by: "ada".to_owned(), why: String::new() }
+    Active {
+        number,
+        previous,
+        confirmed_before: None,
+        is_confirmed: false,
+        when_ms: 1,
+        by: "ada".to_owned(),
+        why: String::new(),
+    }
 }
 
 fn version(number: u64, module: &[u8]) -> Version {
@@ -218,6 +226,9 @@ fn modules_of_the_newest_of_the_active_and_of_the_one_before_are_kept() {
     let next = version(15, b"fifteen");
     assert_eq!(outdated(&[&next], None), [1, 4, 5]);
     assert_eq!(outdated(&[&next], Some(&active(15, Some(2)))), [1, 3, 4, 5]);
+    // The last confirmed one is gone back to where the one before is not.
+    let with_confirmed = Active { confirmed_before: Some(1), ..active(15, Some(2)) };
+    assert_eq!(outdated(&[&next], Some(&with_confirmed)), [3, 4, 5]);
     // A deploy of an old version that is still on its way needs its module, too.
     let mut again = superseded(1, &1_u64.to_be_bytes());
     again.move_to(VersionState::Swapping, 2, "").expect("an allowed move");

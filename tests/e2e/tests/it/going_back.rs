@@ -60,6 +60,36 @@ fn a_bad_version_goes_back_to_the_one_before_and_that_to_the_one_before_it() -> 
     Ok(())
 }
 
+/// One record makes both fail, faster than the host looks; also after a restart, which has to know both of those
+/// before.
+#[test]
+fn two_versions_in_a_row_that_one_record_ends_go_back_to_the_first() -> Result<()> {
+    for restarts in [false, true] {
+        let versions = Versions::new(None)?;
+        let a = versions.manifest("a", "versions", "")?;
+        let mut host = versions.host("one", &a)?;
+        for name in ["b", "c"] {
+            let config = LATE.replace("late", name);
+            deployed(versions.deploy(&host, &versions.manifest(name, "versions-b", &config)?, &[])?)?;
+        }
+        versions.wait_running(&host, 3)?;
+        if restarts {
+            host.terminate()?;
+            host = versions.host("one", &a)?;
+        }
+        versions.send_key("poison")?;
+        for number in [3, 2] {
+            versions.wait_state(&host, number, "ROLLED_BACK").with_context(|| format!("restarts: {restarts}"))?;
+        }
+        versions.wait_running(&host, 1)?;
+        wait_until(LIMIT, || {
+            ensure!(host.store("counts")?.get("poison").is_some_and(|count| count == 1), "it is not processed");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
 #[test]
 fn a_rollback_by_hand_goes_to_the_version_before() -> Result<()> {
     let mut versions = Versions::new(None)?;
