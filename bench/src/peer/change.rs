@@ -159,7 +159,8 @@ fn make(plan: &Plan, launch: &Launch<'_>, way: Way, mut ends: Ends<'_>, log: &Pa
     };
     let mut process = start()?;
     ends.wait()?;
-    std::thread::sleep(QUIET);
+    // The second thread gets its tasks from the first a moment after that has begun, which is no steady state.
+    std::thread::sleep(3 * QUIET);
     let began = Instant::now();
     let began_ms = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
     if way == Way::Deployment {

@@ -247,7 +247,7 @@ impl Deployments {
     /// Has the tasks go over to a version: by a swap where the topology and the settings of the threads are the same,
     /// by a restart of the threads otherwise.
     fn switch_to(&self, running: &Running, number: u64, loaded: Arc<Loaded>, kind: ChangeKind, on_probation: bool) {
-        loop {
+        for _ in 0..converging::CONFLICTS_MAX {
             // Threads go back by themselves whenever they must: what they have is where the new version begins.
             if let Err(error) = self.hear(running) {
                 self.tell_trouble(&format!("{error:#}"));
@@ -260,19 +260,22 @@ impl Deployments {
                 self.restart(running, Start { number, loaded, former, on_probation });
                 return;
             }
-            let expected = running.versions.target_number();
             let probation = on_probation.then(|| self.probation(&loaded.manifest));
-            if running.versions.deploy_after(expected, loaded.version(number), probation, is_kept) && expected == before
-            {
+            if running.versions.deploy_after(before, loaded.version(number), probation, is_kept) {
                 *lock(&running.target) = Target::new(number, Arc::clone(&loaded), former);
-                break;
+                // What stood still for want of another version goes on with this one, unless its operator wants
+                // otherwise.
+                if lock(&self.state).is_paused {
+                    running.versions.pause(true);
+                }
+                self.show_module(&loaded);
+                return;
             }
         }
-        // What stood still for want of another version goes on with this one, unless its operator wants otherwise.
-        if lock(&self.state).is_paused {
-            running.versions.pause(true);
-        }
-        self.show_module(&loaded);
+        self.fail(
+            running,
+            anyhow!("version {number} cannot take over: the tasks run one that this host does not know of"),
+        );
     }
 
     /// Tells whoever asks for the application what it runs now.
