@@ -305,14 +305,20 @@ impl Versions {
 
     /// Counts a failed call of a version and judges it.
     pub fn failed(&self, version: &ProcessorVersion, error: &ProcessorError) -> Option<String> {
-        version.tally.failed(error);
+        self.of_number(version, |tally| tally.failed(error));
         self.judge(version, error)
     }
 
     /// Counts a record or a punctuation that is about to be given up because of a version, and judges that.
     pub fn gave_up(&self, version: &ProcessorVersion, error: &ProcessorError) -> Option<String> {
-        version.tally.gave_up();
+        self.of_number(version, VersionTally::gave_up);
         self.judge(version, error)
+    }
+
+    /// A task may run a version that was wanted again since, as another one of the same number, which is judged.
+    fn of_number(&self, version: &ProcessorVersion, count: impl FnOnce(&VersionTally)) {
+        let target = self.target();
+        count(if target.number == version.number { &target.tally } else { &version.tally });
     }
 
     /// A version that is not wanted any more has no say about a record: whoever takes over gets it.

@@ -127,15 +127,21 @@ impl Deployments {
         Arc::new(versions)
     }
 
-    /// Hears what a host has given up by itself. Returns the number where that is news. Where it has processed records
-    /// in a schema of its own already nothing could go on, and it stands still.
+    /// Hears what a host has given up by itself, step by step. Returns the first number where that is news. Where it
+    /// has processed records in a schema of its own already nothing could go on, and it stands still.
     pub fn hear(&mut self, versions: &Versions) -> Option<u64> {
-        let back = versions.rollbacks().into_iter().find(|back| back.number == self.active)?;
-        if self.active == self.confirmed || back.to.is_none() && versions.target().tally.records() > 0 {
-            return None;
+        let mut first = None;
+        for back in versions.rollbacks() {
+            if back.number != self.active {
+                continue;
+            }
+            if self.active == self.confirmed || back.to.is_none() && versions.target().tally.records() > 0 {
+                break;
+            }
+            self.active = back.to.unwrap_or(self.confirmed);
+            first = first.or(Some(back.number));
         }
-        self.active = back.to.unwrap_or(self.confirmed);
-        Some(back.number)
+        first
     }
 
     /// Whether a host has other threads than those of the wanted version: it must start again to run that.

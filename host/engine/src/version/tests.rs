@@ -52,6 +52,16 @@ fn what_others_have_given_up_is_nothing_to_return_to() {
 }
 
 #[test]
+fn a_task_that_runs_a_version_which_is_wanted_again_counts_for_it() {
+    let versions = Versions::new(version(1));
+    let old = version(2);
+    versions.deploy(Arc::clone(&old), Some(STRICT));
+    assert!(versions.failed(&old, &trap()).is_some() && versions.roll_back(2, "it traps"));
+    versions.deploy(version(2), Some(STRICT));
+    assert!(versions.failed(&old, &trap()).is_some(), "the task has not been given the new one yet");
+}
+
+#[test]
 fn of_many_former_versions_the_last_one_and_the_confirmed_one_are_kept() {
     let versions = Versions::new(version(1));
     (2..=20).for_each(|number| versions.deploy(version(number), Some(STRICT)));
