@@ -3,7 +3,7 @@
 use sim::{Kind, Scenario, run};
 
 /// A seed and what it found.
-const SEEDS: [(Kind, u64, &str); 14] = [
+const SEEDS: [(Kind, u64, &str); 15] = [
     (Kind::AtLeastOnce, 201, "records of a changelog were deleted under a restore, which stopped the application"),
     (
         Kind::AtLeastOnce,
@@ -21,6 +21,7 @@ const SEEDS: [(Kind, u64, &str); 14] = [
     (Kind::AtLeastOnce, 7, "rows of the first schema that were not open passed for none"),
     (Kind::AtLeastOnce, 17, "a rollback returned to a version that had been given up"),
     (Kind::Clean, 71, "a version that was given up was tried again in a task that ran another"),
+    (Kind::Clean, 127, "a version that was wanted again was not judged by what tasks with its older instance did"),
     (Kind::ExactlyOnce, 145, "a version went back to rows that were older than those which had been taken over"),
     (Kind::ExactlyOnce, 482, "an assignment that came while a producer was made anew was forgotten"),
     (Kind::ExactlyOnce, 2_965, "forgotten offsets of a task without state look like a first start"),
